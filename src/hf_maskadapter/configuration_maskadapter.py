@@ -1,0 +1,367 @@
+"""Configurations of the CLIP backbone, the mask generator and the Mask-Adapter segmenter."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@strict
+class ConvNextClipConfig(PreTrainedConfig):
+    r"""Configuration of [`ConvNextClipModel`], a CLIP with a ConvNeXt image tower.
+
+    The defaults are those of OpenCLIP's `convnext_large_d_320`, the backbone of FC-CLIP-L.
+
+    Args:
+        text_config (`CLIPTextConfig` or `dict`):
+            The text tower. Its `projection_dim` must equal `projection_dim`.
+        num_channels (`int`, defaults to 3):
+            Channels of the input image.
+        stem (`"patch"` or `"overlap"`, defaults to `"patch"`):
+            `"patch"`: one convolution with kernel = stride = `patch_size`. `"overlap"`: 3×3 convolutions of stride 2,
+            as many as it takes to reach a stride of `patch_size`.
+        patch_size (`int`, defaults to 4):
+            Stride in pixels of the first stage. Each further stage doubles it.
+        hidden_sizes (`list[int]`):
+            Channels of each stage.
+        depths (`list[int]`):
+            Number of blocks of each stage, as many entries as `hidden_sizes`.
+        kernel_sizes (`int` or `list[int]`, defaults to 7):
+            Odd size of the depthwise kernels, for all stages or for each.
+        norm (`"layer"` or `"batch"`, defaults to `"layer"`):
+            Normalisation inside the trunk. The norm in front of the projection is a layer norm in any case.
+        norm_eps (`float`, defaults to 1e-6):
+            Epsilon of the trunk's norms and of the norm in front of the projection (1e-5 for ConvNeXt-XXL).
+        layer_scale_init_value (`float`, defaults to 1e-6):
+            Initial value of the blocks' layer scale; 0 leaves it out.
+        hidden_act (`str`, defaults to `"gelu"`):
+            Activation of the blocks and of the projection head.
+        projection_dim (`int`, defaults to 768):
+            Dimension of the space that images and texts share.
+        projection_hidden_dim (`int`, *optional*, defaults to 1536):
+            Hidden width of the projection head's MLP; `None` for a linear head (`convnext_base_w_320`).
+        image_size (`int`, defaults to 320):
+            Side in pixels of the pictures that the CLIP was trained on; masked crops are resized to it.
+        logit_scale_init_value (`float`, defaults to 2.6592):
+            Initial value of the logarithm of the logit scale.
+        initializer_range (`float`, defaults to 0.02):
+            Standard deviation of the initial weights of the image tower.
+    """
+
+    model_type = "convnext_clip"
+    base_config_key = "clip_config"
+    sub_configs_defaults = {  # noqa: RUF012
+        "text_config": SubConfigSpec(
+            config_class=CLIPTextConfig,
+            init_kwargs={
+                "hidden_size": 768,
+                "intermediate_size": 3072,
+                "projection_dim": 768,
+                "num_hidden_layers": 16,
+                "num_attention_heads": 12,
+                "hidden_act": "gelu",
+            },
+        )
+    }
+
+    text_config: dict | PreTrainedConfig | None = None
+    num_channels: int = 3
+    stem: Literal["patch", "overlap"] = "patch"
+    patch_size: int = 4
+    hidden_sizes: list[int] | tuple[int, ...] = (192, 384, 768, 1536)
+    depths: list[int] | tuple[int, ...] = (3, 3, 27, 3)
+    kernel_sizes: int | list[int] | tuple[int, ...] = 7
+    norm: Literal["layer", "batch"] = "layer"
+    norm_eps: float = 1e-6
+    layer_scale_init_value: float = 1e-6
+    hidden_act: str = "gelu"
+    projection_dim: int = 768
+    projection_hidden_dim: int | None = 1536
+    image_size: int = 320
+    logit_scale_init_value: float = 2.6592
+    initializer_range: float = 0.02
+
+    @property
+    def feature_channels(self) -> list[int]:
+        """Channels of each feature map."""
+        return list(self.hidden_sizes)
+
+    @property
+    def feature_strides(self) -> list[int]:
+        """Stride in pixels of each feature map."""
+        return [self.patch_size * 2**stage for stage in range(len(self.hidden_sizes))]
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the dense features, that is of the last feature map."""
+        return self.hidden_sizes[-1]
+
+    @property
+    def size_divisor(self) -> int:
+        """Image heights and widths are padded to a multiple of this."""
+        return self.feature_strides[-1]
+
+    @property
+    def stage_kernel_sizes(self) -> list[int]:
+        """Depthwise kernel size of each stage."""
+        if isinstance(self.kernel_sizes, int):
+            return [self.kernel_sizes] * len(self.depths)
+        return list(self.kernel_sizes)
+
+    def validate_architecture(self) -> None:
+        """Check that the fields fit together.
+
+        Raises:
+            ValueError: if they do not, with the fields' names and values.
+        """
+        _require(
+            len(self.depths) == len(self.hidden_sizes) == len(self.stage_kernel_sizes),
+            f"depths ({len(self.depths)}), hidden_sizes ({len(self.hidden_sizes)}) and kernel_sizes "
+            f"({len(self.stage_kernel_sizes)}) need one entry for each stage.",
+        )
+        _require(
+            all(size % 2 == 1 for size in self.stage_kernel_sizes),
+            f"kernel_sizes must be odd, got {self.stage_kernel_sizes}.",
+        )
+        _require(
+            self.stem == "patch" or (self.patch_size >= 2 and self.patch_size & (self.patch_size - 1) == 0),
+            f"stem='overlap' reaches powers of two only, got patch_size={self.patch_size}.",
+        )
+        _require(
+            self.text_config.projection_dim == self.projection_dim,
+            f"text_config.projection_dim ({self.text_config.projection_dim}) must equal projection_dim "
+            f"({self.projection_dim}): images and texts are compared in one space.",
+        )
+
+
+@strict
+class FcClipMaskGeneratorConfig(PreTrainedConfig):
+    r"""Configuration of [`FcClipMaskGenerator`]: Mask2Former on CLIP features with FC-CLIP's class branch.
+
+    The fields that Transformers' Mask2Former modules read keep Mask2Former's names. The defaults are FC-CLIP-L's.
+
+    Args:
+        feature_channels (`list[int]`):
+            Channels of the CLIP's feature maps, fine to coarse, at least three.
+        feature_strides (`list[int]`):
+            Their strides in pixels.
+        text_embed_dim (`int`, defaults to 768):
+            Dimension of the text embeddings that the class branch is compared with.
+        feature_size, mask_feature_size, hidden_dim (`int`, default to 256):
+            Widths of the pixel decoder, of the mask features and of the transformer decoder. The first must be a
+            multiple of 32 (group norm with 32 groups); the class branch pools mask features and adds the result to
+            the decoder's output.
+        encoder_feedforward_dim (`int`, defaults to 1024), dim_feedforward (`int`, defaults to 2048):
+            Widths of the feed-forward layers of the pixel decoder and of the transformer decoder.
+        encoder_layers (`int`, defaults to 6):
+            Deformable attention layers of the pixel decoder.
+        decoder_layers (`int`, defaults to 10):
+            Number of *predictions* of the transformer decoder: the initial one and one after each layer.
+        num_attention_heads (`int`, defaults to 8):
+            Attention heads in both.
+        num_queries (`int`, defaults to 250):
+            Number of masks.
+        common_stride (`int`, defaults to 4):
+            Stride in pixels of the mask logits.
+        logit_scale_init_value (`float`, defaults to 2.6592):
+            Initial value of the logarithm of the class branch's own logit scale.
+    """
+
+    model_type = "fcclip_mask_generator"
+    base_config_key = "mask_generator_config"
+    attribute_map = {"hidden_size": "hidden_dim", "num_hidden_layers": "decoder_layers"}  # noqa: RUF012
+
+    feature_channels: list[int] | tuple[int, ...] = (192, 384, 768, 1536)
+    feature_strides: list[int] | tuple[int, ...] = (4, 8, 16, 32)
+    text_embed_dim: int = 768
+    feature_size: int = 256
+    mask_feature_size: int = 256
+    hidden_dim: int = 256
+    encoder_feedforward_dim: int = 1024
+    activation_function: str = "relu"
+    encoder_layers: int = 6
+    decoder_layers: int = 10
+    num_attention_heads: int = 8
+    dropout: float | int = 0.0
+    dim_feedforward: int = 2048
+    pre_norm: bool = False
+    enforce_input_projection: bool = False
+    common_stride: int = 4
+    num_queries: int = 250
+    init_std: float = 0.02
+    init_xavier_std: float = 1.0
+    logit_scale_init_value: float = 2.6592
+
+    def validate_architecture(self) -> None:
+        """Check that the fields fit together.
+
+        Raises:
+            ValueError: if they do not, with the fields' names and values.
+        """
+        _require(
+            len(self.feature_channels) == len(self.feature_strides) >= 3,
+            "the pixel decoder attends over the three coarsest feature maps: feature_channels "
+            f"({len(self.feature_channels)}) and feature_strides ({len(self.feature_strides)}) need the same number of "
+            "entries, at least three.",
+        )
+        _require(self.feature_size % 32 == 0, f"feature_size must be a multiple of 32, got {self.feature_size}.")
+        _require(
+            self.feature_size % self.num_attention_heads == 0 and self.hidden_dim % self.num_attention_heads == 0,
+            f"feature_size ({self.feature_size}) and hidden_dim ({self.hidden_dim}) must be multiples of "
+            f"num_attention_heads ({self.num_attention_heads}).",
+        )
+        _require(
+            self.mask_feature_size == self.hidden_dim,
+            f"mask_feature_size ({self.mask_feature_size}) must equal hidden_dim ({self.hidden_dim}): the class branch "
+            "adds pooled mask features to the decoder's output.",
+        )
+        _require(
+            self.common_stride in self.feature_strides,
+            f"common_stride ({self.common_stride}) must be one of feature_strides ({list(self.feature_strides)}).",
+        )
+        _require(self.decoder_layers >= 2, f"decoder_layers counts the initial prediction, got {self.decoder_layers}.")
+
+
+MaskEmbedding = Literal["adapter", "pooling", "crop"]
+MaskPooling = Literal["hard", "area", "any"]
+
+
+@strict
+class MaskAdapterConfig(PreTrainedConfig):
+    r"""Configuration of [`MaskAdapterModel`] and [`MaskAdapterForOpenVocabularySegmentation`].
+
+    The defaults are those of Mask-Adapter on FC-CLIP-L (CVPR 2025, arXiv 2412.04533).
+
+    Args:
+        clip_config (`ConvNextClipConfig` or `dict`, *optional*):
+            The CLIP. `None` only for the adapter alone, together with `embed_dim`.
+        mask_generator_config (`PreTrainedConfig` or `dict`, *optional*):
+            The mask generator, chosen by its `model_type`. `None` if masks always come from the caller.
+        embed_dim (`int`, *optional*):
+            Channels of the projected dense features that the adapter reads; by default `clip_config.projection_dim`.
+        use_adapter (`bool`, defaults to `True`):
+            `False` for a plain mask-pooling model such as FC-CLIP, which has no adapter weights.
+        mask_channels (`int`, defaults to 16):
+            Channels of the mask encoder's code; a multiple of 4.
+        hidden_size (`int`, defaults to 768):
+            Channels of the ConvNeXt blocks.
+        num_blocks (`int`, defaults to 3):
+            Number of ConvNeXt blocks.
+        num_output_maps (`int`, defaults to 16):
+            Semantic activation maps for each mask, the paper's K.
+        layer_scale_init_value (`float`, defaults to 1e-6):
+            Initial layer scale of the blocks. Short trainings do better with 0.1.
+        initializer_range (`float`, defaults to 0.02):
+            Standard deviation of the initial weights.
+        mask_embedding (`"adapter"`, `"pooling"` or `"crop"`):
+            How a mask becomes an embedding: by semantic activation maps, by pooling CLIP features inside the mask
+            (FC-CLIP), or by putting masked crops of the picture through CLIP. By default `"adapter"` if there is one,
+            else `"pooling"`.
+        mask_pooling (`"hard"`, `"area"` or `"any"`, defaults to `"hard"`):
+            Form of `"pooling"`: mask resized bilinearly, then binarised (the reference's); weighted by the covered area
+            of each cell; every cell that the mask touches.
+        mask_threshold (`float`, defaults to 0.5):
+            Probability strictly above which a pixel belongs to the mask that the adapter sees.
+        crop_margin (`float`, defaults to 0.1):
+            Margin around a mask's box for `"crop"`, as a fraction of the box's height and width on each side.
+        training_vocabulary (`list[list[str]]`, *optional*):
+            Synonyms of each class seen in training. A class is *seen* if one of its names equals one of these.
+        ensemble_alpha, ensemble_beta (`float`, default to 0.7 and 0.9):
+            Weight of the out-of-vocabulary (CLIP) branch in the geometric ensemble, for seen and for unseen classes.
+        ensemble_on_valid_masks (`bool`, defaults to `False`):
+            Use the ensemble only for masks that cover at least one cell of the CLIP features (FC-CLIP's option).
+        warmup_scoring (`bool`, defaults to `False`):
+            Score the caller's masks as the published warm-up model does: `class_queries_logits` then holds
+            *probabilities* over classes and void. Only needed to reproduce that model's numbers.
+        object_threshold, overlap_threshold (`float`, default to 0.0 and 0.8), instance_top_k (`int`, defaults to 100):
+            Published settings of panoptic and instance post-processing, its functions' defaults for this model.
+    """
+
+    model_type = "maskadapter"
+    sub_configs_defaults = {  # noqa: RUF012
+        "clip_config": SubConfigSpec(config_class=AutoConfig, model_type="convnext_clip", optional=True),
+        "mask_generator_config": SubConfigSpec(
+            config_class=AutoConfig, model_type="fcclip_mask_generator", optional=True
+        ),
+    }
+
+    clip_config: dict | PreTrainedConfig | None = None
+    mask_generator_config: dict | PreTrainedConfig | None = None
+    embed_dim: int | None = None
+    use_adapter: bool = True
+    mask_channels: int = 16
+    hidden_size: int = 768
+    num_blocks: int = 3
+    num_output_maps: int = 16
+    layer_scale_init_value: float = 1e-6
+    initializer_range: float = 0.02
+    mask_embedding: MaskEmbedding | None = None
+    mask_pooling: MaskPooling = "hard"
+    mask_threshold: float = 0.5
+    crop_margin: float = 0.1
+    training_vocabulary: list[list[str]] | None = None
+    ensemble_alpha: float = 0.7
+    ensemble_beta: float = 0.9
+    ensemble_on_valid_masks: bool = False
+    warmup_scoring: bool = False
+    object_threshold: float = 0.0
+    overlap_threshold: float = 0.8
+    instance_top_k: int = 100
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.embed_dim is None and self.clip_config is not None:
+            self.embed_dim = self.clip_config.projection_dim
+        if self.mask_embedding is None:
+            self.mask_embedding = "adapter" if self.use_adapter else "pooling"
+
+    def validate_architecture(self) -> None:
+        """Check that the fields and the parts' configurations fit together.
+
+        Raises:
+            ValueError: if they do not, with the fields' names and values.
+        """
+        _require(
+            self.embed_dim is not None,
+            "embed_dim is unknown: give clip_config, or embed_dim (channels of the projected CLIP features) for the "
+            "adapter alone.",
+        )
+        _require(self.mask_channels % 4 == 0, f"mask_channels must be a multiple of 4, got {self.mask_channels}.")
+        _require(
+            self.use_adapter or self.mask_embedding != "adapter",
+            "mask_embedding='adapter' needs use_adapter=True.",
+        )
+        clip, generator = self.clip_config, self.mask_generator_config
+        if clip is not None:
+            clip.validate_architecture()
+            _require(
+                self.embed_dim == clip.projection_dim,
+                f"embed_dim ({self.embed_dim}) must equal clip_config.projection_dim ({clip.projection_dim}).",
+            )
+        if generator is not None:
+            generator.validate_architecture()
+        if isinstance(generator, FcClipMaskGeneratorConfig) and clip is not None:
+            for field in ("feature_channels", "feature_strides"):
+                of_generator, of_clip = list(getattr(generator, field)), list(getattr(clip, field))
+                _require(
+                    of_generator == of_clip,
+                    f"mask_generator_config.{field} ({of_generator}) must equal the CLIP's ({of_clip}).",
+                )
+            _require(
+                generator.text_embed_dim == clip.projection_dim,
+                f"mask_generator_config.text_embed_dim ({generator.text_embed_dim}) must equal "
+                f"clip_config.projection_dim ({clip.projection_dim}).",
+            )
+
+
+for _config_class in (ConvNextClipConfig, FcClipMaskGeneratorConfig, MaskAdapterConfig):
+    AutoConfig.register(_config_class.model_type, _config_class, exist_ok=True)
+
+
+__all__ = ["ConvNextClipConfig", "FcClipMaskGeneratorConfig", "MaskAdapterConfig"]

@@ -1,0 +1,311 @@
+"""CLIP with a ConvNeXt image tower: feature maps at several strides, dense features, one space for images and texts.
+
+The image tower is ConvNeXt (arXiv 2201.03545) as OpenCLIP trains it. It is written here rather than taken from
+Transformers because the norms' epsilon (ConvNeXt-XXL), the stem, the kernel sizes and the kind of norm are choices of
+this package's configuration; the text tower is Transformers' own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_maskadapter import ConvNextClipConfig
+
+MAX_LOGIT_SCALE = 100.0
+
+
+def clamped_logit_scale(logit_scale: Tensor) -> Tensor:
+    """exp(`logit_scale`), at most 100, as CLIP and FC-CLIP use it."""
+    return logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+
+
+@dataclass
+class ConvNextClipOutput(ModelOutput):
+    """
+    Output of [`ConvNextClipModel`]. What was not asked for is `None`.
+
+    Args:
+        feature_maps (`tuple` of `torch.FloatTensor` of shape `(batch_size, channels, height, width)`):
+            Raw output of each stage, fine to coarse; no extra norm.
+        dense_features (`torch.FloatTensor` of shape `(batch_size, feature_dim, height, width)`):
+            The last feature map.
+        image_embeds (`torch.FloatTensor` of shape `(batch_size, projection_dim)`):
+            Projected mean of the dense features, not normalised.
+        text_embeds (`torch.FloatTensor` of shape `(num_texts, projection_dim)`):
+            Text embeddings, not normalised.
+    """
+
+    feature_maps: tuple[torch.FloatTensor, ...] | None = None
+    dense_features: torch.FloatTensor | None = None
+    image_embeds: torch.FloatTensor | None = None
+    text_embeds: torch.FloatTensor | None = None
+
+
+class ChannelLayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of a `(batch_size, channels, height, width)` tensor."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def build_norm(kind: str, channels: int, eps: float) -> nn.Module:
+    """The norm of a trunk, on `(batch_size, channels, height, width)` tensors: `"layer"` or `"batch"`."""
+    return ChannelLayerNorm(channels, eps=eps) if kind == "layer" else nn.BatchNorm2d(channels, eps=eps)
+
+
+class ConvNextBlock(GradientCheckpointingLayer):
+    """Depthwise convolution, norm, two pointwise layers, layer scale, residual (arXiv 2201.03545, figure 4)."""
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 7,
+        norm: str = "layer",
+        norm_eps: float = 1e-6,
+        layer_scale_init_value: float = 1e-6,
+        hidden_act: str = "gelu",
+    ):
+        super().__init__()
+        self.layer_scale_init_value = layer_scale_init_value
+        self.depthwise_conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+        self.norm = build_norm(norm, channels, norm_eps)
+        self.pointwise_conv1 = nn.Linear(channels, 4 * channels)
+        self.activation = ACT2FN[hidden_act]
+        self.pointwise_conv2 = nn.Linear(4 * channels, channels)
+        self.layer_scale = (
+            nn.Parameter(torch.full((channels,), layer_scale_init_value)) if layer_scale_init_value > 0 else None
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.norm(self.depthwise_conv(features)).permute(0, 2, 3, 1)
+        hidden = self.pointwise_conv2(self.activation(self.pointwise_conv1(hidden)))
+        if self.layer_scale is not None:
+            hidden = self.layer_scale * hidden
+        return features + hidden.permute(0, 3, 1, 2)
+
+
+class ConvNextStem(nn.Module):
+    """Pixels to the first stage's resolution: one patch convolution, or overlapping 3×3 convolutions of stride 2."""
+
+    def __init__(self, config: ConvNextClipConfig):
+        super().__init__()
+        channels, stride = config.hidden_sizes[0], config.patch_size
+        if config.stem == "patch":
+            convs = [nn.Conv2d(config.num_channels, channels, stride, stride=stride)]
+        else:
+            halvings = stride.bit_length() - 1
+            widths = [config.num_channels, *(channels // 2 ** (halvings - 1 - step) for step in range(halvings))]
+            convs = [
+                nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1)
+                for fan_in, fan_out in zip(widths, widths[1:], strict=False)
+            ]
+        self.convs = nn.ModuleList(convs)
+        self.norms = nn.ModuleList(build_norm(config.norm, conv.out_channels, config.norm_eps) for conv in convs)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        features = pixel_values
+        for step, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            features = norm(conv(features if step == 0 else self.activation(features)))
+        return features
+
+
+class ConvNextDownsample(nn.Module):
+    """Norm, then a 2×2 convolution of stride 2."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: str, norm_eps: float):
+        super().__init__()
+        self.norm = build_norm(norm, in_channels, norm_eps)
+        self.conv = nn.Conv2d(in_channels, out_channels, 2, stride=2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.conv(self.norm(features))
+
+
+class ConvNextStage(nn.Module):
+    """A stage: downsampling (not in the first), then blocks."""
+
+    def __init__(self, config: ConvNextClipConfig, stage: int):
+        super().__init__()
+        channels = config.hidden_sizes[stage]
+        self.downsample = (
+            ConvNextDownsample(config.hidden_sizes[stage - 1], channels, config.norm, config.norm_eps)
+            if stage > 0
+            else nn.Identity()
+        )
+        self.blocks = nn.ModuleList(
+            ConvNextBlock(
+                channels,
+                config.stage_kernel_sizes[stage],
+                config.norm,
+                config.norm_eps,
+                config.layer_scale_init_value,
+                config.hidden_act,
+            )
+            for _ in range(config.depths[stage])
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = self.downsample(features)
+        for block in self.blocks:
+            features = block(features)
+        return features
+
+
+class ConvNextTrunk(nn.Module):
+    """Stem and stages."""
+
+    def __init__(self, config: ConvNextClipConfig):
+        super().__init__()
+        self.stem = ConvNextStem(config)
+        self.stages = nn.ModuleList(ConvNextStage(config, stage) for stage in range(len(config.depths)))
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        features = self.stem(pixel_values)
+        feature_maps = []
+        for stage in self.stages:
+            features = stage(features)
+            feature_maps.append(features)
+        return tuple(feature_maps)
+
+
+class ConvNextProjection(nn.Module):
+    """Norm and linear or MLP head from the trunk's channels to the shared space; acts on the last dimension."""
+
+    def __init__(self, config: ConvNextClipConfig):
+        super().__init__()
+        in_features, hidden = config.feature_dim, config.projection_hidden_dim
+        self.norm = nn.LayerNorm(in_features, eps=config.norm_eps)
+        self.fc1 = nn.Linear(in_features, hidden) if hidden is not None else None
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(hidden if hidden is not None else in_features, config.projection_dim, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.norm(features)
+        if self.fc1 is not None:
+            hidden = self.activation(self.fc1(hidden))
+        return self.fc2(hidden)
+
+
+class ConvNextClipModel(PreTrainedModel):
+    """CLIP with a ConvNeXt image tower (OpenCLIP's `convnext_*` models).
+
+    Beside `forward` it offers what mask-based segmentation needs: [`~ConvNextClipModel.get_feature_maps`],
+    [`~ConvNextClipModel.project`], [`~ConvNextClipModel.project_dense`], [`~ConvNextClipModel.get_image_features`],
+    [`~ConvNextClipModel.get_text_features`] and [`~ConvNextClipModel.get_logit_scale`].
+    """
+
+    config: ConvNextClipConfig
+    config_class = ConvNextClipConfig
+    base_model_prefix = "clip"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["ConvNextBlock", "CLIPTextEmbeddings", "CLIPEncoderLayer"]  # noqa: RUF012
+
+    def __init__(self, config: ConvNextClipConfig):
+        config.validate_architecture()
+        super().__init__(config)
+        self.vision_model = ConvNextTrunk(config)
+        self.visual_projection = ConvNextProjection(config)
+        self.text_model = CLIPTextModelWithProjection._from_config(config.text_config)
+        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ConvNextBlock) and module.layer_scale is not None:
+            init.constant_(module.layer_scale, module.layer_scale_init_value)
+        elif isinstance(module, ConvNextClipModel):
+            init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+
+    def get_feature_maps(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """Raw output of each stage.
+
+        Args:
+            pixel_values: normalised picture, `(batch_size, num_channels, height, width)`.
+
+        Returns:
+            One `(batch_size, channels, height / stride, width / stride)` tensor for each stage, fine to coarse.
+
+        Raises:
+            ValueError: if height or width is not a multiple of `config.size_divisor`.
+        """
+        height, width = pixel_values.shape[-2:]
+        divisor = self.config.size_divisor
+        if height % divisor or width % divisor:
+            padded = tuple(-(-side // divisor) * divisor for side in (height, width))
+            raise ValueError(
+                f"Picture height and width must be multiples of {divisor}, got {height}x{width}: pad it to "
+                f"{padded[0]}x{padded[1]} at the bottom and right (MaskAdapterImageProcessor does)."
+            )
+        return self.vision_model(pixel_values.to(self.visual_projection.fc2.weight.dtype))
+
+    def project(self, features: Tensor) -> Tensor:
+        """Dense features, `(..., feature_dim)`, to the space shared with texts, `(..., projection_dim)`."""
+        return self.visual_projection(features)
+
+    def project_dense(self, dense_features: Tensor) -> Tensor:
+        """Project every position: `(batch_size, feature_dim, height, width)` to `(batch_size, projection_dim, ...)`."""
+        return self.project(dense_features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """Embedding of whole pictures, `(batch_size, projection_dim)`, not normalised."""
+        return self.project(self.get_feature_maps(pixel_values)[-1].mean(dim=(-2, -1)))
+
+    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Embedding of texts, `(num_texts, projection_dim)`, not normalised.
+
+        Args:
+            input_ids: token ids, `(num_texts, length)`; what follows the end token is not read.
+            attention_mask: accepted for Transformers' calling convention; not needed under the causal mask.
+        """
+        return self.text_model(input_ids=input_ids, attention_mask=attention_mask).text_embeds
+
+    def get_logit_scale(self) -> Tensor:
+        """Factor between cosines and logits: exp of the learned parameter, at most 100."""
+        return clamped_logit_scale(self.logit_scale)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs,
+    ) -> ConvNextClipOutput:
+        """
+        Args:
+            pixel_values: normalised pictures, `(batch_size, num_channels, height, width)`.
+            input_ids: token ids, `(num_texts, length)`.
+            attention_mask: see [`~ConvNextClipModel.get_text_features`].
+
+        Raises:
+            ValueError: if neither pictures nor texts are given.
+        """
+        if pixel_values is None and input_ids is None:
+            raise ValueError("Give pixel_values, input_ids, or both.")
+        output = ConvNextClipOutput()
+        if pixel_values is not None:
+            output.feature_maps = self.get_feature_maps(pixel_values)
+            output.dense_features = output.feature_maps[-1]
+            output.image_embeds = self.project(output.dense_features.mean(dim=(-2, -1)))
+        if input_ids is not None:
+            output.text_embeds = self.get_text_features(input_ids, attention_mask)
+        return output
+
+
+__all__ = ["ConvNextClipModel", "ConvNextClipOutput"]
