@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModelWithProjection, PreTrainedModel
+from transformers import AutoModel, CLIPTextModelWithProjection, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -306,6 +306,9 @@ class ConvNextClipModel(PreTrainedModel):
         if input_ids is not None:
             output.text_embeds = self.get_text_features(input_ids, attention_mask)
         return output
+
+
+AutoModel.register(ConvNextClipConfig, ConvNextClipModel, exist_ok=True)
 
 
 __all__ = ["ConvNextClipModel", "ConvNextClipOutput"]

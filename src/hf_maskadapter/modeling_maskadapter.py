@@ -1,0 +1,577 @@
+"""Mask-Adapter (CVPR 2025, arXiv 2412.04533), and the complete open-vocabulary segmenter around it.
+
+picture → CLIP (frozen) → mask generator (frozen), or masks from the caller
+→ Mask-Adapter: semantic activation maps for each mask → mask embeddings
+→ cosines with text embeddings → geometric ensemble with the generator's own class logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModel, AutoModelForUniversalSegmentation, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_maskadapter import MaskAdapterConfig, MaskEmbedding, MaskPooling
+from .modeling_convnext_clip import ChannelLayerNorm, ConvNextBlock, ConvNextClipModel
+from .modeling_mask_generators import FcClipMaskGenerator, MaskGeneratorOutput, pool_inside_masks
+from .modeling_text_classifier import EncodedVocabulary, encode_vocabulary, open_vocabulary_logits
+from .vocabulary import PROMPT_TEMPLATES, Vocabulary
+
+ADAPTER_NORM_EPS = 1e-6
+FINAL_NORM_EPS = 1e-5
+MASK_ENCODER_STRIDE = 4
+MASKS_AT_A_TIME = 64
+CROPS_AT_A_TIME = 16
+PROBABILITY_FLOOR = 1e-8
+
+
+@dataclass
+class MaskAdapterOutput(ModelOutput):
+    """
+    Output of [`MaskAdapterModel`].
+
+    Args:
+        semantic_activation_maps (`torch.FloatTensor` of shape `(batch_size, num_masks, num_output_maps, height, width)`):
+            Activation maps on the grid of the CLIP features, before the sigmoid.
+        pooled_features (`torch.FloatTensor` of shape `(batch_size, num_masks, num_output_maps, feature_dim)`, *optional*):
+            Dense features pooled with each map, if dense features were given.
+        mask_embeddings (`torch.FloatTensor` of shape `(batch_size, num_masks, projection_dim)`, *optional*):
+            Mean of the projected pooled features, if a projection was given too.
+    """
+
+    semantic_activation_maps: torch.FloatTensor | None = None
+    pooled_features: torch.FloatTensor | None = None
+    mask_embeddings: torch.FloatTensor | None = None
+
+
+@dataclass
+class MaskAdapterSegmentationOutput(ModelOutput):
+    """
+    Output of [`MaskAdapterForOpenVocabularySegmentation`].
+
+    Args:
+        loss (`torch.FloatTensor`, *optional*), loss_dict (`dict[str, torch.FloatTensor]`, *optional*):
+            Filled by training code.
+        class_queries_logits (`torch.FloatTensor` of shape `(batch_size, num_masks, num_classes + 1)`):
+            Log-probabilities of the classes for each mask, void last.
+        masks_queries_logits (`torch.FloatTensor` of shape `(batch_size, num_masks, height, width)`, *optional*):
+            The generator's mask logits, covering the padded picture. `None` if the caller gave masks.
+        mask_probabilities (`torch.FloatTensor` of shape `(batch_size, num_masks, height, width)`, *optional*):
+            The caller's masks, in [0, 1].
+        mask_embeddings (`torch.FloatTensor` of shape `(batch_size, num_masks, projection_dim)`):
+            Mask embeddings in CLIP's space, not normalised.
+        semantic_activation_maps (`torch.FloatTensor`, *optional*):
+            See [`MaskAdapterOutput`]; on request.
+        in_vocabulary_logits (`torch.FloatTensor` of shape `(batch_size, num_masks, num_classes + 1)`, *optional*):
+            Class logits of the generator's own branch, void last.
+        out_vocabulary_logits (`torch.FloatTensor` of shape `(batch_size, num_masks, num_classes + 1)`):
+            Class logits of the mask embeddings, void last.
+        image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
+            Height and width in pixels of each picture inside the padded input.
+        padded_size (`torch.LongTensor` of shape `(2,)`):
+            Height and width in pixels of the padded input.
+        generator_output (`MaskGeneratorOutput`, *optional*):
+            What the mask generator returned.
+    """
+
+    loss: torch.FloatTensor | None = None
+    loss_dict: dict[str, torch.FloatTensor] | None = None
+    class_queries_logits: torch.FloatTensor | None = None
+    masks_queries_logits: torch.FloatTensor | None = None
+    mask_probabilities: torch.FloatTensor | None = None
+    mask_embeddings: torch.FloatTensor | None = None
+    semantic_activation_maps: torch.FloatTensor | None = None
+    in_vocabulary_logits: torch.FloatTensor | None = None
+    out_vocabulary_logits: torch.FloatTensor | None = None
+    image_sizes: torch.LongTensor | None = None
+    padded_size: torch.LongTensor | None = None
+    generator_output: MaskGeneratorOutput | None = None
+
+
+def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize `(batch_size, num_masks, height, width)` masks bilinearly to `size`, without antialiasing."""
+    if masks.shape[-2:] == tuple(size):
+        return masks
+    if 0 in masks.shape[:2]:
+        return masks.new_zeros(*masks.shape[:2], *size)
+    return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+
+
+def pooling_weights(mask_probabilities: Tensor, size: tuple[int, int], form: MaskPooling) -> Tensor:
+    """Weight of each feature cell in mask pooling, `(batch_size, num_masks, *size)`.
+
+    Args:
+        mask_probabilities: `(batch_size, num_masks, height, width)`.
+        size: height and width of the feature grid.
+        form: `"hard"`: masks resized bilinearly, then above one half; `"area"`: covered fraction of each cell;
+            `"any"`: every cell that the mask touches.
+    """
+    if form == "hard":
+        return (resize_masks(mask_probabilities, size) > 0.5).float()
+    masks = (mask_probabilities > 0.5).float()
+    if 0 in masks.shape[:2]:
+        return masks.new_zeros(*masks.shape[:2], *size)
+    return F.adaptive_avg_pool2d(masks, size) if form == "area" else F.adaptive_max_pool2d(masks, size)
+
+
+def crop_with_mask(pixel_values: Tensor, mask: Tensor, side: int, margin: float) -> Tensor:
+    """Cut a mask's box out of a picture, fill what is outside the mask with the pixel mean, and resize.
+
+    Args:
+        pixel_values: normalised picture, `(channels, height, width)`; its pixel mean is zero.
+        mask: binary mask, `(height, width)`; an empty one gives a blank crop.
+        side: height and width in pixels of the result.
+        margin: margin around the box on each side, as a fraction of the box.
+
+    Returns:
+        `(channels, side, side)`.
+    """
+    rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
+    if len(rows) == 0:
+        return pixel_values.new_zeros(pixel_values.shape[0], side, side)
+    slices = []
+    for positions, length in ((rows, mask.shape[0]), (columns, mask.shape[1])):
+        first, last = int(positions[0]), int(positions[-1]) + 1
+        extra = round(margin * (last - first))
+        slices.append(slice(max(first - extra, 0), min(last + extra, length)))
+    crop = pixel_values[:, slices[0], slices[1]] * mask[slices[0], slices[1]]
+    return F.interpolate(crop[None], size=(side, side), mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def geometric_ensemble(
+    in_vocabulary_logits: Tensor, out_vocabulary_logits: Tensor, out_vocabulary_weight: Tensor
+) -> Tensor:
+    """Combine both branches' class logits geometrically (FC-CLIP, arXiv 2308.02487, equation 7).
+
+    Args:
+        in_vocabulary_logits: `(batch_size, num_masks, num_classes + 1)`, void last. The probability of void comes from
+            here alone.
+        out_vocabulary_logits: the same of the mask embeddings; its void plays no part.
+        out_vocabulary_weight: exponent of the out-of-vocabulary probability (alpha of seen classes, beta of unseen
+            ones), broadcast to `(batch_size, num_masks, num_classes)`.
+
+    Returns:
+        Log-probabilities, `(batch_size, num_masks, num_classes + 1)`, void last.
+    """
+    log_in = in_vocabulary_logits[..., :-1].float().log_softmax(dim=-1)
+    log_out = out_vocabulary_logits[..., :-1].float().log_softmax(dim=-1)
+    class_probabilities = ((1 - out_vocabulary_weight) * log_in + out_vocabulary_weight * log_out).softmax(dim=-1)
+    void_probability = in_vocabulary_logits.float().softmax(dim=-1)[..., -1:]
+    return log_with_void(class_probabilities * (1 - void_probability), void_probability)
+
+
+def log_with_void(class_probabilities: Tensor, void_probability: Tensor) -> Tensor:
+    """Logarithm of class probabilities with void appended, kept finite."""
+    return torch.cat([class_probabilities, void_probability], dim=-1).add(PROBABILITY_FLOOR).log()
+
+
+class MaskEncoder(nn.Module):
+    """Binary masks at four times the feature grid's resolution to codes of the CLIP embedding's dimension."""
+
+    def __init__(self, config: MaskAdapterConfig):
+        super().__init__()
+        widths = [1, config.mask_channels // 4, config.mask_channels]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1)
+            for fan_in, fan_out in zip(widths, widths[1:], strict=False)
+        )
+        self.norms = nn.ModuleList(ChannelLayerNorm(width, eps=ADAPTER_NORM_EPS) for width in widths[1:])
+        self.activation = nn.GELU()
+        self.projection = nn.Conv2d(config.mask_channels, config.embed_dim, 1)
+
+    def forward(self, masks: Tensor) -> Tensor:
+        """`(num_masks, 1, 4 * height, 4 * width)` to `(num_masks, embed_dim, height, width)`."""
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            masks = self.activation(norm(conv(masks)))
+        return self.projection(masks)
+
+
+class MaskAdapterPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and loading common to the adapter and the complete segmenter."""
+
+    config: MaskAdapterConfig
+    config_class = MaskAdapterConfig
+    base_model_prefix = "adapter"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["ConvNextBlock", "MaskEncoder"]  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ConvNextBlock) and module.layer_scale is not None:
+            init.constant_(module.layer_scale, module.layer_scale_init_value)
+        elif isinstance(module, MaskAdapterForOpenVocabularySegmentation):
+            init.normal_(module.void_embedding)
+
+
+class MaskAdapterModel(MaskAdapterPreTrainedModel):
+    """The Mask-Adapter alone (arXiv 2412.04533, section 3.2): in front of anybody's CLIP features and masks.
+
+    Loads from an adapter's own checkpoint and from a complete segmenter's.
+    """
+
+    main_input_name = "projected_features"
+    _keys_to_ignore_on_load_unexpected = [r"^clip\.", r"^mask_generator\.", r"^void_embedding$"]  # noqa: RUF012
+
+    def __init__(self, config: MaskAdapterConfig):
+        config.validate_architecture()
+        super().__init__(config)
+        self.mask_encoder = MaskEncoder(config)
+        self.fuse = nn.Conv2d(config.embed_dim, config.hidden_size, 1)
+        self.blocks = nn.ModuleList(
+            ConvNextBlock(
+                config.hidden_size,
+                norm_eps=ADAPTER_NORM_EPS,
+                layer_scale_init_value=config.layer_scale_init_value,
+            )
+            for _ in range(config.num_blocks)
+        )
+        self.norm = ChannelLayerNorm(config.hidden_size, eps=FINAL_NORM_EPS)
+        self.final = nn.Conv2d(config.hidden_size, config.num_output_maps, 1)
+        self.post_init()
+
+    def get_activation_maps(self, projected_features: Tensor, masks: Tensor) -> Tensor:
+        """Semantic activation maps of masks.
+
+        `fuse` is linear, so the features, the same for every mask, are fused once: fuse(features + code) =
+        fuse(features) + weight · code.
+
+        Args:
+            projected_features: projected dense CLIP features, `(batch_size, embed_dim, height, width)`.
+            masks: binary masks of any resolution, `(batch_size, num_masks, mask_height, mask_width)`.
+
+        Returns:
+            `(batch_size, num_masks, num_output_maps, height, width)`.
+        """
+        batch_size, num_masks = masks.shape[:2]
+        height, width = projected_features.shape[-2:]
+        dtype = self.fuse.weight.dtype
+        fused_features = self.fuse(projected_features.to(dtype))
+        masks = resize_masks(masks.float(), (MASK_ENCODER_STRIDE * height, MASK_ENCODER_STRIDE * width)).to(dtype)
+        if num_masks == 0:
+            return fused_features.new_zeros(batch_size, 0, self.config.num_output_maps, height, width)
+        masks_at_a_time = num_masks if torch.is_grad_enabled() else MASKS_AT_A_TIME
+        chunks = []
+        for chunk in masks.split(masks_at_a_time, dim=1):
+            code = F.conv2d(self.mask_encoder(chunk.flatten(0, 1)[:, None]), self.fuse.weight)
+            hidden = (fused_features[:, None] + code.unflatten(0, chunk.shape[:2])).flatten(0, 1)
+            for block in self.blocks:
+                hidden = block(hidden)
+            chunks.append(self.final(self.norm(hidden)).unflatten(0, chunk.shape[:2]))
+        return torch.cat(chunks, dim=1)
+
+    @can_return_tuple
+    def forward(
+        self,
+        projected_features: Tensor,
+        masks: Tensor,
+        dense_features: Tensor | None = None,
+        project: Callable[[Tensor], Tensor] | None = None,
+        **kwargs,
+    ) -> MaskAdapterOutput:
+        """
+        Args:
+            projected_features: CLIP's dense features in the space shared with texts,
+                `(batch_size, embed_dim, height, width)`.
+            masks: binary masks of any resolution that cover the same picture,
+                `(batch_size, num_masks, mask_height, mask_width)`.
+            dense_features: CLIP's dense features before the projection, `(batch_size, feature_dim, height, width)`,
+                which are pooled with the activation maps.
+            project: CLIP's projection, `(..., feature_dim)` to `(..., projection_dim)`.
+
+        Raises:
+            ValueError: if the shapes do not fit together.
+        """
+        if projected_features.ndim != 4 or projected_features.shape[1] != self.config.embed_dim:
+            raise ValueError(
+                f"projected_features must have shape (batch_size, {self.config.embed_dim}, height, width), got "
+                f"{tuple(projected_features.shape)}."
+            )
+        if masks.ndim != 4 or masks.shape[0] != projected_features.shape[0]:
+            raise ValueError(
+                "masks must have shape (batch_size, num_masks, height, width) with the features' batch size "
+                f"({projected_features.shape[0]}), got {tuple(masks.shape)}."
+            )
+        maps = self.get_activation_maps(projected_features, masks)
+        output = MaskAdapterOutput(semantic_activation_maps=maps)
+        if dense_features is not None:
+            weights = F.logsigmoid(maps.float()).flatten(-2).softmax(dim=-1).to(dense_features.dtype)
+            output.pooled_features = torch.einsum("bnkp,bcp->bnkc", weights, dense_features.flatten(-2))
+            if project is not None:
+                output.mask_embeddings = project(output.pooled_features).mean(dim=2)
+        return output
+
+
+class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
+    """CLIP, mask generator and Mask-Adapter together: named masks for any vocabulary.
+
+    A vocabulary is encoded once by [`~MaskAdapterForOpenVocabularySegmentation.encode_vocabulary`] and reused.
+
+    Example:
+
+    ```python
+    processor = AutoProcessor.from_pretrained(name)
+    model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(name).eval()
+    vocabulary = model.encode_vocabulary(["cat, kitten", "sofa", "wall"], processor)
+    inputs = processor(images=image, return_tensors="pt")
+    outputs = model(**inputs, vocabulary=vocabulary)
+    label_map = processor.post_process_semantic_segmentation(outputs, target_sizes=[(image.height, image.width)])[0]
+    ```
+    """
+
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    _no_split_modules = [  # noqa: RUF012
+        *MaskAdapterPreTrainedModel._no_split_modules,
+        *ConvNextClipModel._no_split_modules,
+        *FcClipMaskGenerator._no_split_modules,
+    ]
+    _keep_in_fp32_modules_strict = {"mask_generator"}  # noqa: RUF012
+
+    def __init__(self, config: MaskAdapterConfig):
+        config.validate_architecture()
+        if config.clip_config is None:
+            raise ValueError(
+                "MaskAdapterForOpenVocabularySegmentation needs clip_config; the adapter alone is MaskAdapterModel."
+            )
+        super().__init__(config)
+        self.clip = ConvNextClipModel._from_config(config.clip_config)
+        self.mask_generator = (
+            FcClipMaskGenerator._from_config(config.mask_generator_config)
+            if config.mask_generator_config is not None
+            else None
+        )
+        self.adapter = MaskAdapterModel._from_config(config) if config.use_adapter else None
+        self.void_embedding = nn.Parameter(torch.empty(1, config.embed_dim))
+        self.post_init()
+
+    def encode_vocabulary(
+        self,
+        vocabulary: Vocabulary | Sequence | dict,
+        tokenizer: Callable,
+        templates: Sequence[str] | None = None,
+        batch_size: int = 256,
+    ) -> EncodedVocabulary:
+        """Encode a vocabulary once, for any number of pictures.
+
+        Args:
+            vocabulary: a [`Vocabulary`] or what [`Vocabulary.parse`] reads: a list of names, a dict, a file.
+            tokenizer: the CLIP's tokenizer, or a processor that holds one.
+            templates: prompt templates with one `{}` each; by default the processor's, else the 14 published ones.
+            batch_size: prompts encoded at a time.
+
+        Raises:
+            ValueError: if a name or template is unusable, see [`Vocabulary`].
+        """
+        if templates is None:
+            templates = getattr(tokenizer, "prompt_templates", None) or PROMPT_TEMPLATES
+        return encode_vocabulary(
+            self.clip.get_text_features,
+            Vocabulary.parse(vocabulary),
+            getattr(tokenizer, "tokenizer", tokenizer),
+            max_length=self.config.clip_config.text_config.max_position_embeddings,
+            device=self.void_embedding.device,
+            templates=templates,
+            training_vocabulary=self.config.training_vocabulary,
+            batch_size=batch_size,
+        )
+
+    def get_void_embeds(self) -> Tensor:
+        """Normalised embedding of void, `(1, embed_dim)`."""
+        return F.normalize(self.void_embedding, dim=-1)
+
+    def embed_masks(
+        self,
+        dense_features: Tensor,
+        mask_probabilities: Tensor,
+        pixel_values: Tensor | None = None,
+        mask_embedding: MaskEmbedding | None = None,
+        mask_pooling: MaskPooling | None = None,
+    ) -> MaskAdapterOutput:
+        """Mask embeddings by the adapter, by mask pooling, or from masked crops.
+
+        Args:
+            dense_features: CLIP's dense features, `(batch_size, feature_dim, height, width)`.
+            mask_probabilities: masks in [0, 1], `(batch_size, num_masks, mask_height, mask_width)`, covering the padded
+                picture.
+            pixel_values: the padded picture, needed for `"crop"`.
+            mask_embedding, mask_pooling: instead of the configuration's.
+
+        Returns:
+            `mask_embeddings`; with `"adapter"` also the activation maps and pooled features.
+
+        Raises:
+            ValueError: for an unknown method, or `"adapter"` without an adapter.
+        """
+        method = mask_embedding or self.config.mask_embedding
+        if method == "adapter":
+            if self.adapter is None:
+                raise ValueError('This model has no adapter: use mask_embedding="pooling" or "crop".')
+            masks = mask_probabilities > self.config.mask_threshold
+            projected = self.clip.project_dense(dense_features)
+            return self.adapter(projected, masks, dense_features, self.clip.project, return_dict=True)
+        if method == "pooling":
+            form = mask_pooling or self.config.mask_pooling
+            if form not in ("hard", "area", "any"):
+                raise ValueError(f'mask_pooling must be "hard", "area" or "any", got {form!r}.')
+            weights = pooling_weights(mask_probabilities, dense_features.shape[-2:], form)
+            return MaskAdapterOutput(mask_embeddings=self.clip.project(pool_inside_masks(dense_features, weights)))
+        if method == "crop":
+            return MaskAdapterOutput(mask_embeddings=self._embed_crops(pixel_values, mask_probabilities))
+        raise ValueError(f'mask_embedding must be "adapter", "pooling" or "crop", got {method!r}.')
+
+    def _embed_crops(self, pixel_values: Tensor, mask_probabilities: Tensor) -> Tensor:
+        clip_config = self.config.clip_config
+        side = -(-clip_config.image_size // clip_config.size_divisor) * clip_config.size_divisor
+        embeddings = []
+        for image, probabilities in zip(pixel_values, mask_probabilities, strict=True):
+            of_image = [self.void_embedding.new_zeros(0, clip_config.projection_dim)]
+            for chunk in probabilities.float().split(CROPS_AT_A_TIME):
+                masks = resize_masks(chunk[None], image.shape[-2:])[0] > 0.5
+                crops = [crop_with_mask(image, mask, side, self.config.crop_margin) for mask in masks]
+                if crops:
+                    of_image.append(self.clip.get_image_features(torch.stack(crops)))
+            embeddings.append(torch.cat(of_image))
+        return torch.stack(embeddings)
+
+    def ensemble(
+        self,
+        in_vocabulary_logits: Tensor | None,
+        out_vocabulary_logits: Tensor,
+        vocabulary: EncodedVocabulary,
+        valid_masks: Tensor | None = None,
+    ) -> Tensor:
+        """Class scores from both branches, `(batch_size, num_masks, num_classes + 1)`.
+
+        Without in-vocabulary logits, as for the caller's masks, the mask embeddings alone decide and void plays no
+        part.
+
+        Args:
+            in_vocabulary_logits, out_vocabulary_logits: `(batch_size, num_masks, num_classes + 1)`, void last.
+            vocabulary: says which classes are seen.
+            valid_masks: masks that the out-of-vocabulary branch counts for, `(batch_size, num_masks)`; default all.
+        """
+        if in_vocabulary_logits is None:
+            if self.config.warmup_scoring:
+                return out_vocabulary_logits.float().softmax(dim=-1)
+            probabilities = out_vocabulary_logits[..., :-1].float().softmax(dim=-1)
+            return log_with_void(probabilities, torch.zeros_like(probabilities[..., :1]))
+        alpha, beta = self.config.ensemble_alpha, self.config.ensemble_beta
+        weight = torch.where(vocabulary.seen_classes, alpha, beta).expand_as(out_vocabulary_logits[..., :-1])
+        if valid_masks is not None:
+            weight = weight * valid_masks[..., None]
+        return geometric_ensemble(in_vocabulary_logits, out_vocabulary_logits, weight)
+
+    def _check_inputs(self, pixel_values: Tensor, vocabulary: EncodedVocabulary, masks: Tensor | None) -> None:
+        if not isinstance(vocabulary, EncodedVocabulary):
+            raise ValueError(
+                "vocabulary must be an encoded vocabulary: vocabulary = model.encode_vocabulary(names, processor)."
+            )
+        if pixel_values.ndim != 4:
+            raise ValueError(
+                f"pixel_values must have shape (batch_size, channels, height, width), got {tuple(pixel_values.shape)}."
+            )
+        if masks is None and self.mask_generator is None:
+            raise ValueError("This model has no mask generator: give masks=, e.g. from processor(images, masks=...).")
+        if masks is not None and (masks.ndim != 4 or masks.shape[0] != pixel_values.shape[0]):
+            raise ValueError(
+                "masks must have shape (batch_size, num_masks, height, width) and cover the padded pictures (batch of "
+                f"{pixel_values.shape[0]}), got {tuple(masks.shape)}."
+            )
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        vocabulary: EncodedVocabulary,
+        masks: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
+        mask_embedding: MaskEmbedding | None = None,
+        mask_pooling: MaskPooling | None = None,
+        output_semantic_activation_maps: bool = False,
+        output_auxiliary: bool = False,
+        feature_maps: tuple[Tensor, ...] | None = None,
+        generator_output: MaskGeneratorOutput | None = None,
+        **kwargs,
+    ) -> MaskAdapterSegmentationOutput:
+        """
+        Args:
+            pixel_values: normalised, padded pictures, `(batch_size, 3, height, width)`.
+            vocabulary: from [`~MaskAdapterForOpenVocabularySegmentation.encode_vocabulary`].
+            masks: masks in [0, 1] that cover the padded pictures, `(batch_size, num_masks, mask_height, mask_width)`.
+                No generator is run, and void plays no part.
+            pixel_mask: 1 for pixels of the picture, 0 for padding, `(batch_size, height, width)`; default no padding.
+            mask_embedding: `"adapter"`, `"pooling"` or `"crop"` instead of the configuration's.
+            mask_pooling: `"hard"`, `"area"` or `"any"` instead of the configuration's.
+            output_semantic_activation_maps: whether to return the adapter's maps.
+            output_auxiliary: whether the generator returns its earlier predictions too.
+            feature_maps: the CLIP's feature maps of these pictures, to compare methods without computing them again.
+            generator_output: the generator's output for these pictures, likewise.
+
+        Raises:
+            ValueError: if an input does not fit, saying what was expected.
+        """
+        self._check_inputs(pixel_values, vocabulary, masks)
+        if feature_maps is None:
+            feature_maps = self.clip.get_feature_maps(pixel_values)
+        void_embeds = self.get_void_embeds()
+        if masks is not None:
+            generator_output = MaskGeneratorOutput()
+            mask_probabilities = masks.float()
+        else:
+            if generator_output is None:
+                generator_output = self.mask_generator(
+                    feature_maps, vocabulary, void_embeds, output_auxiliary=output_auxiliary, return_dict=True
+                )
+            mask_probabilities = generator_output.masks_queries_logits.float().sigmoid()
+
+        dense_features = feature_maps[-1]
+        embedded = self.embed_masks(dense_features, mask_probabilities, pixel_values, mask_embedding, mask_pooling)
+        out_vocabulary_logits = open_vocabulary_logits(
+            embedded.mask_embeddings, vocabulary, void_embeds, self.clip.get_logit_scale()
+        )
+        valid_masks = None
+        if self.config.ensemble_on_valid_masks:
+            valid_masks = pooling_weights(mask_probabilities, dense_features.shape[-2:], "hard").amax(dim=(-2, -1))
+        class_logits = self.ensemble(
+            generator_output.in_vocabulary_logits, out_vocabulary_logits, vocabulary, valid_masks
+        )
+        padded_size = torch.tensor(pixel_values.shape[-2:], device=pixel_values.device)
+        if pixel_mask is None:
+            image_sizes = padded_size.expand(pixel_values.shape[0], 2)
+        else:
+            image_sizes = torch.stack([pixel_mask.amax(dim=axis).sum(dim=-1) for axis in (2, 1)], dim=-1)
+        return MaskAdapterSegmentationOutput(
+            class_queries_logits=class_logits,
+            masks_queries_logits=generator_output.masks_queries_logits,
+            mask_probabilities=mask_probabilities if masks is not None else None,
+            mask_embeddings=embedded.mask_embeddings,
+            semantic_activation_maps=embedded.semantic_activation_maps if output_semantic_activation_maps else None,
+            in_vocabulary_logits=generator_output.in_vocabulary_logits,
+            out_vocabulary_logits=out_vocabulary_logits,
+            image_sizes=image_sizes,
+            padded_size=padded_size,
+            generator_output=generator_output if masks is None else None,
+        )
+
+
+AutoModel.register(MaskAdapterConfig, MaskAdapterModel, exist_ok=True)
+AutoModelForUniversalSegmentation.register(MaskAdapterConfig, MaskAdapterForOpenVocabularySegmentation, exist_ok=True)
+
+
+__all__ = [
+    "MaskAdapterForOpenVocabularySegmentation",
+    "MaskAdapterModel",
+    "MaskAdapterOutput",
+    "MaskAdapterSegmentationOutput",
+]

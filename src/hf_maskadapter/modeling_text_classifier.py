@@ -1,0 +1,139 @@
+"""The open-vocabulary text classifier: a vocabulary encoded once, and mask embeddings compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.utils import ModelOutput
+
+from .vocabulary import PROMPT_TEMPLATES, Vocabulary
+
+
+@dataclass
+class EncodedVocabulary(ModelOutput):
+    """
+    Text embeddings of a vocabulary, made by `encode_vocabulary` and reused for every picture.
+
+    Args:
+        text_embeds (`torch.FloatTensor` of shape `(num_synonyms, projection_dim)`):
+            Normalised embedding of each synonym, the mean over the prompt templates.
+        class_ids (`torch.LongTensor` of shape `(num_synonyms,)`):
+            Class that each synonym belongs to, ascending.
+        seen_classes (`torch.BoolTensor` of shape `(num_classes,)`):
+            Classes that share a name with the training vocabulary.
+    """
+
+    text_embeds: torch.FloatTensor | None = None
+    class_ids: torch.LongTensor | None = None
+    seen_classes: torch.BoolTensor | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, without void."""
+        return self.seen_classes.shape[0]
+
+    def to(self, *args, **kwargs) -> EncodedVocabulary:
+        """Move to a device, and the embeddings to a dtype if one is given; arguments as of `torch.Tensor.to`."""
+        text_embeds = self.text_embeds.to(*args, **kwargs)
+        return EncodedVocabulary(
+            text_embeds=text_embeds,
+            class_ids=self.class_ids.to(text_embeds.device),
+            seen_classes=self.seen_classes.to(text_embeds.device),
+        )
+
+
+def tokenize_prompts(tokenizer: Callable, prompts: Sequence[str], max_length: int) -> Tensor:
+    """Token ids of prompts, padded to the longest, `(num_prompts, length)`.
+
+    Raises:
+        ValueError: if a prompt is longer than the text tower reads; it is never cut silently.
+    """
+    input_ids = tokenizer(list(prompts), padding=False, truncation=False)["input_ids"]
+    for prompt, ids in zip(prompts, input_ids, strict=True):
+        if len(ids) > max_length:
+            raise ValueError(
+                f"The prompt {prompt!r} has {len(ids)} tokens, but the text tower reads at most {max_length}: shorten "
+                "the class name."
+            )
+    length = max(len(ids) for ids in input_ids)
+    return torch.tensor([list(ids) + [ids[-1]] * (length - len(ids)) for ids in input_ids])
+
+
+@torch.no_grad()
+def encode_vocabulary(
+    text_encoder: Callable[[Tensor], Tensor],
+    vocabulary: Vocabulary,
+    tokenizer: Callable,
+    *,
+    max_length: int,
+    device: torch.device,
+    templates: Sequence[str] = PROMPT_TEMPLATES,
+    training_vocabulary: Sequence[Sequence[str]] | None = None,
+    batch_size: int = 256,
+) -> EncodedVocabulary:
+    """Encode every synonym with every template; memory is bounded by `batch_size` prompts.
+
+    Embeddings are normalised, averaged over the templates and normalised again (FC-CLIP, ViLD). A name that several
+    classes share is encoded once.
+
+    Args:
+        text_encoder: token ids `(num_prompts, length)` to embeddings `(num_prompts, dim)`.
+        vocabulary: the classes.
+        tokenizer: Hugging Face tokenizer.
+        max_length: number of tokens that the text tower reads.
+        device: where the text tower is.
+        templates: prompts with one `{}` each.
+        training_vocabulary: synonyms of each class seen in training; `None` makes every class unseen.
+        batch_size: prompts encoded at a time.
+
+    Raises:
+        ValueError: if a prompt is too long, a template has no `{}`, or there is no template.
+    """
+    if not templates or any("{}" not in template for template in templates):
+        raise ValueError(f"Prompt templates need one '{{}}' each for the class name, got {list(templates)!r}.")
+    synonyms = [(index, name) for index, entry in enumerate(vocabulary.classes) for name in entry.synonyms]
+    names = list(dict.fromkeys(name for _, name in synonyms))
+    prompts = [template.format(name) for name in names for template in templates]
+    embeddings = []
+    for start in range(0, len(prompts), batch_size):
+        input_ids = tokenize_prompts(tokenizer, prompts[start : start + batch_size], max_length)
+        embeddings.append(F.normalize(text_encoder(input_ids.to(device)).float(), dim=-1))
+    means = torch.cat(embeddings).unflatten(0, (len(names), len(templates))).mean(dim=1)
+    row_of = {name: row for row, name in enumerate(names)}
+    rows = torch.tensor([row_of[name] for _, name in synonyms], device=means.device)
+    return EncodedVocabulary(
+        text_embeds=F.normalize(means, dim=-1)[rows],
+        class_ids=torch.tensor([index for index, _ in synonyms], device=means.device),
+        seen_classes=torch.tensor(vocabulary.seen(training_vocabulary or []), device=means.device),
+    )
+
+
+def open_vocabulary_logits(
+    embeddings: Tensor, vocabulary: EncodedVocabulary, void_embeds: Tensor | None, scale: Tensor
+) -> Tensor:
+    """Scaled cosines with each class's texts, the maximum over its synonyms, void last.
+
+    Args:
+        embeddings: mask embeddings, `(batch_size, num_masks, dim)`, not normalised.
+        vocabulary: the encoded vocabulary.
+        void_embeds: normalised embedding of void, `(1, dim)`; `None` leaves void out.
+        scale: factor between cosines and logits, a scalar.
+
+    Returns:
+        `(batch_size, num_masks, num_classes + 1)`, or `num_classes` without void.
+    """
+    embeddings = scale * F.normalize(embeddings, dim=-1)
+    synonym_logits = embeddings @ vocabulary.text_embeds.to(embeddings.dtype).transpose(-1, -2)
+    logits = synonym_logits.new_empty(*synonym_logits.shape[:-1], vocabulary.num_classes).scatter_reduce(
+        -1, vocabulary.class_ids.expand_as(synonym_logits), synonym_logits, "amax", include_self=False
+    )
+    if void_embeds is None:
+        return logits
+    return torch.cat([logits, embeddings @ void_embeds.to(embeddings.dtype).transpose(-1, -2)], dim=-1)
+
+
+__all__ = ["EncodedVocabulary", "encode_vocabulary", "open_vocabulary_logits", "tokenize_prompts"]
