@@ -44,9 +44,20 @@ _REGISTERING_MODULES = (
 __all__ = ["__version__", *_MODULE_OF]
 
 
+def _is_being_imported(module: str) -> bool:
+    name = f"{__name__}.{module}"
+    return name in sys.modules and sys.modules[name].__spec__._initializing
+
+
 def _register_with_transformers() -> None:
-    for module in _REGISTERING_MODULES:
-        importlib.import_module(f"{__name__}.{module}")
+    """Import the modules that register classes, unless one of this package's is importing Transformers right now.
+
+    In that case, `import hf_maskadapter.some_module` before anything else, it registers its own classes when it is
+    complete, and the others follow with the first public name that is used.
+    """
+    if not any(_is_being_imported(module) for module in _MODULE_OF.values()):
+        for module in _REGISTERING_MODULES:
+            importlib.import_module(f"{__name__}.{module}")
 
 
 class _RegisterAfterTransformers(MetaPathFinder):
@@ -71,6 +82,9 @@ class _RegisterAfterTransformers(MetaPathFinder):
 def __getattr__(name: str):
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _MODULE_OF[name] in _REGISTERING_MODULES:
+        importlib.import_module("transformers")
+        _register_with_transformers()
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 

@@ -205,10 +205,14 @@ class FcClipMaskGeneratorConfig(PreTrainedConfig):
             ValueError: if they do not, with the fields' names and values.
         """
         _require(
-            len(self.feature_channels) == len(self.feature_strides) >= 3,
-            "the pixel decoder attends over the three coarsest feature maps: feature_channels "
-            f"({len(self.feature_channels)}) and feature_strides ({len(self.feature_strides)}) need the same number of "
-            "entries, at least three.",
+            len(self.feature_channels) == len(self.feature_strides),
+            f"feature_channels ({len(self.feature_channels)}) and feature_strides ({len(self.feature_strides)}) need one "
+            "entry for each feature map.",
+        )
+        _require(
+            self.common_stride in self.feature_strides[:-2],
+            f"common_stride ({self.common_stride}) must be one of feature_strides ({list(self.feature_strides)}) with at "
+            "least two coarser ones: the pixel decoder attends over the three coarsest feature maps.",
         )
         _require(self.feature_size % 32 == 0, f"feature_size must be a multiple of 32, got {self.feature_size}.")
         _require(
@@ -220,10 +224,6 @@ class FcClipMaskGeneratorConfig(PreTrainedConfig):
             self.mask_feature_size == self.hidden_dim,
             f"mask_feature_size ({self.mask_feature_size}) must equal hidden_dim ({self.hidden_dim}): the class branch "
             "adds pooled mask features to the decoder's output.",
-        )
-        _require(
-            self.common_stride in self.feature_strides,
-            f"common_stride ({self.common_stride}) must be one of feature_strides ({list(self.feature_strides)}).",
         )
         _require(self.decoder_layers >= 2, f"decoder_layers counts the initial prediction, got {self.decoder_layers}.")
 
@@ -240,11 +240,12 @@ class MaskAdapterConfig(PreTrainedConfig):
 
     Args:
         clip_config (`ConvNextClipConfig` or `dict`, *optional*):
-            The CLIP. `None` only for the adapter alone, together with `embed_dim`.
+            The CLIP. `None` only for the adapter alone.
         mask_generator_config (`PreTrainedConfig` or `dict`, *optional*):
             The mask generator, chosen by its `model_type`. `None` if masks always come from the caller.
         embed_dim (`int`, *optional*):
-            Channels of the projected dense features that the adapter reads; by default `clip_config.projection_dim`.
+            Channels of the projected dense features that the adapter reads; by default `clip_config.projection_dim`, or
+            768 without one.
         use_adapter (`bool`, defaults to `True`):
             `False` for a plain mask-pooling model such as FC-CLIP, which has no adapter weights.
         mask_channels (`int`, defaults to 16):
@@ -316,8 +317,8 @@ class MaskAdapterConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        if self.embed_dim is None and self.clip_config is not None:
-            self.embed_dim = self.clip_config.projection_dim
+        if self.embed_dim is None:
+            self.embed_dim = self.clip_config.projection_dim if self.clip_config is not None else 768
         if self.mask_embedding is None:
             self.mask_embedding = "adapter" if self.use_adapter else "pooling"
 
@@ -327,11 +328,6 @@ class MaskAdapterConfig(PreTrainedConfig):
         Raises:
             ValueError: if they do not, with the fields' names and values.
         """
-        _require(
-            self.embed_dim is not None,
-            "embed_dim is unknown: give clip_config, or embed_dim (channels of the projected CLIP features) for the "
-            "adapter alone.",
-        )
         _require(self.mask_channels % 4 == 0, f"mask_channels must be a multiple of 4, got {self.mask_channels}.")
         _require(
             self.use_adapter or self.mask_embedding != "adapter",
@@ -339,13 +335,10 @@ class MaskAdapterConfig(PreTrainedConfig):
         )
         clip, generator = self.clip_config, self.mask_generator_config
         if clip is not None:
-            clip.validate_architecture()
             _require(
                 self.embed_dim == clip.projection_dim,
                 f"embed_dim ({self.embed_dim}) must equal clip_config.projection_dim ({clip.projection_dim}).",
             )
-        if generator is not None:
-            generator.validate_architecture()
         if isinstance(generator, FcClipMaskGeneratorConfig) and clip is not None:
             for field in ("feature_channels", "feature_strides"):
                 of_generator, of_clip = list(getattr(generator, field)), list(getattr(clip, field))

@@ -216,7 +216,6 @@ class ConvNextClipModel(PreTrainedModel):
     _no_split_modules = ["ConvNextBlock", "CLIPTextEmbeddings", "CLIPEncoderLayer"]  # noqa: RUF012
 
     def __init__(self, config: ConvNextClipConfig):
-        config.validate_architecture()
         super().__init__(config)
         self.vision_model = ConvNextTrunk(config)
         self.visual_projection = ConvNextProjection(config)

@@ -118,7 +118,6 @@ class FcClipMaskGenerator(Mask2FormerPreTrainedModel):
     _keep_in_fp32_modules_strict = {"pixel_decoder", "transformer_module", "class_head"}  # noqa: RUF012
 
     def __init__(self, config: FcClipMaskGeneratorConfig):
-        config.validate_architecture()
         super().__init__(config)
         self.first_level = list(config.feature_strides).index(config.common_stride)
         self.pixel_decoder = Mask2FormerPixelDecoder(config, list(config.feature_channels)[self.first_level :])

@@ -224,7 +224,6 @@ class MaskAdapterModel(MaskAdapterPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^clip\.", r"^mask_generator\.", r"^void_embedding$"]  # noqa: RUF012
 
     def __init__(self, config: MaskAdapterConfig):
-        config.validate_architecture()
         super().__init__(config)
         self.mask_encoder = MaskEncoder(config)
         self.fuse = nn.Conv2d(config.embed_dim, config.hidden_size, 1)
@@ -339,7 +338,6 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
     _keep_in_fp32_modules_strict = {"mask_generator"}  # noqa: RUF012
 
     def __init__(self, config: MaskAdapterConfig):
-        config.validate_architecture()
         if config.clip_config is None:
             raise ValueError(
                 "MaskAdapterForOpenVocabularySegmentation needs clip_config; the adapter alone is MaskAdapterModel."
