@@ -206,13 +206,13 @@ class FcClipMaskGeneratorConfig(PreTrainedConfig):
         """
         _require(
             len(self.feature_channels) == len(self.feature_strides),
-            f"feature_channels ({len(self.feature_channels)}) and feature_strides ({len(self.feature_strides)}) need one "
-            "entry for each feature map.",
+            f"feature_channels ({len(self.feature_channels)}) and feature_strides ({len(self.feature_strides)}) need "
+            "one entry for each feature map.",
         )
         _require(
             self.common_stride in self.feature_strides[:-2],
-            f"common_stride ({self.common_stride}) must be one of feature_strides ({list(self.feature_strides)}) with at "
-            "least two coarser ones: the pixel decoder attends over the three coarsest feature maps.",
+            f"common_stride ({self.common_stride}) must be one of feature_strides ({list(self.feature_strides)}) with "
+            "at least two coarser ones: the pixel decoder attends over the three coarsest feature maps.",
         )
         _require(self.feature_size % 32 == 0, f"feature_size must be a multiple of 32, got {self.feature_size}.")
         _require(

@@ -8,6 +8,7 @@ this package's configuration; the text tower is Transformers' own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -104,10 +105,7 @@ class ConvNextStem(nn.Module):
         else:
             halvings = stride.bit_length() - 1
             widths = [config.num_channels, *(channels // 2 ** (halvings - 1 - step) for step in range(halvings))]
-            convs = [
-                nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1)
-                for fan_in, fan_out in zip(widths, widths[1:], strict=False)
-            ]
+            convs = [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1) for fan_in, fan_out in pairwise(widths)]
         self.convs = nn.ModuleList(convs)
         self.norms = nn.ModuleList(build_norm(config.norm, conv.out_channels, config.norm_eps) for conv in convs)
         self.activation = ACT2FN[config.hidden_act]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +39,12 @@ class MaskAdapterOutput(ModelOutput):
     Output of [`MaskAdapterModel`].
 
     Args:
-        semantic_activation_maps (`torch.FloatTensor` of shape `(batch_size, num_masks, num_output_maps, height, width)`):
-            Activation maps on the grid of the CLIP features, before the sigmoid.
-        pooled_features (`torch.FloatTensor` of shape `(batch_size, num_masks, num_output_maps, feature_dim)`, *optional*):
-            Dense features pooled with each map, if dense features were given.
+        semantic_activation_maps (`torch.FloatTensor`):
+            Activation maps on the grid of the CLIP features, before the sigmoid, of shape
+            `(batch_size, num_masks, num_output_maps, height, width)`.
+        pooled_features (`torch.FloatTensor`, *optional*):
+            Dense features pooled with each map, if dense features were given, of shape
+            `(batch_size, num_masks, num_output_maps, feature_dim)`.
         mask_embeddings (`torch.FloatTensor` of shape `(batch_size, num_masks, projection_dim)`, *optional*):
             Mean of the projected pooled features, if a projection was given too.
     """
@@ -104,18 +107,19 @@ def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
 
 
-def pooling_weights(mask_probabilities: Tensor, size: tuple[int, int], form: MaskPooling) -> Tensor:
+def pooling_weights(masks: Tensor, size: tuple[int, int], form: MaskPooling, threshold: float = 0.5) -> Tensor:
     """Weight of each feature cell in mask pooling, `(batch_size, num_masks, *size)`.
 
     Args:
-        mask_probabilities: `(batch_size, num_masks, height, width)`.
+        masks: mask probabilities or logits, `(batch_size, num_masks, height, width)`.
         size: height and width of the feature grid.
-        form: `"hard"`: masks resized bilinearly, then above one half; `"area"`: covered fraction of each cell;
-            `"any"`: every cell that the mask touches.
+        form: `"hard"`: masks resized bilinearly, then compared with the threshold; `"area"`: covered fraction of each
+            cell; `"any"`: every cell that the mask touches.
+        threshold: value strictly above which a pixel belongs to the mask: 0.5 for probabilities, 0 for logits.
     """
     if form == "hard":
-        return (resize_masks(mask_probabilities, size) > 0.5).float()
-    masks = (mask_probabilities > 0.5).float()
+        return (resize_masks(masks, size) > threshold).float()
+    masks = (masks > threshold).float()
     if 0 in masks.shape[:2]:
         return masks.new_zeros(*masks.shape[:2], *size)
     return F.adaptive_avg_pool2d(masks, size) if form == "area" else F.adaptive_max_pool2d(masks, size)
@@ -179,8 +183,7 @@ class MaskEncoder(nn.Module):
         super().__init__()
         widths = [1, config.mask_channels // 4, config.mask_channels]
         self.convs = nn.ModuleList(
-            nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1)
-            for fan_in, fan_out in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1) for fan_in, fan_out in pairwise(widths)
         )
         self.norms = nn.ModuleList(ChannelLayerNorm(width, eps=ADAPTER_NORM_EPS) for width in widths[1:])
         self.activation = nn.GELU()
@@ -391,7 +394,8 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
     def embed_masks(
         self,
         dense_features: Tensor,
-        mask_probabilities: Tensor,
+        masks: Tensor,
+        are_logits: bool,
         pixel_values: Tensor | None = None,
         mask_embedding: MaskEmbedding | None = None,
         mask_pooling: MaskPooling | None = None,
@@ -400,8 +404,9 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
 
         Args:
             dense_features: CLIP's dense features, `(batch_size, feature_dim, height, width)`.
-            mask_probabilities: masks in [0, 1], `(batch_size, num_masks, mask_height, mask_width)`, covering the padded
-                picture.
+            masks: mask logits or masks in [0, 1], `(batch_size, num_masks, mask_height, mask_width)`, covering the
+                padded picture.
+            are_logits: whether they are logits.
             pixel_values: the padded picture, needed for `"crop"`.
             mask_embedding, mask_pooling: instead of the configuration's.
 
@@ -415,28 +420,29 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         if method == "adapter":
             if self.adapter is None:
                 raise ValueError('This model has no adapter: use mask_embedding="pooling" or "crop".')
-            masks = mask_probabilities > self.config.mask_threshold
+            binary_masks = (masks.sigmoid() if are_logits else masks) > self.config.mask_threshold
             projected = self.clip.project_dense(dense_features)
-            return self.adapter(projected, masks, dense_features, self.clip.project, return_dict=True)
+            return self.adapter(projected, binary_masks, dense_features, self.clip.project, return_dict=True)
+        threshold = 0.0 if are_logits else 0.5
         if method == "pooling":
             form = mask_pooling or self.config.mask_pooling
             if form not in ("hard", "area", "any"):
                 raise ValueError(f'mask_pooling must be "hard", "area" or "any", got {form!r}.')
-            weights = pooling_weights(mask_probabilities, dense_features.shape[-2:], form)
+            weights = pooling_weights(masks, dense_features.shape[-2:], form, threshold)
             return MaskAdapterOutput(mask_embeddings=self.clip.project(pool_inside_masks(dense_features, weights)))
         if method == "crop":
-            return MaskAdapterOutput(mask_embeddings=self._embed_crops(pixel_values, mask_probabilities))
+            return MaskAdapterOutput(mask_embeddings=self._embed_crops(pixel_values, masks, threshold))
         raise ValueError(f'mask_embedding must be "adapter", "pooling" or "crop", got {method!r}.')
 
-    def _embed_crops(self, pixel_values: Tensor, mask_probabilities: Tensor) -> Tensor:
+    def _embed_crops(self, pixel_values: Tensor, masks: Tensor, threshold: float) -> Tensor:
         clip_config = self.config.clip_config
         side = -(-clip_config.image_size // clip_config.size_divisor) * clip_config.size_divisor
         embeddings = []
-        for image, probabilities in zip(pixel_values, mask_probabilities, strict=True):
+        for image, masks_of_image in zip(pixel_values, masks, strict=True):
             of_image = [self.void_embedding.new_zeros(0, clip_config.projection_dim)]
-            for chunk in probabilities.float().split(CROPS_AT_A_TIME):
-                masks = resize_masks(chunk[None], image.shape[-2:])[0] > 0.5
-                crops = [crop_with_mask(image, mask, side, self.config.crop_margin) for mask in masks]
+            for chunk in masks_of_image.float().split(CROPS_AT_A_TIME):
+                binary_masks = resize_masks(chunk[None], image.shape[-2:])[0] > threshold
+                crops = [crop_with_mask(image, mask, side, self.config.crop_margin) for mask in binary_masks]
                 if crops:
                     of_image.append(self.clip.get_image_features(torch.stack(crops)))
             embeddings.append(torch.cat(of_image))
@@ -523,24 +529,27 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         if feature_maps is None:
             feature_maps = self.clip.get_feature_maps(pixel_values)
         void_embeds = self.get_void_embeds()
-        if masks is not None:
+        are_logits = masks is None
+        if not are_logits:
             generator_output = MaskGeneratorOutput()
-            mask_probabilities = masks.float()
+            masks = masks.float()
         else:
             if generator_output is None:
                 generator_output = self.mask_generator(
                     feature_maps, vocabulary, void_embeds, output_auxiliary=output_auxiliary, return_dict=True
                 )
-            mask_probabilities = generator_output.masks_queries_logits.float().sigmoid()
+            masks = generator_output.masks_queries_logits.float()
 
         dense_features = feature_maps[-1]
-        embedded = self.embed_masks(dense_features, mask_probabilities, pixel_values, mask_embedding, mask_pooling)
+        embedded = self.embed_masks(dense_features, masks, are_logits, pixel_values, mask_embedding, mask_pooling)
         out_vocabulary_logits = open_vocabulary_logits(
             embedded.mask_embeddings, vocabulary, void_embeds, self.clip.get_logit_scale()
         )
         valid_masks = None
         if self.config.ensemble_on_valid_masks:
-            valid_masks = pooling_weights(mask_probabilities, dense_features.shape[-2:], "hard").amax(dim=(-2, -1))
+            threshold = 0.0 if are_logits else 0.5
+            cells = pooling_weights(masks, dense_features.shape[-2:], "hard", threshold)
+            valid_masks = cells.amax(dim=(-2, -1))
         class_logits = self.ensemble(
             generator_output.in_vocabulary_logits, out_vocabulary_logits, vocabulary, valid_masks
         )
@@ -552,14 +561,14 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         return MaskAdapterSegmentationOutput(
             class_queries_logits=class_logits,
             masks_queries_logits=generator_output.masks_queries_logits,
-            mask_probabilities=mask_probabilities if masks is not None else None,
+            mask_probabilities=None if are_logits else masks,
             mask_embeddings=embedded.mask_embeddings,
             semantic_activation_maps=embedded.semantic_activation_maps if output_semantic_activation_maps else None,
             in_vocabulary_logits=generator_output.in_vocabulary_logits,
             out_vocabulary_logits=out_vocabulary_logits,
             image_sizes=image_sizes,
             padded_size=padded_size,
-            generator_output=generator_output if masks is None else None,
+            generator_output=generator_output if are_logits else None,
         )
 
 
