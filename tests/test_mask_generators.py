@@ -1,10 +1,10 @@
 """The mask generator, and the contract with Transformers' Mask2Former modules that it relies on."""
 
 import pytest
-import tiny_models
 import torch
 from transformers.models.mask2former import modeling_mask2former as mask2former
 
+import tiny_models
 from hf_maskadapter.modeling_mask_generators import Float32SinePositionEmbedding, pool_inside_masks
 
 

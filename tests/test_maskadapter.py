@@ -1,12 +1,12 @@
 """The mathematics of the Mask-Adapter and of the alternatives it is compared with."""
 
 import pytest
-import tiny_models
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+import tiny_models
 from hf_maskadapter.modeling_maskadapter import crop_with_mask, geometric_ensemble, pooling_weights
 
 

@@ -3,11 +3,11 @@
 import shutil
 
 import pytest
-import tiny_models
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoConfig, AutoModel, AutoModelForUniversalSegmentation
 
+import tiny_models
 from hf_maskadapter import (
     ConvNextClipModel,
     FcClipMaskGenerator,

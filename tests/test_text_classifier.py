@@ -1,12 +1,12 @@
 """Vocabulary encoding and open-vocabulary logits."""
 
 import pytest
-import tiny_models
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+import tiny_models
 from hf_maskadapter import EncodedVocabulary, Vocabulary
 from hf_maskadapter.modeling_text_classifier import open_vocabulary_logits, tokenize_prompts
 
@@ -61,7 +61,7 @@ def test_long_prompt_is_refused_and_named(model):
 
 
 def test_template_without_a_place_for_the_name_is_refused(model):
-    with pytest.raises(ValueError, match="Prompt templates"):
+    with pytest.raises(ValueError, match="prompt template needs one"):
         model.encode_vocabulary(["cat"], TOKENIZER, templates=["a {}", "a photo"])
 
 

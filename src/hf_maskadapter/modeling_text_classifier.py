@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
-from .vocabulary import PROMPT_TEMPLATES, Vocabulary
+from .vocabulary import PROMPT_TEMPLATES, Vocabulary, check_templates
 
 
 @dataclass
@@ -93,11 +93,10 @@ def encode_vocabulary(
     Raises:
         ValueError: if a prompt is too long, a template has no `{}`, or there is no template.
     """
-    if not templates or any("{}" not in template for template in templates):
-        raise ValueError(f"Prompt templates need one '{{}}' each for the class name, got {list(templates)!r}.")
+    check_templates(templates)
     synonyms = [(index, name) for index, entry in enumerate(vocabulary.classes) for name in entry.synonyms]
     names = list(dict.fromkeys(name for _, name in synonyms))
-    prompts = [template.format(name) for name in names for template in templates]
+    prompts = [template.replace("{}", name) for name in names for template in templates]
     embeddings = []
     for start in range(0, len(prompts), batch_size):
         input_ids = tokenize_prompts(tokenizer, prompts[start : start + batch_size], max_length)
