@@ -1,0 +1,739 @@
+"""Raw downloads of the field's benchmarks, turned into Hugging Face data sets.
+
+[`prepare_dataset`] writes Parquet files in the sample format of [`hf_maskadapter.data.samples`], with class indices
+instead of each benchmark's own numbers, plus `vocabulary.json` and a data set card. The result can be opened with
+[`load_segmentation_dataset`] or `datasets.load_dataset`, streamed, and pushed to the Hub as it is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+from PIL import Image
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from ..vocabulary import Vocabulary, load_label_set
+from .folders import index_coco_panoptic, index_coco_stuff, pair_files, read_json, split_aliases
+from .samples import IGNORE_INDEX, DataError, SampleReader, dataset_id_mapping, id_to_rgb, rgb_to_id
+
+_SHARD_BYTES = 256 << 20  # of pictures in one Parquet file, uncompressed
+_ROW_GROUP = 100  # rows: what a reader must load at once
+_CITYSCAPES_INSTANCE = 1000
+_SHORT_SPLITS = {"train": "train", "validation": "val"}
+
+
+@dataclass(frozen=True)
+class PanopticAnnotation:
+    """Truth of one picture: segment numbers (height, width), 0 where there is none, and the segments.
+
+    `segments` have `id`, `category_id` (class index) and `iscrowd`.
+    """
+
+    ids: np.ndarray
+    segments: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class RawRecord:
+    """One sample of a raw download.
+
+    Args:
+        id: the sample's name.
+        image: file of the picture.
+        read: reads the annotation: class index of each pixel, (height, width) integers with -1 where ignored, or a
+            [`PanopticAnnotation`].
+    """
+
+    id: str
+    image: Path
+    read: Callable[[], np.ndarray | PanopticAnnotation]
+
+
+@dataclass(frozen=True)
+class RawLayout:
+    """How a benchmark is laid out on disk as downloaded.
+
+    Args:
+        label_set: the built-in label set that names its classes.
+        panoptic: whether annotations are panoptic maps or label maps.
+        files: what to download and where it lies under the source folder.
+        records: lists the samples of a split ("train" or "validation").
+    """
+
+    label_set: str
+    panoptic: bool
+    files: str
+    records: Callable[[Path, str], list[RawRecord]]
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The classes."""
+        return Vocabulary.from_label_set(self.label_set)
+
+
+def decode_rle(segmentation: Mapping[str, Any]) -> np.ndarray:
+    """Mask of COCO's run-length encoding, (height, width) bool.
+
+    Args:
+        segmentation: `size` (height, width) and `counts`, lengths of runs down the columns, beginning with background;
+            as a list or as COCO's compressed string.
+
+    Raises:
+        ValueError: if the runs do not fill the size.
+    """
+    height, width = segmentation["size"]
+    counts = segmentation["counts"]
+    if isinstance(counts, (str, bytes)):
+        counts = _decompress_counts(counts.encode() if isinstance(counts, str) else counts)
+    counts = np.asarray(counts, dtype=np.int64)
+    if counts.sum() != height * width or (counts < 0).any():
+        raise ValueError(f"The runs of a mask sum to {counts.sum()}, but its size is {height}×{width}.")
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, counts).reshape(width, height).T
+
+
+def _decompress_counts(text: bytes) -> list[int]:
+    """Five bits a character with a continuation bit, signed; from the third on differences to the count before last."""
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = character - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value = shift = 0
+    return counts
+
+
+@lru_cache(maxsize=8)
+def _lookup(label_set: str, offset: int = 0) -> np.ndarray:
+    """Class index of each number that a benchmark's files use; -1 for all others."""
+    mapping = dataset_id_mapping(Vocabulary.from_label_set(label_set), offset)
+    return _table(mapping, 1 << 16)
+
+
+def _table(mapping: Mapping[int, int], size: int) -> np.ndarray:
+    table = np.full(size, IGNORE_INDEX, dtype=np.int32)
+    table[list(mapping)] = list(mapping.values())
+    return table
+
+
+def _open(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.array(image)
+    except Exception as error:  # Pillow's decoders raise many kinds for damaged files
+        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}).") from error
+
+
+def _read_labels(path: Path, label_set: str, offset: int = 0) -> np.ndarray:
+    labels = _open(path)
+    if labels.ndim != 2:
+        raise DataError(f"{path}: a label map must have one channel, this picture has shape {labels.shape}.")
+    return _lookup(label_set, offset)[labels]
+
+
+def _label_records(columns: Mapping[str, list[Any]], label_set: str, offset: int) -> list[RawRecord]:
+    return [
+        RawRecord(name, Path(image), partial(_read_labels, Path(labels), label_set, offset))
+        for name, image, labels in zip(columns["id"], columns["image"], columns["label_map"], strict=True)
+    ]
+
+
+def _first_folder(root: Path, candidates: Sequence[str], what: str) -> Path:
+    for candidate in candidates:
+        if (root / candidate).is_dir():
+            return root / candidate
+    raise DataError(f"{root}: the folder with {what} is not there; looked for {', '.join(candidates)}.")
+
+
+# --- COCO -------------------------------------------------------------------------------------------------------------
+
+
+def _coco_panoptic_133(root: Path, split: str) -> list[RawRecord]:
+    index = index_coco_panoptic(root, split)
+    columns = index.columns
+    return [
+        RawRecord(name, Path(image), partial(_read_coco_panoptic, Path(ids), segments))
+        for name, image, ids, segments in zip(
+            columns["id"], columns["image"], columns["panoptic_map"], columns["segments_info"], strict=True
+        )
+    ]
+
+
+def _read_coco_panoptic(path: Path, segments: list[dict[str, Any]]) -> PanopticAnnotation:
+    lookup = _lookup("coco_panoptic_133")
+    classes = [int(lookup[segment["category_id"]]) for segment in segments]
+    unknown = [s["category_id"] for s, index in zip(segments, classes, strict=True) if index == IGNORE_INDEX]
+    if unknown:
+        raise DataError(f"{path}: category_id {unknown[0]} is not one of COCO's panoptic categories.")
+    return PanopticAnnotation(
+        rgb_to_id(_open(path)),
+        [{**segment, "category_id": index} for segment, index in zip(segments, classes, strict=True)],
+    )
+
+
+def _coco_stuff_171(root: Path, split: str) -> list[RawRecord]:
+    return _label_records(index_coco_stuff(root, split).columns, "coco_stuff_171", -1)
+
+
+# --- ADE20K -----------------------------------------------------------------------------------------------------------
+
+_ADE20K_SPLITS = {"train": "training", "validation": "validation"}
+
+
+def _ade20k_150(root: Path, split: str) -> list[RawRecord]:
+    name = _ADE20K_SPLITS[split]
+    return _label_records(pair_files(root / "images" / name, root / "annotations" / name), "ade20k_150", 1)
+
+
+def _ade20k_150_panoptic(root: Path, split: str) -> list[RawRecord]:
+    name = _ADE20K_SPLITS[split]
+    columns = pair_files(root / "images" / name, root / "annotations" / name)
+    instances = pair_files(root / "images" / name, root / "annotations_instance" / name)["label_map"]
+    return [
+        RawRecord(stem, Path(image), partial(_read_ade20k_panoptic, Path(labels), Path(instance_map)))
+        for stem, image, labels, instance_map in zip(
+            columns["id"], columns["image"], columns["label_map"], instances, strict=True
+        )
+    ]
+
+
+@lru_cache(maxsize=1)
+def _ade20k_instance_classes() -> np.ndarray:
+    """Class index of each id in the red channel of ADE20K's instance maps."""
+    rows = load_label_set("ade20k_150")["instance_ids"]
+    return _table({instance_id: pixel_value - 1 for instance_id, pixel_value, _ in rows}, 256)
+
+
+def _read_ade20k_panoptic(label_path: Path, instance_path: Path) -> PanopticAnnotation:
+    """Stuff from the label map, then things from the instance map over it.
+
+    The instance map's red channel is the class (in a numbering of its own), its green one the number in the
+    picture. Pixels labelled as a thing that belong to no instance stay without a segment, as in the panoptic benchmark.
+    """
+    labels = _read_labels(label_path, "ade20k_150", 1)
+    instances = _open(instance_path)
+    if instances.ndim != 3 or instances.shape[:2] != labels.shape:
+        raise DataError(f"{instance_path} does not fit {label_path}: shapes {instances.shape} and {labels.shape}.")
+    things = Vocabulary.from_label_set("ade20k_150").thing_ids
+    ids = np.zeros(labels.shape, dtype=np.int32)
+    classes: list[int] = []
+
+    for index in np.unique(labels[labels != IGNORE_INDEX]):
+        if index not in things:
+            classes.append(int(index))
+            ids[labels == index] = len(classes)
+    for number in np.unique(instances[..., 1]):
+        if number == 0:
+            continue
+        region = instances[..., 1] == number
+        found = np.unique(_ade20k_instance_classes()[instances[..., 0][region]])
+        if len(found) != 1 or found[0] == IGNORE_INDEX:
+            raise DataError(f"{instance_path}: instance {number} has no class, or several.")
+        classes.append(int(found[0]))
+        ids[region] = len(classes)
+    present = set(np.unique(ids).tolist())
+    segments = [
+        {"id": number, "category_id": index, "iscrowd": False}
+        for number, index in enumerate(classes, start=1)
+        if number in present
+    ]
+    return PanopticAnnotation(ids, segments)
+
+
+def _ade20k_847(root: Path, split: str) -> list[RawRecord]:
+    name = _ADE20K_SPLITS[split]
+    folder = _first_folder(root, [f"images/ADE/{name}", f"images/{name}"], "pictures")
+    images = sorted(path for path in folder.rglob("*.jpg") if path.is_file())
+    if not images:
+        raise DataError(f"{folder} holds no pictures (*.jpg).")
+    records = []
+    for image in images:
+        labels = image.with_name(f"{image.stem}_seg.png")
+        if not labels.is_file():
+            raise DataError(f"{image} has no annotation {labels.name} beside it.")
+        records.append(RawRecord(image.stem, image, partial(_read_ade20k_full, labels)))
+    return records
+
+
+def _read_ade20k_full(path: Path) -> np.ndarray:
+    colours = _open(path)
+    if colours.ndim != 3:
+        raise DataError(f"{path}: an annotation of the full ADE20K has three channels, this one shape {colours.shape}.")
+    numbers = colours[..., 0].astype(np.int32) // 10 * 256 + colours[..., 1]
+    return _lookup("ade20k_847")[numbers]
+
+
+# --- Pascal -----------------------------------------------------------------------------------------------------------
+
+
+def _pascal_voc(label_set: str, root: Path, split: str) -> list[RawRecord]:
+    folder = _first_folder(root, ["VOCdevkit/VOC2012", "VOC2012", "."], "VOC 2012")
+    return [
+        RawRecord(
+            name,
+            _existing(folder / "JPEGImages" / f"{name}.jpg"),
+            partial(_read_labels, _existing(folder / "SegmentationClass" / f"{name}.png"), label_set),
+        )
+        for name in _names_in(folder / "ImageSets" / "Segmentation" / f"{_SHORT_SPLITS[split]}.txt")
+    ]
+
+
+def _pascal_context_59(root: Path, split: str) -> list[RawRecord]:
+    folder = _first_folder(root, ["VOCdevkit/VOC2010", "VOC2010", "."], "VOC 2010")
+    path = folder / "trainval_merged.json"
+    content = read_json(path)
+    regions: dict[Any, list[tuple[int, Any]]] = {}
+    for annotation in _entries(content, "annos_segmentation", ("image_id", "category_id", "segmentation"), path):
+        regions.setdefault(annotation["image_id"], []).append((annotation["category_id"], annotation["segmentation"]))
+    return [
+        RawRecord(
+            Path(image["file_name"]).stem,
+            _existing(folder / "JPEGImages" / image["file_name"]),
+            partial(_paint_context, (image["height"], image["width"]), regions.get(image["image_id"], []), path),
+        )
+        for image in _entries(content, "images", ("image_id", "file_name", "phase", "height", "width"), path)
+        if image["phase"] == _SHORT_SPLITS[split]
+    ]
+
+
+def _entries(content: Any, key: str, fields: Sequence[str], path: Path) -> list[Mapping[str, Any]]:
+    """A list of the Detail API's JSON file, checked."""
+    entries = content.get(key) if isinstance(content, Mapping) else None
+    if not isinstance(entries, list) or not all(set(fields) <= set(entry) for entry in entries):
+        raise DataError(f"{path} is not the Detail API's annotation file: it needs {key!r}, with {', '.join(fields)}.")
+    return entries
+
+
+def _paint_context(size: tuple[int, int], regions: list[tuple[int, Any]], path: Path) -> np.ndarray:
+    """Label map of a picture's regions; where they overlap, the later one counts."""
+    class_of = {number: index for index, number in enumerate(load_label_set("pascal_context_59")["raw_ids"])}
+    labels = np.full(size, IGNORE_INDEX, dtype=np.int32)
+    for category, segmentation in regions:
+        if category not in class_of:
+            raise DataError(f"{path}: category {category} is not one of the 59 classes.")
+        labels[decode_rle(segmentation)] = class_of[category]
+    return labels
+
+
+def _pascal_context_459(root: Path, split: str) -> list[RawRecord]:
+    folder = _first_folder(root, ["VOCdevkit/VOC2010", "VOC2010", "."], "VOC 2010")
+    merged = folder / "trainval_merged.json"
+    if merged.is_file():  # the benchmark's split, which lacks a few pictures of VOC's
+        names = [
+            Path(image["file_name"]).stem
+            for image in _entries(read_json(merged), "images", ("file_name", "phase"), merged)
+            if image["phase"] == _SHORT_SPLITS[split]
+        ]
+    else:
+        names = _names_in(folder / "ImageSets" / "Main" / f"{_SHORT_SPLITS[split]}.txt")
+    return [
+        RawRecord(
+            name,
+            _existing(folder / "JPEGImages" / f"{name}.jpg"),
+            partial(_read_context_mat, _existing(folder / "trainval" / f"{name}.mat")),
+        )
+        for name in names
+    ]
+
+
+def _read_context_mat(path: Path) -> np.ndarray:
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise ImportError("Reading Pascal Context's .mat files needs SciPy: pip install scipy.") from error
+    try:
+        labels = loadmat(path)["LabelMap"]
+    except Exception as error:  # SciPy raises many kinds for damaged files
+        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}).") from error
+    return _lookup("pascal_context_459", 1)[labels.astype(np.int64)]
+
+
+def _names_in(path: Path) -> list[str]:
+    try:
+        names = path.read_text(encoding="utf-8").split()
+    except OSError as error:
+        raise DataError(f"{path}: the list of the split's pictures cannot be read ({error.strerror}).") from error
+    return names
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"{path} is missing.")
+    return path
+
+
+# --- Cityscapes -------------------------------------------------------------------------------------------------------
+
+
+def _cityscapes_files(root: Path, split: str, ending: str) -> dict[str, list[Any]]:
+    name = _SHORT_SPLITS[split]
+    return pair_files(root / "leftImg8bit" / name, root / "gtFine" / name, "_leftImg8bit", f"_gtFine_{ending}")
+
+
+def _cityscapes_19(root: Path, split: str) -> list[RawRecord]:
+    return _label_records(_cityscapes_files(root, split, "labelIds"), "cityscapes_19", 0)
+
+
+def _cityscapes_19_panoptic(root: Path, split: str) -> list[RawRecord]:
+    columns = _cityscapes_files(root, split, "instanceIds")
+    return [
+        RawRecord(name, Path(image), partial(_read_cityscapes_instances, Path(instances)))
+        for name, image, instances in zip(columns["id"], columns["image"], columns["label_map"], strict=True)
+    ]
+
+
+def _read_cityscapes_instances(path: Path) -> PanopticAnnotation:
+    """Numbers are labelId * 1000 + instance, or the labelId alone for stuff and for groups of things (crowd)."""
+    ids = _open(path).astype(np.int32)
+    vocabulary = Vocabulary.from_label_set("cityscapes_19")
+    lookup = _lookup("cityscapes_19")
+    segments = []
+    for number in np.unique(ids).tolist():
+        is_instance = number >= _CITYSCAPES_INSTANCE
+        index = int(lookup[number // _CITYSCAPES_INSTANCE if is_instance else number])
+        if index == IGNORE_INDEX:
+            ids[ids == number] = 0
+            continue
+        crowd = not is_instance and vocabulary.classes[index].is_thing is True
+        segments.append({"id": number, "category_id": index, "iscrowd": crowd})
+    return PanopticAnnotation(ids, segments)
+
+
+# --- All of them ------------------------------------------------------------------------------------------------------
+
+RAW_LAYOUTS: dict[str, RawLayout] = {
+    "coco_panoptic_133": RawLayout(
+        "coco_panoptic_133",
+        True,
+        "train2017.zip, val2017.zip and panoptic_annotations_trainval2017.zip (and the two archives inside it): "
+        "{train,val}2017/*.jpg, annotations/panoptic_{train,val}2017.json, annotations/panoptic_{train,val}2017/*.png",
+        _coco_panoptic_133,
+    ),
+    "coco_stuff_171": RawLayout(
+        "coco_stuff_171",
+        False,
+        "train2017.zip, val2017.zip and stuffthingmaps_trainval2017.zip: {train,val}2017/*.jpg, "
+        "stuffthingmaps/{train,val}2017/*.png",
+        _coco_stuff_171,
+    ),
+    "ade20k_150": RawLayout(
+        "ade20k_150",
+        False,
+        "ADEChallengeData2016.zip: images/{training,validation}/*.jpg, annotations/{training,validation}/*.png",
+        _ade20k_150,
+    ),
+    "ade20k_150_panoptic": RawLayout(
+        "ade20k_150",
+        True,
+        "ADEChallengeData2016.zip and annotations_instance.tar: images/, annotations/ and annotations_instance/, each "
+        "with training/ and validation/",
+        _ade20k_150_panoptic,
+    ),
+    "ade20k_847": RawLayout(
+        "ade20k_847",
+        False,
+        "the full ADE20K (ADE20K_2021_17_01): images/ADE/{training,validation}/**/*.jpg with *_seg.png beside them",
+        _ade20k_847,
+    ),
+    "pascal_voc_20": RawLayout(
+        "pascal_voc_20",
+        False,
+        "VOCtrainval_11-May-2012.tar: VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}",
+        partial(_pascal_voc, "pascal_voc_20"),
+    ),
+    "pascal_voc_21": RawLayout(
+        "pascal_voc_21",
+        False,
+        "VOCtrainval_11-May-2012.tar: VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}",
+        partial(_pascal_voc, "pascal_voc_21"),
+    ),
+    "pascal_context_59": RawLayout(
+        "pascal_context_59",
+        False,
+        "VOCtrainval_03-May-2010.tar and trainval_merged.json: VOCdevkit/VOC2010/{JPEGImages,trainval_merged.json}",
+        _pascal_context_59,
+    ),
+    "pascal_context_459": RawLayout(
+        "pascal_context_459",
+        False,
+        "VOCtrainval_03-May-2010.tar and Pascal Context's trainval.tar.gz: VOCdevkit/VOC2010/JPEGImages, "
+        "VOCdevkit/VOC2010/trainval/*.mat, with trainval_merged.json for the benchmark's split (else ImageSets/Main)",
+        _pascal_context_459,
+    ),
+    "cityscapes_19": RawLayout(
+        "cityscapes_19",
+        False,
+        "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip: leftImg8bit/{train,val}/CITY/*_leftImg8bit.png, "
+        "gtFine/{train,val}/CITY/*_gtFine_labelIds.png",
+        _cityscapes_19,
+    ),
+    "cityscapes_19_panoptic": RawLayout(
+        "cityscapes_19",
+        True,
+        "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip: leftImg8bit/{train,val}/CITY/*_leftImg8bit.png, "
+        "gtFine/{train,val}/CITY/*_gtFine_instanceIds.png",
+        _cityscapes_19_panoptic,
+    ),
+}
+"""The raw downloads that [`prepare_dataset`] reads, by name."""
+
+SPLITS = ("train", "validation")
+
+
+def prepare_dataset(
+    layout: str,
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    splits: Sequence[str] | None = None,
+    max_samples: int | None = None,
+    num_proc: int = 1,
+    progress: bool = True,
+) -> dict[str, int]:
+    """Turn a raw download into a Hugging Face data set on disk.
+
+    Pictures are taken over as they are; annotations are rewritten as class indices (label maps of 8 bits with 255
+    ignored, of 16 bits with 65535 ignored above 255 classes) or panoptic maps with `segments_info`. Each sample is read
+    back through [`SampleReader`], so that damaged files and wrong labels show now and not in the middle of a training.
+    The folder appears complete or not at all.
+
+    Args:
+        layout: one of [`RAW_LAYOUTS`], whose `files` say what to download.
+        source: the folder with the download.
+        output: the folder to write; it must not exist yet, or be empty.
+        splits: "train", "validation" or both; `None`: those that are there.
+        max_samples: take so many samples of each split at most, the first by name.
+        num_proc: processes to work with.
+        progress: whether to show a progress bar.
+
+    Returns:
+        Number of samples in each split.
+
+    Raises:
+        DataError: if files are missing, damaged or do not fit together.
+        ValueError: if the layout or a split is unknown.
+        FileExistsError: if `output` holds something already.
+    """
+    if layout not in RAW_LAYOUTS:
+        raise ValueError(f"layout={layout!r} is unknown; the known ones are {', '.join(RAW_LAYOUTS)}.")
+    raw, source, output = RAW_LAYOUTS[layout], Path(source), Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(f"{output} exists already: remove it, or choose another place to write to.")
+    records = _list_records(raw, source, splits)
+    records = {split: entries[:max_samples] for split, entries in records.items()}
+
+    partial_output = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial_output, ignore_errors=True)
+    (partial_output / "data").mkdir(parents=True)
+    try:
+        _write_shards(raw, records, partial_output / "data", num_proc, progress)
+        vocabulary = json.dumps(raw.vocabulary.to_dict(), indent=1, ensure_ascii=False)
+        (partial_output / "vocabulary.json").write_text(vocabulary + "\n", encoding="utf-8")
+        (partial_output / "README.md").write_text(_card(layout, raw, records), encoding="utf-8")
+        os.replace(partial_output, output)
+    except BaseException:
+        shutil.rmtree(partial_output, ignore_errors=True)
+        raise
+    return {split: len(entries) for split, entries in records.items()}
+
+
+def _list_records(raw: RawLayout, source: Path, splits: Sequence[str] | None) -> dict[str, list[RawRecord]]:
+    if not source.is_dir():
+        raise DataError(f"There is no folder {source}.")
+    records: dict[str, list[RawRecord]] = {}
+    problems = []
+    for split in SPLITS if splits is None else splits:
+        name = next((alias for alias in split_aliases(split) if alias in SPLITS), None)
+        if name is None:
+            raise ValueError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
+        try:
+            records[name] = sorted(raw.records(source, name), key=lambda record: record.id)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        if not records[name]:
+            problems.append(f"{source}: the split {name!r} is empty.")
+            del records[name]
+    if not records or (splits is not None and problems):
+        raise DataError(f"{' '.join(problems)} Expected in {source}: {raw.files}.")
+    return records
+
+
+def _features(panoptic: bool) -> datasets.Features:
+    annotation: dict[str, Any] = {"label_map": datasets.Image()}
+    if panoptic:
+        segment = {
+            "id": datasets.Value("int32"),
+            "category_id": datasets.Value("int32"),
+            "isthing": datasets.Value("bool"),
+            "iscrowd": datasets.Value("bool"),
+        }
+        annotation = {"panoptic_map": datasets.Image(), "segments_info": datasets.List(segment)}
+    return datasets.Features({"id": datasets.Value("string"), "image": datasets.Image(), **annotation})
+
+
+def _write_shards(
+    raw: RawLayout, records: dict[str, list[RawRecord]], folder: Path, num_proc: int, progress: bool
+) -> None:
+    jobs = []
+    for split, entries in records.items():
+        shards = list(_shards(entries))
+        for number, shard in enumerate(shards):
+            name = f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
+            jobs.append((raw.label_set, raw.panoptic, shard, folder / name))
+    with tqdm(total=sum(map(len, records.values())), unit="samples", disable=not progress) as bar:
+        if num_proc <= 1:
+            for job in jobs:
+                for _ in _write_shard(*job):
+                    bar.update()
+            return
+        context = multiprocessing.get_context("spawn")  # forking after threads have started may hang
+        with ProcessPoolExecutor(num_proc, mp_context=context) as pool:
+            for count in pool.map(_count_shard, jobs):
+                bar.update(count)
+
+
+def _shards(records: Sequence[RawRecord]) -> Iterator[list[RawRecord]]:
+    shard: list[RawRecord] = []
+    size = 0
+    for record in records:
+        shard.append(record)
+        size += record.image.stat().st_size if record.image.is_file() else 0
+        if size >= _SHARD_BYTES:
+            yield shard
+            shard, size = [], 0
+    if shard:
+        yield shard
+
+
+def _count_shard(job: tuple[str, bool, list[RawRecord], Path]) -> int:
+    return sum(1 for _ in _write_shard(*job))
+
+
+def _write_shard(label_set: str, panoptic: bool, records: list[RawRecord], path: Path) -> Iterator[None]:
+    """Write one Parquet file, and yield after each of its samples."""
+    schema = _features(panoptic).arrow_schema
+    vocabulary = Vocabulary.from_label_set(label_set)
+    reader = SampleReader(
+        vocabulary,
+        label_column=None if panoptic else "label_map",
+        panoptic_column="panoptic_map" if panoptic else None,
+        segments_column="segments_info" if panoptic else None,
+        id_column="id",
+        ignore_values=() if panoptic else (_ignore_value(vocabulary),),
+        name=str(path.stem),
+    )
+    with pq.ParquetWriter(path, schema) as writer:
+        for first in range(0, len(records), _ROW_GROUP):
+            rows = []
+            for record in records[first : first + _ROW_GROUP]:
+                row = _row(record, vocabulary)
+                reader(row)
+                rows.append(row)
+                yield
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def _ignore_value(vocabulary: Vocabulary) -> int:
+    return 255 if len(vocabulary) <= 255 else 65535
+
+
+def _row(record: RawRecord, vocabulary: Vocabulary) -> dict[str, Any]:
+    try:
+        picture = record.image.read_bytes()
+    except OSError as error:
+        raise DataError(f"{record.image} cannot be read ({error.strerror}).") from error
+    annotation = record.read()
+    row: dict[str, Any] = {"id": record.id, "image": {"bytes": picture, "path": f"{record.id}{record.image.suffix}"}}
+    if isinstance(annotation, PanopticAnnotation):
+        row["panoptic_map"] = _png(id_to_rgb(annotation.ids))
+        row["segments_info"] = [
+            {
+                "id": segment["id"],
+                "category_id": segment["category_id"],
+                "isthing": vocabulary.classes[segment["category_id"]].is_thing is not False,
+                "iscrowd": segment["iscrowd"],
+            }
+            for segment in annotation.segments
+        ]
+    else:
+        ignored = _ignore_value(vocabulary)
+        labels = np.where(annotation == IGNORE_INDEX, ignored, annotation)
+        row["label_map"] = _png(labels.astype(np.uint8 if ignored == 255 else np.uint16))
+    return row
+
+
+def _png(pixels: np.ndarray) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def _card(layout: str, raw: RawLayout, records: Mapping[str, Sequence[RawRecord]]) -> str:
+    """The data set card."""
+    facts = load_label_set(raw.label_set)
+    vocabulary = raw.vocabulary
+    files = "\n".join(f"  - split: {split}\n    path: data/{split}-*.parquet" for split in records)
+    counts = ", ".join(f"{len(entries)} {split}" for split, entries in records.items())
+    if raw.panoptic:
+        columns = (
+            "- `panoptic_map`: RGB picture; a segment's number is R + 256 G + 65536 B, 0 where there is none.\n"
+            "- `segments_info`: for each segment `id` (its number), `category_id` (class index), `isthing`, `iscrowd`."
+        )
+    else:
+        columns = f"- `label_map`: class index of each pixel, {_ignore_value(vocabulary)} where ignored."
+    return f"""---
+task_categories:
+- image-segmentation
+configs:
+- config_name: default
+  data_files:
+{files}
+---
+# {facts["title"]}{" panoptic" if raw.panoptic and "panoptic" not in facts["title"] else ""}
+
+{counts} samples, prepared by `scripts/prepare_dataset.py {layout}` of hf_maskadapter from the original download:
+{raw.files}. Pictures are unchanged. The terms of the original data set apply.
+
+- `id`: name of the sample.
+- `image`: the picture.
+{columns}
+
+The {len(vocabulary)} classes, in the order of their indices, are in `vocabulary.json`.
+
+```python
+from hf_maskadapter.data import load_segmentation_dataset
+
+dataset = load_segmentation_dataset("path/to/this/folder", split="{next(iter(records))}")
+```
+"""
+
+
+__all__ = [
+    "RAW_LAYOUTS",
+    "PanopticAnnotation",
+    "RawLayout",
+    "RawRecord",
+    "decode_rle",
+    "prepare_dataset",
+]

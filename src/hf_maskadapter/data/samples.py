@@ -1,0 +1,438 @@
+"""One sample format for every data set: a picture, a map of segments, and what the segments are.
+
+A data set row, in whatever columns (see [`hf_maskadapter.data.load_segmentation_dataset`]), holds a picture and
+*either*
+
+- a **label map**: a picture of one channel (8, 16 or 32 bits) whose pixel values are class indices, or numbers that a
+  mapping turns into class indices; one or more values mean "ignored"; *or*
+- a **panoptic map** in COCO's form: a picture whose colour is the segment's number (R + 256 G + 65536 B; one channel
+  with the number itself is read too), 0 where there is no segment, together with `segments_info`, a list of `id` (the
+  number in the map), `category_id` (class index, or a number that a mapping turns into one), and optionally `isthing`
+  and `iscrowd`.
+
+[`SampleReader`] decodes both to a [`SegmentationSample`], checks them against the vocabulary, and names the sample in
+every error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..vocabulary import Vocabulary
+
+IGNORE_INDEX = -1
+"""Class index of pixels without a class in label maps that this package makes."""
+
+_LOOKUP_SIZE = 1 << 16
+_UNLISTED = -1  # in lookup tables that hold class index + 1, so that 0 is "ignored"
+_EXIF_ORIENTATION = 0x0112
+
+
+class DataError(ValueError):
+    """Something is wrong with the user's data; the message names the sample or file and says how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """What one segment is.
+
+    Args:
+        id: its number in [`SegmentationSample.segmentation`], from 1.
+        category_id: class index into the vocabulary.
+        isthing: countable object (`True`) or stuff.
+        iscrowd: a region of several objects that nobody told apart; left out of training and of panoptic quality.
+    """
+
+    id: int
+    category_id: int
+    isthing: bool
+    iscrowd: bool = False
+
+
+@dataclass(frozen=True)
+class SegmentationSample:
+    """A picture and its truth at the picture's own size, not augmented.
+
+    Args:
+        sample_id: names the sample in its data set, the same in every run.
+        image: the picture, RGB, turned as a viewer shows it.
+        segmentation: (height, width) int32, number of each pixel's segment, 0 where there is none (unlabelled,
+            ignored).
+        segments_info: the segments that occur in `segmentation`, numbered 1, 2, ... in a panoptic sample. In one
+            with a label map each class that occurs is one segment, numbered class index + 1.
+        has_instances: whether objects of one class are told apart (panoptic) or not (label map).
+        file_name: where the picture comes from, for messages.
+    """
+
+    sample_id: str
+    image: Image.Image
+    segmentation: np.ndarray
+    segments_info: tuple[SegmentInfo, ...]
+    has_instances: bool
+    file_name: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.height, self.image.width
+
+    def label_map(self, ignore_index: int = IGNORE_INDEX) -> np.ndarray:
+        """Class index of each pixel, (height, width) int32; `ignore_index` where there is no segment.
+
+        Crowd regions keep their class: that their members are not told apart does not matter here.
+        """
+        highest = max((segment.id for segment in self.segments_info), default=0)
+        class_of_segment = np.full(highest + 1, ignore_index, dtype=np.int32)
+        for segment in self.segments_info:
+            class_of_segment[segment.id] = segment.category_id
+        return class_of_segment[self.segmentation]
+
+
+def rgb_to_id(colours: np.ndarray) -> np.ndarray:
+    """Numbers of the segments in a panoptic map: (..., 3) uint8 to (...) int32."""
+    channels = colours.astype(np.int32)
+    return channels[..., 0] + 256 * channels[..., 1] + 65536 * channels[..., 2]
+
+
+def id_to_rgb(ids: np.ndarray) -> np.ndarray:
+    """Colours of a panoptic map: (...) integers below 2**24 to (..., 3) uint8.
+
+    Raises:
+        ValueError: if a number does not fit.
+    """
+    if ids.size and (ids.min() < 0 or ids.max() >= 1 << 24):
+        raise ValueError(f"Segment numbers must lie in 0..{(1 << 24) - 1}, got {ids.min()}..{ids.max()}.")
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
+
+
+def dataset_id_mapping(vocabulary: Vocabulary, offset: int = 0) -> dict[int, int]:
+    """Class index of each number that a data set's own files use.
+
+    Args:
+        vocabulary: a vocabulary with dataset ids, such as a built-in label set.
+        offset: what the files add to the dataset id, e.g. 1 for the PNGs of ADE20K's scene parsing benchmark, -1 for
+            COCO-Stuff's.
+
+    Raises:
+        ValueError: if a class has no dataset id.
+    """
+    missing = [entry.name for entry in vocabulary if entry.dataset_id is None]
+    if missing:
+        raise ValueError(
+            f"These classes have no dataset_id: {', '.join(missing[:5])}; give a mapping of labels instead."
+        )
+    return {dataset_id + offset: index for index, dataset_id in enumerate(vocabulary.dataset_ids)}  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class SampleReader:
+    """Decodes a data set's row to a [`SegmentationSample`] and checks it.
+
+    Args:
+        vocabulary: gives the class indices their meaning.
+        image_column: name of the column with the picture. Pictures may come as `{"bytes", "path"}` (an undecoded
+            `datasets.Image`), as `PIL` images, bytes, paths or arrays.
+        label_column: name of the column with the label map, or `None` for panoptic data.
+        panoptic_column: name of the column with the panoptic map, or `None` for label maps.
+        segments_column: name of the column with `segments_info`, for panoptic data.
+        id_column: name of a column that identifies the sample, if there is one.
+        label_mapping: class index of each value of the label map or each `category_id`; `None`: they are class indices.
+        ignore_values: values of the label map that mean "ignored".
+        ignore_unlisted: treat values and category ids outside the vocabulary as ignored instead of as an error.
+        name: the data set's name, for messages.
+
+    Raises:
+        ValueError: if neither or both of label and panoptic column are given, or a mapping leads outside the
+            vocabulary.
+    """
+
+    vocabulary: Vocabulary
+    image_column: str = "image"
+    label_column: str | None = None
+    panoptic_column: str | None = None
+    segments_column: str | None = None
+    id_column: str | None = None
+    label_mapping: Mapping[int, int] | None = None
+    ignore_values: tuple[int, ...] = ()
+    ignore_unlisted: bool = False
+    name: str = field(default="data set", compare=False)
+
+    def __post_init__(self) -> None:
+        if (self.label_column is None) == (self.panoptic_column is None):
+            raise ValueError("Name either a label_column or a panoptic_column.")
+        if self.panoptic_column is not None and self.segments_column is None:
+            raise ValueError("A panoptic_column needs a segments_column, which says what the segments are.")
+        targets = (self.label_mapping or {}).values()
+        outside = sorted({target for target in targets if not 0 <= target < len(self.vocabulary)})
+        if outside:
+            raise ValueError(
+                f"label_mapping leads to class {outside[0]}, but the vocabulary has {len(self.vocabulary)} classes, "
+                f"0 to {len(self.vocabulary) - 1}."
+            )
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read."""
+        names = (self.image_column, self.label_column, self.panoptic_column, self.segments_column, self.id_column)
+        return [name for name in names if name is not None]
+
+    def __call__(self, row: Mapping[str, Any], index: int | None = None) -> SegmentationSample:
+        """Decode a row.
+
+        Args:
+            row: the columns by name.
+            index: the row's number, which identifies a sample without `id_column`; without both, the picture's content
+                does.
+
+        Raises:
+            DataError: if the picture or its annotation cannot be read, they do not fit together, or a label lies
+                outside the vocabulary.
+        """
+        image_value = row[self.image_column]
+        if self.id_column is not None:
+            sample_id = str(row[self.id_column])
+        else:
+            sample_id = str(index) if index is not None else _content_id(image_value)
+        file_name = _file_name(image_value)
+        where = f"{self.name}, sample {sample_id!r}" + (f" ({file_name})" if file_name else "")
+
+        image = _open_image(image_value, where, "picture")
+        annotation_value = row[self.label_column or self.panoptic_column]  # type: ignore[index]
+        kind = "label map" if self.label_column else "panoptic map"
+        annotation = _to_array(annotation_value, where, kind)
+        image = _orient(image, annotation.shape[:2])
+        if (image.height, image.width) != annotation.shape[:2]:
+            raise DataError(
+                f"{where}: the picture is {image.width}×{image.height} pixels, but its {kind} "
+                f"{annotation.shape[1]}×{annotation.shape[0]}. They must be of the same size: check that they belong "
+                "together."
+            )
+        if self.label_column is not None:
+            segmentation, segments = self._read_labels(annotation, where)
+        else:
+            segmentation, segments = self._read_panoptic(annotation, row[self.segments_column], where)  # type: ignore[index]
+        return SegmentationSample(
+            sample_id=sample_id,
+            image=image.convert("RGB"),
+            segmentation=segmentation,
+            segments_info=segments,
+            has_instances=self.label_column is None,
+            file_name=file_name or sample_id,
+        )
+
+    @cached_property
+    def _label_lookup(self) -> np.ndarray:
+        """Class index + 1 of each label value; 0: ignored, -1: not in the vocabulary."""
+        lookup = np.full(_LOOKUP_SIZE, 0 if self.ignore_unlisted else _UNLISTED, dtype=np.int32)
+        mapping = self.label_mapping if self.label_mapping is not None else {i: i for i in range(len(self.vocabulary))}
+        for value, index in mapping.items():
+            if 0 <= value < _LOOKUP_SIZE:
+                lookup[value] = index + 1
+        for value in self.ignore_values:
+            if 0 <= value < _LOOKUP_SIZE:
+                lookup[value] = 0
+        return lookup
+
+    def _read_labels(self, labels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[SegmentInfo, ...]]:
+        if labels.ndim == 3 and labels.shape[2] >= 3 and (labels[..., :1] == labels[..., 1:3]).all():
+            labels = labels[..., 0]
+        if labels.ndim != 2 or labels.dtype.kind not in "uib":
+            raise DataError(
+                f"{where}: the label map has shape {labels.shape} and type {labels.dtype}; it must be a picture of one "
+                "channel with whole numbers. If its colours are segment numbers in COCO's form, read it as a panoptic "
+                "map together with segments_info; if they stand for classes, turn them into class indices first."
+            )
+        if labels.dtype == bool:
+            labels = labels.astype(np.uint8)
+        if labels.dtype.kind == "i" or labels.dtype.itemsize > 2:
+            within = (labels >= 0) & (labels < _LOOKUP_SIZE)
+            ignored = ~within & (np.isin(labels, self.ignore_values) | self.ignore_unlisted)
+            if not (within | ignored).all():
+                self._raise_unlisted(np.unique(labels[~(within | ignored)]), where)
+            segmentation = np.where(within, self._label_lookup[np.where(within, labels, 0)], 0).astype(np.int32)
+        else:
+            segmentation = self._label_lookup[labels]
+        if segmentation.size and segmentation.min() < 0:
+            self._raise_unlisted(np.unique(labels[segmentation < 0]), where)
+        present = np.flatnonzero(np.bincount(segmentation.ravel(), minlength=1)[1:])
+        flags = [entry.is_thing is not False for entry in self.vocabulary]
+        segments = tuple(SegmentInfo(int(index) + 1, int(index), flags[index]) for index in present)
+        return segmentation, segments
+
+    def _raise_unlisted(self, values: np.ndarray, where: str) -> None:
+        ignored = ", ".join(map(str, self.ignore_values)) or "none"
+        if self.label_mapping is None:
+            expected = f"labels must be class indices, 0 to {len(self.vocabulary) - 1}"
+        else:
+            expected = "the mapping of labels to classes does not list them"
+        raise DataError(
+            f"{where}: the label map holds {_listed(values)}, outside the vocabulary: {expected} (ignored values: "
+            f"{ignored}). Give the vocabulary that the labels were made for, a mapping (label_mapping), reduce_labels "
+            "if 0 means unlabelled and classes count from 1, or further values to ignore (ignore_index)."
+        )
+
+    def _read_panoptic(
+        self, colours: np.ndarray, segments_info: Any, where: str
+    ) -> tuple[np.ndarray, tuple[SegmentInfo, ...]]:
+        if colours.ndim == 3 and colours.shape[2] >= 3:
+            ids = rgb_to_id(colours[..., :3])
+        elif colours.ndim == 2 and colours.dtype.kind in "ui":
+            ids = colours.astype(np.int64)
+        else:
+            raise DataError(
+                f"{where}: the panoptic map has shape {colours.shape} and type {colours.dtype}; it must be an RGB "
+                "picture or one channel of whole numbers."
+            )
+        records = _as_records(segments_info, where)
+        numbers = np.array([record["id"] for record in records], dtype=np.int64)
+        if len(np.unique(numbers)) != len(numbers):
+            twice = [number for number in numbers.tolist() if (numbers == number).sum() > 1]
+            raise DataError(f"{where}: segments_info lists the segment id {twice[0]} twice.")
+        order = np.argsort(numbers)
+        ascending = np.append(numbers[order], np.iinfo(np.int64).max)
+        slot = np.searchsorted(ascending, ids)
+        known = ascending[slot] == ids
+        if not known.all() and (ids[~known] != 0).any():
+            strange = np.unique(ids[~known & (ids != 0)])
+            raise DataError(
+                f"{where}: the panoptic map holds segments that segments_info does not list: {_listed(strange)}. Check "
+                "that map and segments_info belong to the same picture."
+            )
+        position = np.append(order + 1, 0)[slot]
+        position[~known] = 0
+
+        counts = np.bincount(position.ravel(), minlength=len(records) + 1)
+        new_number = np.zeros(len(records) + 1, dtype=np.int32)
+        segments: list[SegmentInfo] = []
+        for number, record in enumerate(records, start=1):
+            category = self._category(record, where)
+            if category is None or not counts[number]:
+                continue
+            flag = self.vocabulary.classes[category].is_thing
+            is_thing = bool(record.get("isthing", True)) if flag is None else flag
+            segments.append(SegmentInfo(len(segments) + 1, category, is_thing, bool(record.get("iscrowd", False))))
+            new_number[number] = len(segments)
+        return new_number[position], tuple(segments)
+
+    def _category(self, record: Mapping[str, Any], where: str) -> int | None:
+        number = int(record["category_id"])
+        if self.label_mapping is not None:
+            category = self.label_mapping.get(number)
+        else:
+            category = number if 0 <= number < len(self.vocabulary) else None
+        if category is None and number not in self.ignore_values and not self.ignore_unlisted:
+            known = "a mapping without it" if self.label_mapping is not None else f"{len(self.vocabulary)} classes"
+            raise DataError(
+                f"{where}: segment {record['id']} has category_id {number}, outside the vocabulary ({known}). Give the "
+                "vocabulary that the segments were made for, or a mapping from category ids to class indices "
+                "(label_mapping)."
+            )
+        return category
+
+
+def _listed(values: Iterable[Any], limit: int = 8) -> str:
+    shown = [str(value) for value in values]
+    return ", ".join(shown[:limit]) + (f", ... ({len(shown)} in all)" if len(shown) > limit else "")
+
+
+def _file_name(value: Any) -> str:
+    path = value.get("path") if isinstance(value, Mapping) else value
+    if isinstance(path, (str, os.PathLike)):
+        return os.fspath(path)
+    return str(getattr(value, "filename", "") or "")
+
+
+def _content_id(value: Any) -> str:
+    """Identifies a sample by its picture, where nothing else does (streams without an id column)."""
+    if isinstance(value, Mapping) and value.get("bytes") is not None:
+        content = value["bytes"]
+    elif isinstance(value, (bytes, bytearray)):
+        content = bytes(value)
+    elif path := _file_name(value):
+        content = os.path.basename(path).encode()
+    else:
+        content = np.ascontiguousarray(value).tobytes()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def _open_image(value: Any, where: str, what: str) -> Image.Image:
+    """The decoded picture, not yet turned by its EXIF orientation."""
+    if value is None:
+        raise DataError(f"{where}: there is no {what}.")
+    try:
+        if isinstance(value, Image.Image):
+            image = value
+        elif isinstance(value, (np.ndarray, list)):
+            image = Image.fromarray(np.asarray(value))
+        else:
+            image = _open_encoded(value)
+        image.load()
+    except Exception as error:  # Pillow's decoders raise many kinds for damaged files
+        raise DataError(f"{where}: the {what} cannot be read ({type(error).__name__}: {error}).") from error
+    return image
+
+
+def _open_encoded(value: Any) -> Image.Image:
+    encoded = value.get("bytes") if isinstance(value, Mapping) else value
+    if isinstance(encoded, (bytes, bytearray)):
+        return Image.open(io.BytesIO(encoded))
+    path = value["path"] if isinstance(value, Mapping) else value
+    if "://" in os.fspath(path):
+        import datasets
+
+        return datasets.Image().decode_example({"path": path, "bytes": None})
+    return Image.open(path)
+
+
+def _orient(image: Image.Image, annotated_size: tuple[int, int]) -> Image.Image:
+    """Turn the picture as a viewer shows it, unless it was annotated as it is stored."""
+    if image.getexif().get(_EXIF_ORIENTATION, 1) == 1:
+        return image
+    turned = ImageOps.exif_transpose(image)
+    stored_fits = (image.height, image.width) == annotated_size
+    turned_fits = (turned.height, turned.width) == annotated_size
+    return image if stored_fits and not turned_fits else turned
+
+
+def _to_array(value: Any, where: str, what: str) -> np.ndarray:
+    if isinstance(value, (np.ndarray, list)):
+        return np.asarray(value)
+    image = _open_image(value, where, what)
+    if image.mode in ("LA", "PA"):
+        image = image.getchannel(0)
+    return np.asarray(image)
+
+
+def _as_records(segments_info: Any, where: str) -> Sequence[Mapping[str, Any]]:
+    """`segments_info` as a list of dicts; `datasets` may give a dict of lists instead."""
+    if isinstance(segments_info, Mapping):
+        lists = {key: list(values) for key, values in segments_info.items()}
+        segments_info = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+    if not isinstance(segments_info, Sequence) or isinstance(segments_info, str):
+        raise DataError(f"{where}: segments_info must be a list of segments, got {type(segments_info).__name__}.")
+    for record in segments_info:
+        missing = [key for key in ("id", "category_id") if not isinstance(record, Mapping) or record.get(key) is None]
+        if missing:
+            raise DataError(f"{where}: a segment in segments_info lacks {' and '.join(missing)}: {record!r}.")
+    return segments_info
+
+
+__all__ = [
+    "IGNORE_INDEX",
+    "DataError",
+    "SampleReader",
+    "SegmentInfo",
+    "SegmentationSample",
+    "dataset_id_mapping",
+    "id_to_rgb",
+    "rgb_to_id",
+]
