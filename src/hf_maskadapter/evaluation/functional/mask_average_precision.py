@@ -1,0 +1,332 @@
+"""Average precision of instance masks (COCO's definition), evaluated image by image with pycocotools' own evaluator.
+
+Matching a picture's masks needs only that picture, so it is done when the picture is counted; what is kept of a
+prediction is its score and two bits per IoU threshold and area range, not its mask.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .label_maps import SampleId, as_integer_map, to_numpy
+from .panoptic_quality import check_categories, rgb_to_id
+
+_RESULT_KEYS = (
+    "ap",
+    "ap50",
+    "ap75",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "ar_1",
+    "ar_10",
+    "ar_100",
+    "ar_small",
+    "ar_medium",
+    "ar_large",
+)
+
+
+@dataclass
+class CategoryDetections:
+    """The matched detections of one category in one image, best score first, at most 100.
+
+    Attributes:
+        sample_id: The image; images are ranked by it where scores tie, as pycocotools ranks them.
+        scores: ``(D,)`` float64.
+        matched: ``(areas, D)`` int64; bit t tells whether the detection matched at the t-th IoU threshold.
+        ignored: ``(areas, D)`` int64; bit t tells whether it is left out there (crowd, area out of range).
+        num_annotated: ``(areas,)`` int64 annotated instances that count.
+    """
+
+    sample_id: SampleId
+    scores: np.ndarray
+    matched: np.ndarray
+    ignored: np.ndarray
+    num_annotated: np.ndarray
+
+
+@dataclass
+class DetectionRecords:
+    """Matched detections by category, over any number of images.
+
+    Attributes:
+        categories: Category id → one entry for each image in which it is annotated or predicted.
+        reference_samples: Category id → first sample whose annotation holds it, for messages.
+        prediction_samples: Category id → first sample whose prediction holds it.
+        num_samples: Images counted.
+    """
+
+    categories: dict[int, list[CategoryDetections]] = field(default_factory=dict)
+    reference_samples: dict[int, SampleId] = field(default_factory=dict)
+    prediction_samples: dict[int, SampleId] = field(default_factory=dict)
+    num_samples: int = 0
+
+    def add(self, other: DetectionRecords) -> None:
+        """Adds the records of ``other`` in place."""
+        for category, records in other.categories.items():
+            self.categories.setdefault(category, []).extend(records)
+        self.reference_samples = other.reference_samples | self.reference_samples
+        self.prediction_samples = other.prediction_samples | self.prediction_samples
+        self.num_samples += other.num_samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """The records as plain lists of numbers and strings (JSON, `torch.save`)."""
+        return {
+            "records": [
+                [category, r.sample_id, *(getattr(r, name).tolist() for name in _ARRAYS)]
+                for category, records in sorted(self.categories.items())
+                for r in records
+            ],
+            "reference_samples": [[category, sample] for category, sample in self.reference_samples.items()],
+            "prediction_samples": [[category, sample] for category, sample in self.prediction_samples.items()],
+            "num_samples": self.num_samples,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> DetectionRecords:
+        """Records from the result of `state_dict`."""
+        categories: dict[int, list[CategoryDetections]] = {}
+        for category, sample_id, scores, *integers in state["records"]:
+            record = CategoryDetections(
+                sample_id, np.array(scores, np.float64), *(np.array(value, np.int64) for value in integers)
+            )
+            categories.setdefault(int(category), []).append(record)
+        return cls(
+            categories=categories,
+            reference_samples={int(category): sample for category, sample in state["reference_samples"]},
+            prediction_samples={int(category): sample for category, sample in state["prediction_samples"]},
+            num_samples=int(state["num_samples"]),
+        )
+
+
+_ARRAYS = ("scores", "matched", "ignored", "num_annotated")
+
+
+def _pycocotools() -> tuple[Any, Any]:
+    try:
+        from pycocotools import mask
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise ImportError(
+            "Mask average precision is evaluated by pycocotools, which is not installed: pip install "
+            "'hf-maskadapter[eval]'."
+        ) from error
+    return mask, COCOeval
+
+
+def match_detections(prediction: Any, reference: Any, sample_id: SampleId = 0) -> DetectionRecords:
+    """Matches the instance masks of one image.
+
+    Args:
+        prediction: A dict, either of ``masks``, ``scores`` and ``labels`` (one of each per instance) or of
+            ``segmentation`` and ``segments_info`` as `post_process_instance_segmentation` gives them
+            (``[{"id", "label_id" or "category_id", "score"}, ...]``). Masks are a (instances, height, width) array or
+            tensor, a list of (height, width) maps, or COCO run-length encodings; a (height, width) ``segmentation`` is
+            a map of the ids in ``segments_info``, any other has one mask for each entry.
+        reference: The same without scores. Optional: ``iscrowd`` and ``area`` (else the mask's own) for each
+            instance, as lists beside ``masks`` or keys of ``segments_info``. Segments with ``"isthing": False`` are
+            skipped.
+        sample_id: What messages call the sample, and how it ranks where scores tie.
+
+    Raises:
+        ImportError: pycocotools is not installed.
+        ValueError: A missing part, numbers or sizes that differ.
+    """
+    mask_api, coco_eval = _pycocotools()
+    detections = _parse(prediction, "prediction", sample_id, mask_api)
+    annotations = _parse(reference, "reference", sample_id, mask_api)
+    predicted_sizes = {tuple(item["segmentation"]["size"]) for item in detections}
+    annotated_sizes = {tuple(item["segmentation"]["size"]) for item in annotations}
+    if len(predicted_sizes | annotated_sizes) > 1:
+        raise ValueError(
+            f"The masks of sample {sample_id!r} differ in size (height, width): predictions {sorted(predicted_sizes)}, "
+            f"annotations {sorted(annotated_sizes)}. Bring the predictions to the annotation's size, e.g. by "
+            "`target_sizes` of the post-processing functions."
+        )
+    evaluator = coco_eval(iouType="segm")
+    params = evaluator.params
+    gts, dts = defaultdict(list), defaultdict(list)
+    for number, item in enumerate(annotations, 1):  # 0 would mean "no match" to the evaluator
+        gts[0, item["category_id"]].append(item | {"id": number, "ignore": item["iscrowd"]})
+    for number, item in enumerate(detections, 1):
+        dts[0, item["category_id"]].append(item | {"id": number})
+    evaluator._gts, evaluator._dts = gts, dts
+    result = DetectionRecords(num_samples=1)
+    weights = 1 << np.arange(len(params.iouThrs), dtype=np.int64)
+    for category in sorted({item["category_id"] for item in (*annotations, *detections)}):
+        evaluator.ious = {(0, category): evaluator.computeIoU(0, category)}
+        images = [evaluator.evaluateImg(0, category, area, params.maxDets[-1]) for area in params.areaRng]
+        record = CategoryDetections(
+            sample_id=sample_id,
+            scores=np.array(images[0]["dtScores"], np.float64),
+            matched=np.stack([weights @ (image["dtMatches"] > 0) for image in images]),
+            ignored=np.stack([weights @ image["dtIgnore"] for image in images]),
+            num_annotated=np.array([np.count_nonzero(image["gtIgnore"] == 0) for image in images], np.int64),
+        )
+        result.categories[category] = [record]
+    result.reference_samples = {item["category_id"]: sample_id for item in annotations}
+    result.prediction_samples = {item["category_id"]: sample_id for item in detections}
+    return result
+
+
+def merge_detections(parts: Iterable[DetectionRecords]) -> DetectionRecords:
+    """The union of several records."""
+    total = DetectionRecords()
+    for part in parts:
+        total.add(part)
+    return total
+
+
+def mask_average_precision(records: DetectionRecords, categories: Iterable[int]) -> dict[str, Any]:
+    """COCO's average precision and recall of what was counted.
+
+    Args:
+        records: From `match_detections`, merged over images.
+        categories: Ids of the categories evaluated.
+
+    Returns:
+        ``ap`` (mean over IoU 0.50, 0.55, ..., 0.95), ``ap50``, ``ap75``, ``ap_small`` (area up to 32² pixels),
+        ``ap_medium`` (up to 96²), ``ap_large``, ``ar_1``, ``ar_10``, ``ar_100`` (with at most so many predictions per
+        image and category), ``ar_small``, ``ar_medium``, ``ar_large``, as fractions, and ``per_category_ap``, an array
+        in the order of ``categories``. Where nothing is annotated the value is NaN (−1 in pycocotools).
+
+    Raises:
+        ImportError: pycocotools is not installed.
+        ValueError: A counted category is not among ``categories``.
+    """
+    _, coco_eval = _pycocotools()
+    categories = list(categories)
+    check_categories(records, categories)
+    evaluator = coco_eval(iouType="segm")
+    params = evaluator.params
+    num_thresholds = len(params.iouThrs)
+    ranked = [sorted(records.categories.get(category, []), key=_rank) for category in categories]
+    # The evaluator expects a full grid (category, area range, image); here "image" is the n-th one of each category.
+    params.catIds, params.imgIds = list(range(len(categories))), list(range(max(map(len, ranked), default=0)))
+    evaluator.evalImgs = [
+        _as_evaluated(items[place], area, num_thresholds) if place < len(items) else None
+        for items in ranked
+        for area in range(len(params.areaRng))
+        for place in params.imgIds
+    ]
+    evaluator._paramsEval = copy.deepcopy(params)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator.accumulate()
+        evaluator.summarize()
+    result: dict[str, Any] = {
+        key: float(value) if value > -1 else float("nan")
+        for key, value in zip(_RESULT_KEYS, evaluator.stats, strict=True)
+    }
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]  # (thresholds, recalls, categories), −1 where not annotated
+    per_category = np.full(len(categories), np.nan)
+    for index in range(len(categories)):
+        values = precision[:, :, index]
+        if (values > -1).any():
+            per_category[index] = values[values > -1].mean()
+    return result | {"per_category_ap": per_category}
+
+
+def _rank(record: CategoryDetections) -> tuple[bool, Any]:
+    return isinstance(record.sample_id, str), record.sample_id
+
+
+def _as_evaluated(record: CategoryDetections, area: int, num_thresholds: int) -> dict[str, Any]:
+    bits = np.arange(num_thresholds)[:, None]
+    return {
+        "dtScores": record.scores,
+        "dtMatches": record.matched[area] >> bits & 1,
+        "dtIgnore": record.ignored[area] >> bits & 1,
+        "gtIgnore": np.zeros(record.num_annotated[area], np.int64),
+    }
+
+
+def _parse(value: Any, role: str, sample_id: SampleId, mask_api: Any) -> list[dict[str, Any]]:
+    """The instances as COCO annotations with compressed run-length encodings."""
+    name = f"The {role} of sample {sample_id!r}"
+    if value is None:
+        raise ValueError(f"{name} is missing (None).")
+    if isinstance(value, Mapping) and {"segmentation", "segments_info"} <= value.keys():
+        value = _from_segments(value, role, sample_id)
+    required = ("masks", "labels") if role == "reference" else ("masks", "labels", "scores")
+    if not isinstance(value, Mapping) or not set(required) <= value.keys():
+        keys = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
+        raise ValueError(
+            f"{name} must be a dict with {', '.join(required)}, or with segmentation and segments_info; got {keys}."
+        )
+    masks = [_encode(mask, mask_api, name) for mask in value["masks"]]
+    columns = {
+        key: _to_list(value[key]) for key in ("labels", "scores", "iscrowd", "area") if value.get(key) is not None
+    }
+    for key, column in columns.items():
+        if len(column) != len(masks):
+            raise ValueError(f"{name} has {len(masks)} masks but {len(column)} {key}.")
+    return [
+        {
+            "category_id": int(columns["labels"][index]),
+            "segmentation": mask,
+            "area": float(columns["area"][index]) if "area" in columns else float(mask_api.area(mask)),
+            "iscrowd": int(columns["iscrowd"][index]) if "iscrowd" in columns else 0,
+            "score": float(columns["scores"][index]) if "scores" in columns else 0.0,
+        }
+        for index, mask in enumerate(masks)
+    ]
+
+
+def _from_segments(value: Mapping[str, Any], role: str, sample_id: SampleId) -> dict[str, Any]:
+    infos: Sequence[Mapping[str, Any]] = value["segments_info"]
+    masks = value["segmentation"]
+    kept = [info.get("isthing", True) for info in infos]
+    if _is_map(masks):
+        segment_ids = as_integer_map(masks, role, sample_id, channels=True)
+        segment_ids = to_numpy(rgb_to_id(segment_ids) if segment_ids.ndim == 3 else segment_ids)
+        masks = [segment_ids == info["id"] if keep else None for info, keep in zip(infos, kept, strict=True)]
+    elif len(masks) != len(infos):
+        raise ValueError(
+            f"The {role} of sample {sample_id!r} has {len(masks)} masks but {len(infos)} entries in segments_info."
+        )
+    kept_infos = [info for info, keep in zip(infos, kept, strict=True) if keep]
+    columns: dict[str, Any] = {
+        "masks": [mask for mask, keep in zip(masks, kept, strict=True) if keep],
+        "labels": [info.get("category_id", info.get("label_id")) for info in kept_infos],
+        "iscrowd": [info.get("iscrowd", 0) for info in kept_infos],
+    }
+    if None in columns["labels"]:
+        raise ValueError(f"A segment in the {role} of sample {sample_id!r} has neither `category_id` nor `label_id`.")
+    if role == "prediction":
+        if not all("score" in info for info in kept_infos):
+            raise ValueError(f"A segment in the prediction of sample {sample_id!r} has no `score`.")
+        columns["scores"] = [info["score"] for info in kept_infos]
+    return columns
+
+
+def _is_map(value: Any) -> bool:
+    """Whether ``value`` is one map of segment ids rather than one mask per segment."""
+    if isinstance(value, list | tuple):
+        return False
+    shape = getattr(value, "shape", None)
+    return shape is None or len(shape) == 2 or (len(shape) == 3 and shape[2] == 3 and shape[0] != 3)
+
+
+def _encode(mask: Any, mask_api: Any, name: str) -> dict[str, Any]:
+    if isinstance(mask, Mapping):
+        if isinstance(mask["counts"], list):
+            height, width = mask["size"]
+            return mask_api.frPyObjects(dict(mask), height, width)
+        return dict(mask)
+    mask = to_numpy(mask)
+    if mask.ndim != 2:
+        raise ValueError(f"{name} has a mask of shape {mask.shape}; expected (height, width).")
+    return mask_api.encode(np.asfortranarray(mask != 0, dtype=np.uint8))
+
+
+def _to_list(column: Any) -> list[Any]:
+    return column.tolist() if hasattr(column, "tolist") else list(column)
