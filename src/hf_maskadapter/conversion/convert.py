@@ -1,0 +1,361 @@
+"""Released checkpoints → models of this package: the one function that does it all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from torch import Tensor
+from transformers import CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from .. import __version__
+from ..configuration_maskadapter import ConvNextClipConfig, MaskAdapterConfig
+from ..modeling_convnext_clip import ConvNextClipModel
+from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+from ..vocabulary import label_sets
+from .configs import build_config, read_sizes
+from .errors import ConversionError
+from .key_tables import StateDict, shorten
+from .layouts import OPENCLIP, convert_state_dict, fuse, recognise
+from .presets import ConversionSettings, Preset, choose_preset, make_settings, read_settings, require_settings
+from .reading import read_checkpoint
+from .saving import check_output, replacing
+from .tokenizer import build_clip_tokenizer
+
+if TYPE_CHECKING:
+    from ..image_processing_maskadapter import MaskAdapterImageProcessorPil
+    from ..processing_maskadapter import MaskAdapterProcessor
+
+#: A Hub repository with CLIP's tokenizer, which OpenCLIP's ConvNeXt models share.
+TOKENIZER_REPOSITORY = "openai/clip-vit-base-patch32"
+#: The report that is saved beside a converted model.
+REPORT_FILE = "conversion.json"
+
+_PROBE_FILE = "tokenizer_config.json"
+_PROBE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion found and did.
+
+    Args:
+        sources: checkpoint files with their sha256 checksums.
+        layout: what the checkpoint is.
+        preset: name of the preset, if there is one for this model.
+        settings: what the weights could not tell: name → value.
+        used: key of the checkpoint → names of the weights that it became.
+        ignored: key of the checkpoint → why it was not needed.
+        has_tokenizer: whether a tokenizer goes with the model.
+        notes: what the user should know.
+        output_dir: where the model was saved, if it was.
+    """
+
+    sources: dict[str, str | None]
+    layout: str
+    preset: str | None
+    settings: dict[str, Any]
+    used: dict[str, tuple[str, ...]]
+    ignored: dict[str, str]
+    has_tokenizer: bool
+    notes: tuple[str, ...]
+    output_dir: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A form for JSON, without places on this machine."""
+        record = dataclasses.asdict(self)
+        del record["output_dir"]
+        return {"package_version": __version__} | record
+
+    def __str__(self) -> str:
+        lines = [
+            f"Converted {' + '.join(self.sources)}: {self.layout}"
+            + (f", preset {self.preset}" if self.preset else ", settings as given"),
+            f"{len(self.used)} weights used, {len(self.ignored)} entries not needed",
+            *(f"  {key}: {reason}" for key, reason in _grouped(self.ignored).items()),
+            *(f"Note: {note}" for note in self.notes),
+        ]
+        if self.output_dir is not None:
+            lines.append(f"Saved in {self.output_dir}")
+        return "\n".join(lines)
+
+
+def _grouped(ignored: Mapping[str, str]) -> dict[str, str]:
+    keys_of: dict[str, list[str]] = {}
+    for key, reason in ignored.items():
+        keys_of.setdefault(reason, []).append(key)
+    return {shorten(keys): reason for reason, keys in keys_of.items()}
+
+
+class Conversion(NamedTuple):
+    """Result of [`convert_checkpoint`].
+
+    Args:
+        model: the model, in fp32 and evaluation mode.
+        image_processor: its image processor.
+        processor: image processor and tokenizer in one; `None` without a tokenizer.
+        report: what was found and done.
+    """
+
+    model: ConvNextClipModel | MaskAdapterForOpenVocabularySegmentation
+    image_processor: MaskAdapterImageProcessorPil
+    processor: MaskAdapterProcessor | None
+    report: ConversionReport
+
+
+def convert_checkpoint(
+    source: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str] | None = None,
+    preset: str | None = None,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    generator_from: str | os.PathLike[str] | None = None,
+    tokenizer: str | os.PathLike[str] | PreTrainedTokenizerBase | None = None,
+    *,
+    overwrite: bool = False,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    **settings: Any,
+) -> Conversion:
+    """Convert a released checkpoint, exactly and completely.
+
+    OpenCLIP's ConvNeXt CLIPs become a [`ConvNextClipModel`]; FC-CLIP, FC-CLIP + Mask-Adapter and Mask-Adapter's warm-up
+    checkpoints a [`MaskAdapterForOpenVocabularySegmentation`]. What a file is, and every size, is read from its
+    weights. What weights cannot tell comes from `settings`, else from `config`, else from the preset.
+
+    Example:
+
+    ```python
+    converted = convert_checkpoint("mask_adapter.pth", "model", tokenizer="bpe_simple_vocab_16e6.txt.gz")
+    print(converted.report)
+    ```
+
+    Args:
+        source: a local file, or a file on the Hub: `owner/name:path/in/repository` or `hf://owner/name/path`.
+        output_dir: folder to save model, processor and report in; it appears complete or not at all.
+        preset: name of the released model, see [`PRESETS`]; by default the one that layout and sizes identify.
+        config: settings as a dict or JSON file: the fields of [`ConversionSettings`], or an `open_clip_config.json`.
+        generator_from: for a warm-up checkpoint, the FC-CLIP checkpoint (a source as above) whose mask generator and
+            void embedding complete it ("weight fusing"). Refused if either is complete already.
+        tokenizer: CLIP's `bpe_simple_vocab_16e6.txt.gz`, a folder or Hub repository with a tokenizer, or a tokenizer.
+            By default, when something is saved, that of [`TOKENIZER_REPOSITORY`] if the Hub can be reached; if not, the
+            model is saved without and the report says so.
+        overwrite: whether `output_dir` may be a folder with a model, which is replaced once the new one is complete.
+        revision: branch, tag or commit of sources on the Hub.
+        token: access token for the Hub.
+        **settings: fields of [`ConversionSettings`], such as `text_heads=12`.
+
+    Raises:
+        ConversionError: if anything is wrong with the files, the preset or the settings. Nothing is written.
+        OSError: if the output cannot be written. Nothing is left behind.
+    """
+    output = None if output_dir is None else check_output(output_dir, overwrite)
+    explicit = read_settings(config).updated(make_settings(settings, "The call"))
+
+    checkpoint = read_checkpoint(source, revision, token)
+    sources, source_state, ignored = {checkpoint.name: checkpoint.sha256}, checkpoint.state, dict(checkpoint.ignored)
+    if generator_from is not None:
+        other = read_checkpoint(generator_from, revision, token)
+        source_state, left_out = fuse(source_state, other.state, checkpoint.name, other.name)
+        sources[other.name] = other.sha256
+        ignored |= left_out | {f"{other.name}: {key}": reason for key, reason in other.ignored.items()}
+
+    name = " + ".join(sources)
+    layout = recognise(source_state, name)
+    weights = convert_state_dict(source_state, layout, name)
+    sizes = read_sizes(weights.state, layout)
+    chosen = choose_preset(preset, layout, sizes)
+    final = explicit if chosen is None else chosen.settings.updated(explicit)
+    require_settings(final, layout)
+    model_config = build_config(sizes, layout, final)
+    model_class = ConvNextClipModel if layout == OPENCLIP else MaskAdapterForOpenVocabularySegmentation
+    check_weights(model_class, model_config, weights.state, name)
+    model = _load(model_class, model_config, weights.state)
+
+    clip_tokenizer = _read_tokenizer(tokenizer, model_config, try_hub=output is not None, token=token)
+    image_processor, processor = _build_processor(final, clip_tokenizer)
+    report = ConversionReport(
+        sources=sources,
+        layout=layout.title,
+        preset=None if chosen is None else chosen.name,
+        settings=_recorded(final, model_config),
+        used=weights.targets,
+        ignored=ignored | weights.ignored,
+        has_tokenizer=processor is not None,
+        notes=tuple(_notes(None if preset else chosen, final, explicit, output is not None and processor is None)),
+        output_dir=None if output is None else os.fspath(output),
+    )
+    if output is not None:
+        _save(output, model, processor or image_processor, report, weights.state)
+    return Conversion(model, image_processor, processor, report)
+
+
+def check_weights(
+    model_class: type[PreTrainedModel], config: ConvNextClipConfig | MaskAdapterConfig, state: StateDict, name: str
+) -> None:
+    """Check that a state dict has exactly the weights of a model, in their shapes.
+
+    Args:
+        model_class: the model's class.
+        config: its configuration.
+        state: converted state dict, real or on the meta device.
+        name: what to call the checkpoint in messages.
+
+    Raises:
+        ConversionError: if weights are missing, superfluous or of another shape.
+    """
+    with torch.device("meta"):
+        expected = {key: tuple(tensor.shape) for key, tensor in model_class(config).state_dict().items()}
+    missing = sorted(expected.keys() - state.keys())
+    unexpected = sorted(state.keys() - expected.keys())
+    if missing:
+        raise ConversionError(
+            f"{name} is incomplete: {len(missing)} weights of such a model are missing, {shorten(missing)}. Fetch it "
+            "again, or give the complete released checkpoint."
+        )
+    if unexpected:
+        raise ConversionError(f"{name} holds weights that such a model does not have: {shorten(unexpected)}.")
+    wrong = [
+        f"{key} is {tuple(state[key].shape)} instead of {shape}"
+        for key, shape in expected.items()
+        if tuple(state[key].shape) != shape
+    ]
+    if wrong:
+        raise ConversionError(f"{name} contradicts itself, {len(wrong)} weights have other sizes: {shorten(wrong)}.")
+
+
+def _load(
+    model_class: type[PreTrainedModel], config: ConvNextClipConfig | MaskAdapterConfig, state: dict[str, Tensor]
+) -> Any:
+    model, loading = model_class.from_pretrained(
+        None, config=config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
+    )
+    problems = {kind: entries for kind, entries in loading.items() if entries}
+    if problems:
+        raise ConversionError(f"Transformers did not load every weight: {problems}.")
+    _require_equal(model.state_dict(), state, "loaded")
+    return model
+
+
+def _require_equal(found: StateDict, expected: StateDict, what: str) -> None:
+    different = [key for key in expected if key not in found or not torch.equal(found[key], expected[key])]
+    if different or found.keys() != expected.keys():
+        raise ConversionError(f"The {what} model is not the converted one: {shorten(different)} differ.")
+
+
+def _save(
+    output: Path,
+    model: PreTrainedModel,
+    processor: MaskAdapterProcessor | MaskAdapterImageProcessorPil,
+    report: ConversionReport,
+    state: StateDict,
+) -> None:
+    with replacing(output) as folder:
+        model.save_pretrained(folder, save_original_format=False)
+        processor.save_pretrained(folder)
+        text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n"
+        (folder / REPORT_FILE).write_text(text, encoding="utf-8")
+        _require_equal(type(model).from_pretrained(folder, dtype=torch.float32).state_dict(), state, "saved")
+
+
+def _read_tokenizer(
+    tokenizer: str | os.PathLike[str] | PreTrainedTokenizerBase | None,
+    config: ConvNextClipConfig | MaskAdapterConfig,
+    try_hub: bool,
+    token: str | bool | None,
+) -> PreTrainedTokenizerBase | None:
+    if tokenizer is None:
+        if not (try_hub and _is_within_reach(TOKENIZER_REPOSITORY)):
+            return None
+        tokenizer = TOKENIZER_REPOSITORY
+    text_config = (config if isinstance(config, ConvNextClipConfig) else config.clip_config).text_config
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        loaded = tokenizer
+    else:
+        try:
+            if Path(tokenizer).is_file():
+                loaded = build_clip_tokenizer(tokenizer)
+            else:
+                max_length = text_config.max_position_embeddings
+                loaded = CLIPTokenizer.from_pretrained(tokenizer, token=token, model_max_length=max_length)
+        except (OSError, ValueError) as error:
+            raise ConversionError(f"The tokenizer {tokenizer} cannot be read: {error}") from error
+    if len(loaded) != text_config.vocab_size:
+        raise ConversionError(
+            f"The tokenizer has {len(loaded)} tokens, but the checkpoint's text tower {text_config.vocab_size}: "
+            "give the tokenizer that it was trained with."
+        )
+    return loaded
+
+
+def _is_within_reach(repository: str) -> bool:
+    """Whether the Hub answers, or the repository's files are in the local cache; asked once, without retries."""
+    if isinstance(try_to_load_from_cache(repository, _PROBE_FILE), str):
+        return True
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, _PROBE_FILE), timeout=_PROBE_SECONDS)
+    except Exception:  # of whichever HTTP library the Hub's client uses
+        return False
+    return True
+
+
+def _build_processor(
+    settings: ConversionSettings, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[MaskAdapterImageProcessorPil, MaskAdapterProcessor | None]:
+    from ..image_processing_maskadapter import MaskAdapterImageProcessorPil
+    from ..processing_maskadapter import MaskAdapterProcessor
+
+    given = settings.given()
+    options: dict[str, Any] = {name: list(given[name]) for name in ("image_mean", "image_std") if name in given}
+    size = {name: given[name] for name in ("shortest_edge", "longest_edge") if name in given}
+    if size:
+        options["size"] = size
+    image_processor = MaskAdapterImageProcessorPil(**options)
+    if tokenizer is None:
+        return image_processor, None
+    return image_processor, MaskAdapterProcessor(image_processor, tokenizer, given.get("prompt_templates"))
+
+
+def _recorded(settings: ConversionSettings, config: ConvNextClipConfig | MaskAdapterConfig) -> dict[str, Any]:
+    recorded = settings.given()
+    vocabulary = recorded.get("training_vocabulary")
+    if vocabulary is not None and vocabulary not in label_sets():
+        recorded["training_vocabulary"] = config.training_vocabulary
+    return recorded
+
+
+def _notes(
+    recognised: Preset | None, settings: ConversionSettings, explicit: ConversionSettings, lacks_tokenizer: bool
+) -> list[str]:
+    notes = []
+    if recognised is not None:
+        notes.append(f"layout and sizes are those of {recognised.title}: its preset fills in what was not given.")
+    if isinstance(settings.training_vocabulary, str) and explicit.training_vocabulary is None:
+        notes.append(
+            f"a class counts as seen in training if one of its names is in the label set "
+            f"{settings.training_vocabulary}. The published results used longer lists of synonyms, FC-CLIP's "
+            "*_with_prompt_eng.txt: give that file as training_vocabulary to repeat them."
+        )
+    if lacks_tokenizer:
+        notes.append(
+            "there is no tokenizer with this model, so it cannot encode class names yet. Convert it again with "
+            "tokenizer= (--tokenizer): CLIP's bpe_simple_vocab_16e6.txt.gz, or, with a connection to the Hub, "
+            f"{TOKENIZER_REPOSITORY}."
+        )
+    return notes
+
+
+__all__ = [
+    "REPORT_FILE",
+    "TOKENIZER_REPOSITORY",
+    "Conversion",
+    "ConversionReport",
+    "check_weights",
+    "convert_checkpoint",
+]

@@ -1,0 +1,392 @@
+"""What weights cannot tell: one table with the facts of each released model, and the same as explicit settings.
+
+Sources: the papers' configurations (Mask-Adapter, arXiv 2412.04533; FC-CLIP, arXiv 2308.02487) and OpenCLIP's model
+configurations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..vocabulary import Vocabulary, check_templates
+from .errors import ConversionError
+from .layouts import FCCLIP, FCCLIP_ADAPTER, OPENCLIP, WARMUP, Layout
+
+#: CLIP's pixel statistics on the 0–255 scale.
+IMAGE_MEAN = (122.7709383, 116.7460125, 104.09373615)
+IMAGE_STD = (68.5005327, 66.6321579, 70.32316305)
+
+
+#: Epsilon of timm's ConvNeXts where it is not 1e-6.
+_TIMM_NORM_EPS = {"convnext_xxlarge": 1e-5}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_triple(value: Any) -> bool:
+    return _is_list(value) and len(value) == 3 and all(_is_number(entry) and entry > 0 for entry in value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+#: What a setting must be: in words, as a test, and the settings in question.
+_KINDS: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
+    (
+        "a positive whole number",
+        _is_count,
+        ("text_heads", "image_size", "decoder_heads", "instance_top_k", "shortest_edge", "longest_edge"),
+    ),
+    ("a positive number", lambda value: _is_number(value) and value > 0, ("norm_eps",)),
+    (
+        "a number from 0 to 1",
+        lambda value: _is_number(value) and 0 <= value <= 1,
+        ("ensemble_alpha", "ensemble_beta", "mask_threshold", "object_threshold", "overlap_threshold"),
+    ),
+    ("true or false", lambda value: isinstance(value, bool), ("ensemble_on_valid_masks", "warmup_scoring")),
+    ("three positive numbers", _is_triple, ("image_mean", "image_std")),
+    ("a list of texts with one {} each", _is_list, ("prompt_templates",)),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionSettings:
+    """What weights cannot tell. `None`: not given.
+
+    Args:
+        text_heads: attention heads of the CLIP's text tower.
+        norm_eps: epsilon of the norms in the CLIP's trunk and in front of its projection.
+        image_size: side in pixels of the pictures that the CLIP was trained on.
+        decoder_heads: attention heads of the mask generator; checked against the weights, which happen to tell.
+        ensemble_alpha, ensemble_beta: weight of the mask embeddings in the geometric ensemble, for seen and for unseen
+            classes.
+        ensemble_on_valid_masks: whether the ensemble is used only for masks that cover at least one feature cell.
+        mask_threshold: probability above which a pixel belongs to the mask that the adapter sees.
+        object_threshold, overlap_threshold, instance_top_k: of panoptic and instance post-processing.
+        warmup_scoring: score the caller's masks as the published warm-up model does.
+        training_vocabulary: the classes seen in training, in any form that [`Vocabulary.parse`] reads.
+        prompt_templates: texts with one `{}` each.
+        shortest_edge, longest_edge: pictures are resized so that the shorter side has `shortest_edge` pixels, but the
+            longer one at most `longest_edge`.
+        image_mean, image_std: of the pixels, red, green and blue, on the 0–255 scale.
+
+    Raises:
+        ConversionError: if a value has the wrong type or range.
+    """
+
+    text_heads: int | None = None
+    norm_eps: float | None = None
+    image_size: int | None = None
+    decoder_heads: int | None = None
+    ensemble_alpha: float | None = None
+    ensemble_beta: float | None = None
+    ensemble_on_valid_masks: bool | None = None
+    mask_threshold: float | None = None
+    object_threshold: float | None = None
+    overlap_threshold: float | None = None
+    instance_top_k: int | None = None
+    warmup_scoring: bool | None = None
+    training_vocabulary: Any = None
+    prompt_templates: Sequence[str] | None = None
+    shortest_edge: int | None = None
+    longest_edge: int | None = None
+    image_mean: Sequence[float] | None = None
+    image_std: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        for kind, is_valid, names in _KINDS:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not is_valid(value):
+                    raise ConversionError(f"The setting {name} must be {kind}, got {value!r}.")
+        if self.prompt_templates is not None:
+            try:
+                check_templates(self.prompt_templates)
+            except ValueError as error:
+                raise ConversionError(f"The setting prompt_templates is not usable: {error}") from error
+
+    def given(self) -> dict[str, Any]:
+        """The settings that are given."""
+        values = {setting.name: getattr(self, setting.name) for setting in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def updated(self, others: ConversionSettings) -> ConversionSettings:
+        """These settings, replaced by others where those are given."""
+        return dataclasses.replace(self, **others.given())
+
+    def read_training_vocabulary(self) -> list[list[str]] | None:
+        """Synonyms of each class seen in training.
+
+        Raises:
+            ConversionError: if the setting cannot be read.
+        """
+        if self.training_vocabulary is None:
+            return None
+        try:
+            vocabulary = Vocabulary.parse(self.training_vocabulary)
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            raise ConversionError(f"The setting training_vocabulary cannot be read: {error}") from error
+        return [list(synonyms) for synonyms in vocabulary.synonyms]
+
+
+def read_settings(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> ConversionSettings:
+    """Settings from a dict or JSON file: the fields of [`ConversionSettings`], or an `open_clip_config.json`.
+
+    Raises:
+        ConversionError: if the file cannot be read, or a setting is unknown or has a wrong value.
+    """
+    if config is None:
+        return ConversionSettings()
+    where = "The configuration"
+    if not isinstance(config, Mapping):
+        path = Path(config)
+        where = f"The configuration file {path}"
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConversionError(f"{where} cannot be read: {error.strerror or error}.") from error
+        except ValueError as error:  # JSON or encoding
+            raise ConversionError(f"{where} is not valid JSON: {error}.") from error
+        if not isinstance(config, dict):
+            raise ConversionError(f"{where} must hold one JSON object with settings by name.")
+    if "model_cfg" in config:
+        config = _from_open_clip(config, where)
+    return make_settings(config, where)
+
+
+def make_settings(values: Mapping[str, Any], where: str) -> ConversionSettings:
+    """Settings by name.
+
+    Args:
+        values: name → value.
+        where: what to call their origin in messages.
+
+    Raises:
+        ConversionError: if a setting is unknown or has a wrong value.
+    """
+    known = [setting.name for setting in fields(ConversionSettings)]
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConversionError(f"{where} has an unknown setting {name!r}.{hint} Known are: {', '.join(known)}.")
+    return ConversionSettings(**values)
+
+
+def _from_open_clip(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings in an `open_clip_config.json`, whose pixel statistics are on the 0–1 scale."""
+    try:
+        model, preprocessing = config["model_cfg"], config.get("preprocess_cfg", {})
+        vision = model["vision_cfg"]
+        settings = {
+            "text_heads": model["text_cfg"]["heads"],
+            "image_size": vision["image_size"],
+            "norm_eps": _TIMM_NORM_EPS.get(vision["timm_model_name"], 1e-6),
+        }
+        for name in ("mean", "std"):
+            if name in preprocessing:
+                settings[f"image_{name}"] = [255 * value for value in preprocessing[name]]
+    except (KeyError, TypeError) as error:
+        raise ConversionError(f"{where} looks like an open_clip_config.json, but lacks {error}.") from error
+    return settings
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A released model.
+
+    Args:
+        name: what users choose it by.
+        title: what messages call it.
+        layout: how its checkpoint is laid out.
+        sizes: fields of the configuration that tell it from others, read from the weights; nested ones by dots.
+        settings: what its weights cannot tell.
+    """
+
+    name: str
+    title: str
+    layout: Layout
+    sizes: Mapping[str, Any]
+    settings: ConversionSettings
+
+    def contradictions(self, sizes: Mapping[str, Any]) -> list[str]:
+        """How sizes read from weights differ from the preset's, one text for each."""
+        found = []
+        for name, expected in self.sizes.items():
+            value: Any = sizes
+            for step in name.split("."):
+                value = value.get(step) if isinstance(value, Mapping) else None
+            if value != expected:
+                found.append(f"{name} is {value}, the preset's is {expected}")
+        return found
+
+
+def _nested(prefix: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    return {prefix + name: value for name, value in sizes.items()}
+
+
+_CONVNEXT_LARGE_D_320 = {
+    "hidden_sizes": [192, 384, 768, 1536],
+    "depths": [3, 3, 27, 3],
+    "projection_dim": 768,
+    "projection_hidden_dim": 1536,
+    "text_config.hidden_size": 768,
+    "text_config.num_hidden_layers": 16,
+}
+_CONVNEXT_BASE_W_320 = {
+    "hidden_sizes": [128, 256, 512, 1024],
+    "depths": [3, 3, 27, 3],
+    "projection_dim": 640,
+    "projection_hidden_dim": None,
+    "text_config.hidden_size": 640,
+    "text_config.num_hidden_layers": 12,
+}
+_FCCLIP_GENERATOR = {
+    "num_queries": 250,
+    "hidden_dim": 256,
+    "encoder_layers": 6,
+    "decoder_layers": 10,
+    "dim_feedforward": 2048,
+}
+_ADAPTER = {"mask_channels": 16, "hidden_size": 768, "num_blocks": 3, "num_output_maps": 16}
+
+_CLIP_SETTINGS = ConversionSettings(
+    norm_eps=1e-6, image_size=320, shortest_edge=800, longest_edge=1333, image_mean=IMAGE_MEAN, image_std=IMAGE_STD
+)
+_LARGE = dataclasses.replace(_CLIP_SETTINGS, text_heads=12)
+_BASE = dataclasses.replace(_CLIP_SETTINGS, text_heads=10)
+_FCCLIP_SETTINGS = dataclasses.replace(
+    _LARGE,
+    decoder_heads=8,
+    ensemble_alpha=0.4,
+    ensemble_beta=0.8,
+    ensemble_on_valid_masks=False,
+    object_threshold=0.0,
+    overlap_threshold=0.8,
+    instance_top_k=100,
+    training_vocabulary="coco_panoptic_133",
+)
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "openclip-convnext-large-d-320", "OpenCLIP convnext_large_d_320", OPENCLIP, _CONVNEXT_LARGE_D_320, _LARGE
+        ),
+        Preset("openclip-convnext-base-w-320", "OpenCLIP convnext_base_w_320", OPENCLIP, _CONVNEXT_BASE_W_320, _BASE),
+        Preset(
+            "fcclip-convnext-large",
+            "FC-CLIP-L without adapter",
+            FCCLIP,
+            _nested("clip_config.", _CONVNEXT_LARGE_D_320) | _nested("mask_generator_config.", _FCCLIP_GENERATOR),
+            _FCCLIP_SETTINGS,
+        ),
+        Preset(
+            "mask-adapter-fcclip-convnext-large",
+            "Mask-Adapter on FC-CLIP-L",
+            FCCLIP_ADAPTER,
+            _nested("clip_config.", _CONVNEXT_LARGE_D_320)
+            | _nested("mask_generator_config.", _FCCLIP_GENERATOR)
+            | _ADAPTER,
+            dataclasses.replace(
+                _FCCLIP_SETTINGS,
+                ensemble_alpha=0.7,
+                ensemble_beta=0.9,
+                mask_threshold=0.5,
+                shortest_edge=896,
+                longest_edge=896,
+            ),
+        ),
+        Preset(
+            "mask-adapter-warmup-fcclip-convnext-large",
+            "Mask-Adapter's warm-up on FC-CLIP-L's CLIP",
+            WARMUP,
+            _nested("clip_config.", _CONVNEXT_LARGE_D_320) | _ADAPTER,
+            dataclasses.replace(
+                _LARGE,
+                mask_threshold=0.45,
+                object_threshold=0.0,
+                overlap_threshold=0.8,
+                instance_top_k=100,
+                training_vocabulary="coco_panoptic_133",
+            ),
+        ),
+    )
+}
+
+#: Settings without which a model would silently be another one, for each part of a checkpoint.
+NEEDED: dict[str, tuple[str, ...]] = {
+    "clip": ("text_heads", "norm_eps"),
+    "generator": ("ensemble_alpha", "ensemble_beta", "overlap_threshold", "training_vocabulary"),
+    "adapter": ("mask_threshold",),
+}
+
+
+def choose_preset(name: str | None, layout: Layout, sizes: Mapping[str, Any]) -> Preset | None:
+    """The preset of a name, checked against a checkpoint; without a name, the one released model that it can be.
+
+    Args:
+        name: one of [`PRESETS`], or `None`.
+        layout: the checkpoint's layout.
+        sizes: fields of the configuration, read from its weights.
+
+    Raises:
+        ConversionError: if there is no such preset, or it is for another model.
+    """
+    if name is None:
+        fitting = [
+            preset for preset in PRESETS.values() if preset.layout == layout and not preset.contradictions(sizes)
+        ]
+        return fitting[0] if len(fitting) == 1 else None
+    preset = PRESETS.get(name)
+    if preset is None:
+        close = difflib.get_close_matches(str(name), PRESETS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConversionError(f"There is no preset {name!r}.{hint} The presets are: {', '.join(PRESETS)}.")
+    if preset.layout != layout:
+        raise ConversionError(
+            f"The preset {name!r} is for {preset.layout.title}, but this is {layout.title}. {_fitting_presets(layout)}"
+        )
+    contradictions = preset.contradictions(sizes)
+    if contradictions:
+        raise ConversionError(
+            f"The preset {name!r} ({preset.title}) contradicts the weights: {'; '.join(contradictions)}. Choose the "
+            "preset of this model, or none and give its settings explicitly (config)."
+        )
+    return preset
+
+
+def require_settings(settings: ConversionSettings, layout: Layout) -> None:
+    """Check that nothing needed is missing.
+
+    Raises:
+        ConversionError: naming everything that is.
+    """
+    missing = [name for part in NEEDED if layout.has(part) for name in NEEDED[part] if getattr(settings, name) is None]
+    if missing:
+        raise ConversionError(
+            f"The weights cannot tell {', '.join(missing)}: give them as settings (keyword arguments, or config: a "
+            f"JSON file), or choose a preset. {_fitting_presets(layout)}"
+        )
+
+
+def _fitting_presets(layout: Layout) -> str:
+    names = [preset.name for preset in PRESETS.values() if preset.layout == layout]
+    return f"Presets for {layout.title}: {', '.join(names) or 'none'}."
+
+
+__all__ = ["PRESETS", "ConversionSettings", "Preset", "choose_preset", "make_settings", "read_settings"]
