@@ -149,3 +149,30 @@ def test_warmup_scoring_returns_probabilities_with_void():
     with torch.no_grad():
         output = model(torch.randn(1, 3, 64, 64), vocabulary, masks=torch.ones(1, 2, 64, 64))
     torch.testing.assert_close(output.class_queries_logits, output.out_vocabulary_logits.softmax(-1))
+
+
+@pytest.mark.parametrize("panoptic", [False, True])
+def test_text_transfer_adapts_the_texts_of_each_picture_and_void_with_them(panoptic):
+    changes = {"text_transfer": True, "text_transfer_heads": 2, "text_transfer_panoptic": panoptic}
+    model = tiny_models.segmenter(**changes)
+    vocabulary = model.encode_vocabulary(["cat", "dog"], tiny_models.CharacterTokenizer())
+    features = torch.randn(2, tiny_models.EMBED_DIM, 2, 3)
+    with torch.no_grad():
+        adapted, void = model.adapt_texts(vocabulary, model.get_void_embeds(), features)
+        alone, void_alone = model.adapt_texts(vocabulary, model.get_void_embeds(), features[1:])
+        output = model(torch.randn(2, 3, 64, 96), vocabulary)
+    assert adapted.text_embeds.shape == (2, 2, tiny_models.EMBED_DIM) and void.shape == (2, 1, tiny_models.EMBED_DIM)
+    assert not torch.allclose(adapted.text_embeds[0], adapted.text_embeds[1])
+    torch.testing.assert_close(adapted.text_embeds[1:], alone.text_embeds)
+    torch.testing.assert_close(void[1:], void_alone)
+    assert output.class_queries_logits.shape == (2, 6, 3)
+
+
+def test_mixed_projection_is_the_published_reshape_and_not_a_projection_of_each_position():
+    model, plain = tiny_models.segmenter(mix_projected_positions=True), tiny_models.segmenter()
+    dense = torch.randn(2, tiny_models.HIDDEN_SIZES[-1], 2, 3)
+    with torch.no_grad():
+        mixed = model.project_features(dense)
+        rows = model.clip.project(dense.reshape(2 * 2 * 3, -1))
+        assert torch.equal(mixed, rows.reshape(2, 2, 3, -1).permute(0, 3, 1, 2))
+        assert not torch.allclose(mixed, plain.project_features(dense))

@@ -277,6 +277,16 @@ class MaskAdapterConfig(PreTrainedConfig):
             Weight of the out-of-vocabulary (CLIP) branch in the geometric ensemble, for seen and for unseen classes.
         ensemble_on_valid_masks (`bool`, defaults to `False`):
             Use the ensemble only for masks that cover at least one cell of the CLIP features (FC-CLIP's option).
+        text_transfer (`bool`, defaults to `False`):
+            Adapt the text embeddings to each picture before they meet the mask embeddings (MAFT+'s content-dependent
+            transfer, arXiv 2408.00744).
+        text_transfer_heads (`int`, defaults to 8):
+            Its attention heads.
+        text_transfer_panoptic (`bool`, defaults to `False`):
+            Its formula for panoptic models: text + norm(linear(attention)) instead of norm(text + linear(attention)).
+        mix_projected_positions (`bool`, defaults to `False`):
+            Project dense features as MAFT+ does, where a reshape without a permutation mixes positions and channels of
+            what the adapter and the text transfer see. A slip, but released MAFT+ adapters were trained on it.
         warmup_scoring (`bool`, defaults to `False`):
             Score the caller's masks as the published warm-up model does: `class_queries_logits` then holds
             *probabilities* over classes and void. Only needed to reproduce that model's numbers.
@@ -310,6 +320,10 @@ class MaskAdapterConfig(PreTrainedConfig):
     ensemble_alpha: float = 0.7
     ensemble_beta: float = 0.9
     ensemble_on_valid_masks: bool = False
+    text_transfer: bool = False
+    text_transfer_heads: int = 8
+    text_transfer_panoptic: bool = False
+    mix_projected_positions: bool = False
     warmup_scoring: bool = False
     object_threshold: float = 0.0
     overlap_threshold: float = 0.8
@@ -332,6 +346,10 @@ class MaskAdapterConfig(PreTrainedConfig):
         _require(
             self.use_adapter or self.mask_embedding != "adapter",
             "mask_embedding='adapter' needs use_adapter=True.",
+        )
+        _require(
+            not self.text_transfer or self.embed_dim % self.text_transfer_heads == 0,
+            f"embed_dim ({self.embed_dim}) must be a multiple of text_transfer_heads ({self.text_transfer_heads}).",
         )
         clip, generator = self.clip_config, self.mask_generator_config
         if clip is not None:

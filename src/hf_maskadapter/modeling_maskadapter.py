@@ -8,7 +8,7 @@ picture → CLIP (frozen) → mask generator (frozen), or masks from the caller
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -21,7 +21,12 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_maskadapter import MaskAdapterConfig, MaskEmbedding, MaskPooling
 from .modeling_convnext_clip import ChannelLayerNorm, ConvNextBlock, ConvNextClipModel
-from .modeling_mask_generators import FcClipMaskGenerator, MaskGeneratorOutput, pool_inside_masks
+from .modeling_mask_generators import (
+    FcClipMaskGenerator,
+    Float32SinePositionEmbedding,
+    MaskGeneratorOutput,
+    pool_inside_masks,
+)
 from .modeling_text_classifier import EncodedVocabulary, encode_vocabulary, open_vocabulary_logits
 from .vocabulary import PROMPT_TEMPLATES, Vocabulary
 
@@ -196,6 +201,37 @@ class MaskEncoder(nn.Module):
         return self.projection(masks)
 
 
+class TextTransfer(nn.Module):
+    """MAFT+'s content-dependent transfer: text embeddings attend to a picture's features (arXiv 2408.00744, section 3.2)."""
+
+    def __init__(self, config: MaskAdapterConfig):
+        super().__init__()
+        self.panoptic = config.text_transfer_panoptic
+        self.position_embedding = Float32SinePositionEmbedding(config.embed_dim // 2, normalize=True)
+        self.attention = nn.MultiheadAttention(config.embed_dim, config.text_transfer_heads, batch_first=True)
+        self.norm = nn.LayerNorm(config.embed_dim, eps=FINAL_NORM_EPS)
+        self.projection = nn.Linear(config.embed_dim, config.embed_dim)
+
+    def forward(self, text_embeds: Tensor, projected_features: Tensor) -> Tensor:
+        """
+        Args:
+            text_embeds: normalised text embeddings, void among them, `(num_texts, embed_dim)`.
+            projected_features: projected dense CLIP features, `(batch_size, embed_dim, height, width)`.
+
+        Returns:
+            Text embeddings for each picture, not normalised, `(batch_size, num_texts, embed_dim)`.
+        """
+        positions = self.position_embedding(
+            projected_features.shape, projected_features.device, projected_features.dtype
+        )
+        keys, values = (
+            features.flatten(2).transpose(1, 2) for features in (projected_features + positions, projected_features)
+        )
+        text_embeds = text_embeds.to(values.dtype).expand(len(values), -1, -1)
+        change = self.projection(self.attention(text_embeds, keys, values, need_weights=False)[0])
+        return text_embeds + self.norm(change) if self.panoptic else self.norm(text_embeds + change)
+
+
 class MaskAdapterPreTrainedModel(PreTrainedModel):
     """Weight initialisation and loading common to the adapter and the complete segmenter."""
 
@@ -224,7 +260,7 @@ class MaskAdapterModel(MaskAdapterPreTrainedModel):
     """
 
     main_input_name = "projected_features"
-    _keys_to_ignore_on_load_unexpected = [r"^clip\.", r"^mask_generator\.", r"^void_embedding$"]  # noqa: RUF012
+    _keys_to_ignore_on_load_unexpected = [r"^clip\.", r"^mask_generator\.", r"^text_transfer\.", r"^void_embedding$"]  # noqa: RUF012
 
     def __init__(self, config: MaskAdapterConfig):
         super().__init__(config)
@@ -353,6 +389,7 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             else None
         )
         self.adapter = MaskAdapterModel._from_config(config) if config.use_adapter else None
+        self.text_transfer = TextTransfer(config) if config.text_transfer else None
         self.void_embedding = nn.Parameter(torch.empty(1, config.embed_dim))
         self.post_init()
 
@@ -391,6 +428,42 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         """Normalised embedding of void, `(1, embed_dim)`."""
         return F.normalize(self.void_embedding, dim=-1)
 
+    def project_features(self, dense_features: Tensor) -> Tensor:
+        """What the adapter sees of the picture: dense features in the space shared with texts.
+
+        Args:
+            dense_features: CLIP's dense features, `(batch_size, feature_dim, height, width)`.
+
+        Returns:
+            `(batch_size, embed_dim, height, width)`; with `config.mix_projected_positions`, MAFT+'s mixture of them.
+        """
+        if not self.config.mix_projected_positions:
+            return self.clip.project_dense(dense_features)
+        batch_size, channels, height, width = dense_features.shape
+        mixed = dense_features.contiguous().view(batch_size, height, width, channels)
+        return self.clip.project(mixed).permute(0, 3, 1, 2)
+
+    def adapt_texts(
+        self, vocabulary: EncodedVocabulary, void_embeds: Tensor, projected_features: Tensor | None
+    ) -> tuple[EncodedVocabulary, Tensor]:
+        """Text and void embeddings as the out-of-vocabulary branch uses them for these pictures.
+
+        Args:
+            vocabulary: the encoded vocabulary.
+            void_embeds: normalised embedding of void, `(1, embed_dim)`.
+            projected_features: from [`~MaskAdapterForOpenVocabularySegmentation.project_features`]; only a text
+                transfer needs them.
+
+        Returns:
+            The same, or with a text transfer embeddings for each picture: `(batch_size, num_synonyms, embed_dim)` and
+            `(batch_size, 1, embed_dim)`.
+        """
+        if self.text_transfer is None:
+            return vocabulary, void_embeds
+        texts = torch.cat([vocabulary.text_embeds.to(void_embeds.dtype), void_embeds])
+        adapted = self.text_transfer(texts, projected_features)
+        return replace(vocabulary, text_embeds=adapted[:, :-1]), adapted[:, -1:]
+
     def embed_masks(
         self,
         dense_features: Tensor,
@@ -399,6 +472,7 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         pixel_values: Tensor | None = None,
         mask_embedding: MaskEmbedding | None = None,
         mask_pooling: MaskPooling | None = None,
+        projected_features: Tensor | None = None,
     ) -> MaskAdapterOutput:
         """Mask embeddings by the adapter, by mask pooling, or from masked crops.
 
@@ -409,6 +483,8 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             are_logits: whether they are logits.
             pixel_values: the padded picture, needed for `"crop"`.
             mask_embedding, mask_pooling: instead of the configuration's.
+            projected_features: from [`~MaskAdapterForOpenVocabularySegmentation.project_features`], if they are there
+                already.
 
         Returns:
             `mask_embeddings`; with `"adapter"` also the activation maps and pooled features.
@@ -421,8 +497,9 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             if self.adapter is None:
                 raise ValueError('This model has no adapter: use mask_embedding="pooling" or "crop".')
             binary_masks = (masks.sigmoid() if are_logits else masks) > self.config.mask_threshold
-            projected = self.clip.project_dense(dense_features)
-            return self.adapter(projected, binary_masks, dense_features, self.clip.project, return_dict=True)
+            if projected_features is None:
+                projected_features = self.project_features(dense_features)
+            return self.adapter(projected_features, binary_masks, dense_features, self.clip.project, return_dict=True)
         threshold = 0.0 if are_logits else 0.5
         if method == "pooling":
             form = mask_pooling or self.config.mask_pooling
@@ -541,9 +618,13 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             masks = generator_output.masks_queries_logits.float()
 
         dense_features = feature_maps[-1]
-        embedded = self.embed_masks(dense_features, masks, are_logits, pixel_values, mask_embedding, mask_pooling)
+        projected_features = None if self.text_transfer is None else self.project_features(dense_features)
+        embedded = self.embed_masks(
+            dense_features, masks, are_logits, pixel_values, mask_embedding, mask_pooling, projected_features
+        )
+        adapted_vocabulary, adapted_void_embeds = self.adapt_texts(vocabulary, void_embeds, projected_features)
         out_vocabulary_logits = open_vocabulary_logits(
-            embedded.mask_embeddings, vocabulary, void_embeds, self.clip.get_logit_scale()
+            embedded.mask_embeddings, adapted_vocabulary, adapted_void_embeds, self.clip.get_logit_scale()
         )
         valid_masks = None
         if self.config.ensemble_on_valid_masks:
