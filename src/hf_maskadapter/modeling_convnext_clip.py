@@ -64,7 +64,7 @@ def build_norm(kind: str, channels: int, eps: float) -> nn.Module:
 
 
 class ConvNextBlock(GradientCheckpointingLayer):
-    """Depthwise convolution, norm, two pointwise layers, layer scale, residual (arXiv 2201.03545, figure 4)."""
+    """Depthwise convolution, norm, two pointwise layers, layer scale, residual (arXiv 2201.03545)."""
 
     def __init__(
         self,

@@ -72,7 +72,7 @@ class Float32SinePositionEmbedding(Mask2FormerSinePositionEmbedding):
 
 
 class FcClipClassHead(nn.Module):
-    """FC-CLIP's in-vocabulary class branch (arXiv 2308.02487, section 3.2).
+    """FC-CLIP's in-vocabulary class branch (arXiv 2308.02487).
 
     Mask features of the pixel decoder are pooled where the mask logit is positive, projected, added to the query, and
     mapped to the space of the text embeddings.

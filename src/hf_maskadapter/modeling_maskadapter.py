@@ -157,7 +157,7 @@ def crop_with_mask(pixel_values: Tensor, mask: Tensor, side: int, margin: float)
 def geometric_ensemble(
     in_vocabulary_logits: Tensor, out_vocabulary_logits: Tensor, out_vocabulary_weight: Tensor
 ) -> Tensor:
-    """Combine both branches' class logits geometrically (FC-CLIP, arXiv 2308.02487, equation 7).
+    """Combine both branches' class logits geometrically (FC-CLIP, arXiv 2308.02487).
 
     Args:
         in_vocabulary_logits: `(batch_size, num_masks, num_classes + 1)`, void last. The probability of void comes from
@@ -202,7 +202,7 @@ class MaskEncoder(nn.Module):
 
 
 class TextTransfer(nn.Module):
-    """MAFT+'s content-dependent transfer: text embeddings attend to a picture's features (arXiv 2408.00744, section 3.2)."""
+    """MAFT+'s content-dependent transfer: text embeddings attend to a picture's features (arXiv 2408.00744)."""
 
     def __init__(self, config: MaskAdapterConfig):
         super().__init__()
@@ -254,7 +254,7 @@ class MaskAdapterPreTrainedModel(PreTrainedModel):
 
 
 class MaskAdapterModel(MaskAdapterPreTrainedModel):
-    """The Mask-Adapter alone (arXiv 2412.04533, section 3.2): in front of anybody's CLIP features and masks.
+    """The Mask-Adapter alone (arXiv 2412.04533): in front of anybody's CLIP features and masks.
 
     Loads from an adapter's own checkpoint and from a complete segmenter's.
     """
