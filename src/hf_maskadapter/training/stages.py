@@ -1,0 +1,567 @@
+"""What is trained, on what, and by which loss: ground-truth warm-up, mixed masks, and the mask generator.
+
+A stage has two halves. `prepare` runs the frozen parts on a batch, makes the targets and counts them; it needs no
+gradients. `forward` runs the parts that learn and returns the losses, divided by the counts *of the whole optimiser step*
+(all accumulated batches on all processes), which the training loop sums between the two. That is why results do not
+depend on how a batch is divided.
+
+The parameters of a stage (an `nn.Module`) are exactly those that it updates, under the segmenter's own names. The frozen
+rest is only referred to: it is neither wrapped, averaged nor saved, and stays in eval mode whatever `train()` is called.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..data.sampling import sample_seed
+from ..data.transforms import masks_from_map
+from ..loss_maskadapter import (
+    IGNORED_LABEL,
+    MaskMatches,
+    mask_classification_loss,
+    mask_consistency_loss,
+    mask_generator_losses,
+    match_by_assignment,
+    match_by_iou,
+    query_weight_sum,
+    reduce_masks,
+)
+from ..modeling_maskadapter import MASK_ENCODER_STRIDE, MaskAdapterForOpenVocabularySegmentation
+from ..modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
+
+Batch = Mapping[str, Any]
+Matcher = Literal["iou", "hungarian"]
+
+
+@dataclass
+class PreparedBatch:
+    """A batch after the frozen parts.
+
+    Args:
+        inputs: what the stage's `forward` takes.
+        counts: what this batch adds to each denominator of the losses; the same names for every batch of a stage.
+    """
+
+    inputs: dict[str, Any]
+    counts: dict[str, float]
+
+
+class TrainingStage(nn.Module, abc.ABC):
+    """One kind of training; see the module's text. Its parameters are what it updates."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def prepare(self, batch: Batch) -> PreparedBatch:
+        """Run the frozen parts on a batch that is on the stage's device. Called without gradients, under autocast."""
+
+    @abc.abstractmethod
+    def forward(self, inputs: Mapping[str, Any], denominators: Mapping[str, float]) -> dict[str, dict[str, Tensor]]:
+        """Losses of a prepared batch.
+
+        Args:
+            inputs: from [`PreparedBatch`].
+            denominators: for each count, what the sums are divided by.
+
+        Returns:
+            `"losses"`: weighted scalars, whose sum is minimised. `"sums"`: scalars that add up over batches and
+            processes, made into reported numbers by [`TrainingStage.report`].
+        """
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay leaves alone: by default those of norms and embeddings."""
+        kinds = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.Embedding)
+        return {
+            f"{module_name}.{name}" if module_name else name
+            for module_name, module in self.named_modules()
+            if isinstance(module, kinds)
+            for name, _ in module.named_parameters(recurse=False)
+        }
+
+    def report(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Numbers to log from the sums of an optimiser step."""
+        return dict(sums)
+
+    def to_device(self, device: torch.device) -> None:
+        """Move the stage with the frozen parts that it refers to."""
+        self.to(device)
+
+
+class SegmenterStage(TrainingStage):
+    """What the stages on a segmenter have in common.
+
+    Batches are those of `hf_maskadapter.data.collate_training_samples`: `pixel_values`; `mask_map`, or `mask_labels`;
+    `class_labels`; `sample_id` and `epoch`. Frozen features computed before may take the place of pictures, see the
+    stages.
+
+    Args:
+        segmenter: the model. Everything in it is frozen and put in eval mode, but for what the stage updates.
+        vocabulary: the training classes, encoded once.
+        train_void: whether the void embedding is updated too.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        segmenter: MaskAdapterForOpenVocabularySegmentation,
+        vocabulary: EncodedVocabulary,
+        *,
+        train_void: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        segmenter.requires_grad_(False).eval()
+        object.__setattr__(self, "segmenter", segmenter)  # not registered as a submodule
+        self.vocabulary = vocabulary
+        self.seed = seed
+        self.train_void = train_void
+        if train_void:
+            self.void_embedding = segmenter.void_embedding.requires_grad_(True)
+
+    def to_device(self, device: torch.device) -> None:
+        """Move the stage, the whole segmenter and the encoded vocabulary."""
+        self.segmenter.to(device)
+        self.vocabulary = self.vocabulary.to(device)
+
+    def _void_embeds(self) -> Tensor:
+        embedding = self.void_embedding if self.train_void else self.segmenter.void_embedding
+        return F.normalize(embedding, dim=-1)
+
+    def _mask_labels(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """Masks `(num_masks, h, w)` bool and classes `(num_masks,)` of each picture; empty masks are left out."""
+        class_labels = batch["class_labels"]
+        if "mask_labels" in batch:
+            mask_labels = batch["mask_labels"]
+        else:
+            mask_labels = [
+                masks_from_map(mask_map, len(labels))
+                for mask_map, labels in zip(batch["mask_map"], class_labels, strict=True)
+            ]
+        masks, classes = [], []
+        for of_picture, labels in zip(mask_labels, class_labels, strict=True):
+            present = of_picture.bool().flatten(1).any(dim=1)
+            masks.append(of_picture[present].bool())
+            classes.append(labels[present].long())
+        return masks, classes
+
+    def _seeds(self, batch: Batch, purpose: str) -> list[int]:
+        """A seed for a random choice about each picture, the same whatever batch the picture is in."""
+        return [
+            sample_seed(self.seed, int(epoch), str(sample_id), purpose)
+            for sample_id, epoch in zip(batch["sample_id"], batch["epoch"], strict=True)
+        ]
+
+
+class AdapterStage(SegmenterStage):
+    """Training of the adapter and the void embedding on given masks; what stages 1 and 2 share.
+
+    `dense_features` `(batch_size, feature_dim, height, width)` in a batch takes the place of `pixel_values`.
+
+    Args:
+        segmenter, vocabulary, seed: see [`SegmenterStage`].
+        class_weight: weight of the cross-entropy.
+        train_void: whether the void embedding is updated too (FC-CLIP, and any warm-up) or not (MAFT+).
+        max_ground_truth_masks: so many ground-truth masks of a picture at most.
+        gradient_checkpointing: trade computation for memory in the adapter's blocks.
+
+    Raises:
+        ValueError: if the segmenter has no adapter.
+    """
+
+    def __init__(
+        self,
+        segmenter: MaskAdapterForOpenVocabularySegmentation,
+        vocabulary: EncodedVocabulary,
+        *,
+        max_ground_truth_masks: int,
+        class_weight: float = 2.0,
+        train_void: bool = True,
+        gradient_checkpointing: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(segmenter, vocabulary, train_void=train_void, seed=seed)
+        if segmenter.adapter is None:
+            raise ValueError("The model has no adapter to train: add one, see hf_maskadapter.adapter_weights.add_adapter.")
+        self.adapter = segmenter.adapter.requires_grad_(True)
+        self.max_ground_truth_masks = max_ground_truth_masks
+        self.class_weight = class_weight
+        if gradient_checkpointing:
+            self.adapter.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def no_weight_decay(self) -> set[str]:
+        """The adapter's final norm and the void embedding; its other norms are decayed (METHOD, "Training")."""
+        return {"adapter.norm.weight", "adapter.norm.bias", "void_embedding"}
+
+    def _features(self, batch: Batch) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        clip = self.segmenter.clip
+        if "dense_features" in batch:
+            feature_maps: tuple[Tensor, ...] = ()
+            dense_features = batch["dense_features"]
+        else:
+            feature_maps = clip.get_feature_maps(batch["pixel_values"])
+            dense_features = feature_maps[-1]
+        projected = clip.project_dense(dense_features)
+        return feature_maps, {"dense_features": dense_features, "projected_features": projected}
+
+    def _ground_truth_slots(
+        self, masks: Sequence[Tensor], classes: Sequence[Tensor], seeds: Sequence[int], size: tuple[int, int]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Ground-truth masks at the adapter's resolution; of more than there is room for, a random choice."""
+        slots, labels = [], []
+        for of_picture, of_classes, seed in zip(masks, classes, seeds, strict=True):
+            chosen = torch.arange(len(of_picture))
+            if len(chosen) > self.max_ground_truth_masks:
+                lots = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))
+                chosen = lots[: self.max_ground_truth_masks].sort().values
+            chosen = chosen.to(of_picture.device)
+            slots.append(reduce_masks(of_picture[chosen], size))
+            labels.append(of_classes[chosen])
+        return slots, labels
+
+    def forward(self, inputs: Mapping[str, Any], denominators: Mapping[str, float]) -> dict[str, dict[str, Tensor]]:
+        """See [`TrainingStage`]. The losses are `loss_class` and, if the inputs hold pairs, `loss_consistency`."""
+        segmenter, labels = self.segmenter, inputs["labels"]
+        embeddings = self.adapter(
+            inputs["projected_features"],
+            inputs["masks"],
+            inputs["dense_features"],
+            segmenter.clip.project,
+            return_dict=True,
+        ).mask_embeddings
+        with torch.autocast(embeddings.device.type, enabled=False):  # logits of cosines × 100 need fp32
+            embeddings = embeddings.float()
+            scale = segmenter.clip.get_logit_scale().float()
+            class_logits = open_vocabulary_logits(embeddings, self.vocabulary, self._void_embeds().float(), scale)
+            loss = mask_classification_loss(class_logits, labels, denominators["masks"])
+            output = {"losses": {"loss_class": self.class_weight * loss}, "sums": {}}
+            self._add_pair_losses(output["losses"], embeddings, inputs, denominators)
+        valid = labels != IGNORED_LABEL
+        output["sums"]["masks"] = valid.sum()
+        output["sums"]["correct_masks"] = ((class_logits.argmax(dim=-1) == labels) & valid).sum()
+        output["sums"]["matches"] = inputs["num_matches"]
+        return output
+
+    def _add_pair_losses(
+        self, losses: dict[str, Tensor], embeddings: Tensor, inputs: Mapping[str, Any], denominators: Mapping[str, float]
+    ) -> None:
+        """Add the losses on pairs of masks, of which the warm-up has none."""
+
+    def report(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """`masks`, and `mask_accuracy`: the fraction of them whose class has the highest logit."""
+        return {"masks": sums["masks"], "mask_accuracy": sums["correct_masks"] / max(sums["masks"], 1)}
+
+
+class GroundTruthWarmup(AdapterStage):
+    """Stage 1 (arXiv 2412.04533, section 3.3): the adapter learns to classify ground-truth masks.
+
+    Args:
+        max_ground_truth_masks: 32 in the published recipe.
+        segmenter, vocabulary, class_weight, train_void, gradient_checkpointing, seed: see [`AdapterStage`].
+    """
+
+    name = "warmup"
+
+    def __init__(
+        self,
+        segmenter: MaskAdapterForOpenVocabularySegmentation,
+        vocabulary: EncodedVocabulary,
+        *,
+        max_ground_truth_masks: int = 32,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(segmenter, vocabulary, max_ground_truth_masks=max_ground_truth_masks, **kwargs)
+
+    def prepare(self, batch: Batch) -> PreparedBatch:
+        """See [`TrainingStage`]. Counts `masks`."""
+        masks, classes = self._mask_labels(batch)
+        _, inputs = self._features(batch)
+        size = _mask_size(inputs["projected_features"])
+        slots, labels = self._ground_truth_slots(masks, classes, self._seeds(batch, "masks"), size)
+        inputs["masks"], inputs["labels"] = _stack_slots(slots, labels)
+        inputs["num_matches"] = torch.zeros((), device=inputs["masks"].device)
+        return PreparedBatch(inputs, {"masks": float(sum(map(len, labels)))})
+
+
+class MixedMaskTraining(AdapterStage):
+    """Stage 2 (arXiv 2412.04533, section 3.3): ground-truth masks, predicted masks that match some, and consistency.
+
+    A picture's masks are up to `max_ground_truth_masks` ground-truth masks, up to `max_matches` predictions, and the
+    ground-truth masks that those match, reduced to the predictions' resolution. Cross-entropy is taken over all of them,
+    the consistency loss over the pairs. Predictions are binarised at the model's `mask_threshold` for the adapter.
+
+    `masks_queries_logits` in a batch (and, for the Hungarian matcher, `class_queries_logits`) takes the place of the
+    generator's output; without it, batches need `pixel_values`.
+
+    Args:
+        segmenter, vocabulary, class_weight, train_void, gradient_checkpointing, seed: see [`AdapterStage`].
+        max_ground_truth_masks: 16 in the published recipe.
+        max_matches: 8 in the published recipe.
+        matcher: `"iou"`, or `"hungarian"` for the paper's ablation.
+        iou_threshold: IoU that a match of the IoU matcher exceeds.
+        binarize_threshold: probability at which that matcher binarises predictions; 0.4 for FC-CLIP, 0.5 for MAFT+.
+        consistency_weight: weight of the consistency loss; 0 leaves it out.
+        detach_target: whether the consistency loss's gradient stops at the ground-truth side (FC-CLIP) or not (MAFT+).
+        count_empty_pairs: count as the published implementation does, for comparison with it: every picture has
+            `max_matches` pairs, of which the absent ones are predictions with logits of zero against empty masks.
+
+    Raises:
+        ValueError: if the segmenter has no adapter or no mask generator, or the matcher is unknown.
+    """
+
+    name = "mixed"
+
+    def __init__(
+        self,
+        segmenter: MaskAdapterForOpenVocabularySegmentation,
+        vocabulary: EncodedVocabulary,
+        *,
+        max_ground_truth_masks: int = 16,
+        max_matches: int = 8,
+        matcher: Matcher = "iou",
+        iou_threshold: float = 0.7,
+        binarize_threshold: float = 0.4,
+        consistency_weight: float = 5.0,
+        detach_target: bool = True,
+        count_empty_pairs: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(segmenter, vocabulary, max_ground_truth_masks=max_ground_truth_masks, **kwargs)
+        if matcher not in ("iou", "hungarian"):
+            raise ValueError(f'matcher must be "iou" or "hungarian", got {matcher!r}.')
+        if segmenter.mask_generator is None:
+            raise ValueError(
+                "Mixed-mask training needs predicted masks, but the model has no mask generator: train one first "
+                "(stage generator), or start from a model that has one."
+            )
+        self.max_matches = max_matches
+        self.matcher = matcher
+        self.iou_threshold = iou_threshold
+        self.binarize_threshold = binarize_threshold
+        self.consistency_weight = consistency_weight
+        self.detach_target = detach_target
+        self.count_empty_pairs = count_empty_pairs
+
+    def prepare(self, batch: Batch) -> PreparedBatch:
+        """See [`TrainingStage`]. Counts `masks` and `pairs`."""
+        masks, classes = self._mask_labels(batch)
+        feature_maps, inputs = self._features(batch)
+        size = _mask_size(inputs["projected_features"])
+        masks_logits, class_logits = self._predict(batch, feature_maps)
+        slots, labels = self._ground_truth_slots(masks, classes, self._seeds(batch, "masks"), size)
+        pairs, num_matches = [], 0
+        for index, seed in enumerate(self._seeds(batch, "match")):
+            matches = self._match(
+                masks_logits[index],
+                class_logits[index] if class_logits is not None else None,
+                masks[index],
+                classes[index],
+                torch.Generator().manual_seed(seed),
+            )
+            num_matches += len(matches.queries)
+            predicted, target, pair_labels = self._pair_masks(matches, masks_logits[index], masks[index], classes[index])
+            first = len(slots[index])
+            slots[index] = torch.cat([slots[index], reduce_masks(predicted, size), reduce_masks(target, size)])
+            labels[index] = torch.cat([labels[index], pair_labels, pair_labels])
+            pairs += [(index, first + k, first + len(predicted) + k) for k in range(len(predicted))]
+        inputs["masks"], inputs["labels"] = _stack_slots(slots, labels)
+        device = inputs["masks"].device
+        inputs["pairs"] = torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 3)
+        inputs["num_matches"] = torch.tensor(float(num_matches), device=device)
+        num_labelled = sum(int((of_picture != IGNORED_LABEL).sum()) for of_picture in labels)
+        return PreparedBatch(inputs, {"masks": float(num_labelled), "pairs": float(len(pairs))})
+
+    def _predict(self, batch: Batch, feature_maps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
+        if "masks_queries_logits" in batch:
+            return batch["masks_queries_logits"], batch.get("class_queries_logits")
+        if not feature_maps:
+            raise ValueError("The batch holds dense_features, so it must hold masks_queries_logits too.")
+        of_classes = (self.vocabulary, self._void_embeds().detach()) if self.matcher == "hungarian" else (None, None)
+        output = self.segmenter.mask_generator(feature_maps, *of_classes, return_dict=True)
+        return output.masks_queries_logits, output.in_vocabulary_logits
+
+    def _match(
+        self,
+        masks_logits: Tensor,
+        class_logits: Tensor | None,
+        masks: Tensor,
+        classes: Tensor,
+        generator: torch.Generator,
+    ) -> MaskMatches:
+        if self.matcher == "iou":
+            return match_by_iou(
+                masks_logits,
+                masks,
+                generator=generator,
+                iou_threshold=self.iou_threshold,
+                binarize_threshold=self.binarize_threshold,
+                max_matches=self.max_matches,
+            )
+        if class_logits is None:
+            raise ValueError("The Hungarian matcher needs class_queries_logits beside masks_queries_logits.")
+        return match_by_assignment(
+            masks_logits, class_logits, masks, classes, generator=generator, max_matches=self.max_matches
+        )
+
+    def _pair_masks(
+        self, matches: MaskMatches, masks_logits: Tensor, masks: Tensor, classes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Predicted masks, the ground-truth masks that they match, and their classes."""
+        logits = masks_logits[matches.queries].float()
+        target = reduce_masks(masks[matches.targets], masks_logits.shape[-2:])
+        labels = classes[matches.targets]
+        if self.count_empty_pairs:
+            absent = self.max_matches - len(labels)
+            logits = torch.cat([logits, logits.new_zeros(absent, *logits.shape[1:])])
+            target = torch.cat([target, target.new_zeros(absent, *target.shape[1:])])
+            labels = F.pad(labels, (0, absent), value=IGNORED_LABEL)
+        return logits.sigmoid() > self.segmenter.config.mask_threshold, target, labels
+
+    def _add_pair_losses(
+        self, losses: dict[str, Tensor], embeddings: Tensor, inputs: Mapping[str, Any], denominators: Mapping[str, float]
+    ) -> None:
+        if self.consistency_weight == 0:
+            return
+        picture, predicted, target = inputs["pairs"].unbind(dim=1)
+        loss = mask_consistency_loss(
+            embeddings[picture, predicted], embeddings[picture, target], denominators["pairs"], self.detach_target
+        )
+        losses["loss_consistency"] = self.consistency_weight * loss
+
+    def report(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """As [`AdapterStage`], and `matches`: predictions that matched a ground-truth mask."""
+        return super().report(sums) | {"matches": sums["matches"]}
+
+
+class MaskGeneratorTraining(SegmenterStage):
+    """Training of the mask generator by Mask2Former's losses (arXiv 2112.01527), on frozen CLIP features.
+
+    All predictions of the decoder are supervised. The class branch is trained against the texts of `vocabulary`: give
+    the base classes only, so that novel names do not become permanent negatives.
+
+    `feature_maps` (a tuple) in a batch takes the place of `pixel_values`.
+
+    Args:
+        segmenter, vocabulary, train_void, seed: see [`SegmenterStage`].
+        class_weight, mask_weight, dice_weight: weights of the losses and of the matching costs.
+        no_object_weight: weight of unmatched queries in the class loss.
+        num_points, num_matching_points, oversample_ratio, importance_sample_ratio: points at which masks are compared,
+            see [`hf_maskadapter.loss_maskadapter.mask_generator_losses`].
+
+    Raises:
+        ValueError: if the segmenter has no mask generator that can be trained.
+    """
+
+    name = "generator"
+
+    def __init__(
+        self,
+        segmenter: MaskAdapterForOpenVocabularySegmentation,
+        vocabulary: EncodedVocabulary,
+        *,
+        train_void: bool = True,
+        class_weight: float = 2.0,
+        mask_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        no_object_weight: float = 0.1,
+        num_points: int = 12544,
+        num_matching_points: int | None = None,
+        oversample_ratio: float = 3.0,
+        importance_sample_ratio: float = 0.75,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(segmenter, vocabulary, train_void=train_void, seed=seed)
+        if segmenter.mask_generator is None:
+            raise ValueError("The model has no mask generator to train: give its configuration a mask_generator_config.")
+        self.mask_generator = segmenter.mask_generator.requires_grad_(True)
+        self.no_object_weight = no_object_weight
+        self.loss_options = {
+            "class_weight": class_weight,
+            "mask_weight": mask_weight,
+            "dice_weight": dice_weight,
+            "no_object_weight": no_object_weight,
+            "num_points": num_points,
+            "num_matching_points": num_matching_points,
+            "oversample_ratio": oversample_ratio,
+            "importance_sample_ratio": importance_sample_ratio,
+        }
+
+    def no_weight_decay(self) -> set[str]:
+        """Norms, embeddings (among them the queries) and the void embedding, as in Mask2Former."""
+        return super().no_weight_decay() | {"void_embedding"}
+
+    def prepare(self, batch: Batch) -> PreparedBatch:
+        """See [`TrainingStage`]. Counts `masks` and `query_weights`."""
+        masks, classes = self._mask_labels(batch)
+        feature_maps = batch.get("feature_maps") or self.segmenter.clip.get_feature_maps(batch["pixel_values"])
+        num_masks = [len(labels) for labels in classes]
+        num_queries = self.segmenter.config.mask_generator_config.num_queries
+        counts = {
+            "masks": float(sum(num_masks)),
+            "query_weights": query_weight_sum(num_queries, num_masks, self.no_object_weight),
+        }
+        seeds = self._seeds(batch, "points")
+        inputs = {"feature_maps": feature_maps, "mask_labels": masks, "class_labels": classes, "seeds": seeds}
+        return PreparedBatch(inputs, counts)
+
+    def forward(self, inputs: Mapping[str, Any], denominators: Mapping[str, float]) -> dict[str, dict[str, Tensor]]:
+        """See [`TrainingStage`]. `loss_class`, `loss_mask` and `loss_dice` are summed over the decoder's predictions."""
+        output = self.mask_generator(
+            inputs["feature_maps"], self.vocabulary, self._void_embeds(), output_auxiliary=True, return_dict=True
+        )
+        device = output.masks_queries_logits.device
+        generators = [torch.Generator(device).manual_seed(seed) for seed in inputs["seeds"]]
+        losses: dict[str, Tensor] = {}
+        with torch.autocast(device.type, enabled=False):
+            for prediction in (*output.auxiliary_outputs, output):
+                of_prediction = mask_generator_losses(
+                    prediction.masks_queries_logits,
+                    prediction.in_vocabulary_logits,
+                    inputs["mask_labels"],
+                    inputs["class_labels"],
+                    generators=generators,
+                    mask_denominator=denominators["masks"],
+                    class_denominator=denominators["query_weights"],
+                    **self.loss_options,
+                )
+                losses = {name: losses.get(name, 0) + loss for name, loss in of_prediction.items()}
+        num_masks = torch.tensor(float(sum(map(len, inputs["class_labels"]))), device=device)
+        return {"losses": losses, "sums": {"masks": num_masks}}
+
+
+STAGES: dict[str, Callable[..., SegmenterStage]] = {
+    stage.name: stage for stage in (GroundTruthWarmup, MixedMaskTraining, MaskGeneratorTraining)
+}
+"""The stages on a segmenter by name."""
+
+
+def _mask_size(projected_features: Tensor) -> tuple[int, int]:
+    """Height and width at which the adapter reads masks."""
+    height, width = projected_features.shape[-2:]
+    return MASK_ENCODER_STRIDE * height, MASK_ENCODER_STRIDE * width
+
+
+def _stack_slots(masks: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Pad the pictures' masks with empty ones, labelled −1, to the same number, at least one."""
+    num_slots = max(1, *map(len, labels)) if labels else 1
+    padded_masks = [F.pad(of_picture, (0, 0, 0, 0, 0, num_slots - len(of_picture))) for of_picture in masks]
+    padded_labels = [F.pad(of_picture, (0, num_slots - len(of_picture)), value=IGNORED_LABEL) for of_picture in labels]
+    return torch.stack(padded_masks), torch.stack(padded_labels)
+
+
+__all__ = [
+    "STAGES",
+    "AdapterStage",
+    "GroundTruthWarmup",
+    "MaskGeneratorTraining",
+    "MixedMaskTraining",
+    "PreparedBatch",
+    "SegmenterStage",
+    "TrainingStage",
+]
