@@ -52,18 +52,20 @@ class ConfusionCounts:
         if rows is not self.reference_values or columns is not self.prediction_values:
             check_cells(len(rows), len(columns), next(reversed(other.reference_samples.values()), 0))
             counts = np.zeros((len(rows), len(columns)), np.int64)
-            place = np.ix_(
-                np.searchsorted(rows, self.reference_values), np.searchsorted(columns, self.prediction_values)
-            )
-            counts[place] = self.counts
+            counts[
+                np.ix_(np.searchsorted(rows, self.reference_values), np.searchsorted(columns, self.prediction_values))
+            ] = self.counts
             self.reference_values, self.prediction_values, self.counts = rows, columns, counts
             self.reference_samples = other.reference_samples | self.reference_samples
             self.prediction_samples = other.prediction_samples | self.prediction_samples
-        if other.counts.shape == self.counts.shape:  # then of the same values, since all of other's are among these
-            self.counts += other.counts
+        place: Any = np.searchsorted(rows, other.reference_values), np.searchsorted(columns, other.prediction_values)
+        if len(place[0]) == len(rows):  # the same values then, since all of other's are among these; much faster
+            place = slice(None), place[1]
+        elif len(place[1]) == len(columns):
+            place = place[0], slice(None)
         else:
-            place = np.searchsorted(rows, other.reference_values), np.searchsorted(columns, other.prediction_values)
-            self.counts[np.ix_(*place)] += other.counts
+            place = np.ix_(*place)
+        self.counts[place] += other.counts
         self.num_samples += other.num_samples
 
     def state_dict(self) -> dict[str, Any]:
