@@ -1,8 +1,8 @@
 """Time and memory of `MeanIoU` against the Hub's `mean_iou`, measured in one run.
 
 The opponent is the Hub's script if a local copy is named, and otherwise a metric of the same data flow:
-`evaluate.Metric` with `datasets.Image` features, which writes every map to disk as a picture, decodes all of them at the
-end and counts them image by image with histograms.
+`evaluate.Metric` with `datasets.Image` features, which writes every map to disk as a picture, decodes all of them at
+the end and counts them image by image with histograms.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Memory:
 def draw_maps(num_images: int, size: int, num_labels: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields pairs of a predicted and an annotated uint8 map that look like segmentations rather than noise.
 
-    Annotations are areas of 32×32 pixels, some of them ignored (255); predictions are the same areas, displaced, with one
-    pixel in fifty wrong.
+    Annotations are areas of 32×32 pixels, some of them ignored (255); predictions are the same areas, displaced, with
+    one pixel in fifty wrong.
     """
     rng = np.random.default_rng(seed)
     cells = size // 32 + 1
