@@ -133,7 +133,7 @@ def test_labels_outside_the_vocabulary_can_be_ignored():
 
 
 def test_picture_and_label_map_of_different_sizes_are_refused():
-    with pytest.raises(DataError, match="sample '0' .*picture is 16×12 pixels, but its label map 12×16"):
+    with pytest.raises(DataError, match=r"sample '0' .*picture is 16×12 pixels, but its label map 12×16"):
         label_reader()(label_row(labels(0, 12, 16)), 0)
 
 
@@ -152,12 +152,12 @@ def test_unreadable_files_name_the_sample(damage, column):
 def test_missing_files_and_values_name_the_sample():
     with pytest.raises(DataError, match=r"nowhere.png\): the picture cannot be read \(FileNotFoundError"):
         label_reader()({"image": {"bytes": None, "path": "/tmp/nowhere.png"}, "label_map": labels()}, 0)
-    with pytest.raises(DataError, match="sample '0'.*there is no label map"):
+    with pytest.raises(DataError, match=r"sample '0'.*there is no label map"):
         label_reader()(label_row(None), 0)
 
 
 def test_coloured_label_maps_are_refused_with_advice():
-    with pytest.raises(DataError, match="one channel.*panoptic"):
+    with pytest.raises(DataError, match=r"one channel.*panoptic"):
         label_reader()(label_row({"bytes": encode(picture(5)), "path": None}), 0)
 
 
