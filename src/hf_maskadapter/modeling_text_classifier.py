@@ -52,7 +52,7 @@ def tokenize_prompts(tokenizer: Callable, prompts: Sequence[str], max_length: in
     Raises:
         ValueError: if a prompt is longer than the text tower reads; it is never cut silently.
     """
-    input_ids = tokenizer(list(prompts), padding=False, truncation=False)["input_ids"]
+    input_ids = tokenizer(list(prompts), padding=False, truncation=False, verbose=False)["input_ids"]
     for prompt, ids in zip(prompts, input_ids, strict=True):
         if len(ids) > max_length:
             raise ValueError(
