@@ -333,6 +333,8 @@ class Golden:
             pytest.skip(f"MASKADAPTER_FIXTURES does not name a folder with {folder}")
         self.inputs = load_file(path / "inputs.safetensors")
         self.outputs = load_file(path / "outputs.safetensors")
+        if "train.loss_ce" not in self.outputs:
+            pytest.skip(f"MASKADAPTER_FIXTURES does not name a folder with the training part of {folder}")
         self.meta = json.loads((path / "meta.json").read_text())
 
     def mask_labels(self, image):

@@ -39,6 +39,8 @@ _REGISTERING_MODULES = (
     "modeling_convnext_clip",
     "modeling_mask_generators",
     "modeling_maskadapter",
+    "image_processing_maskadapter",
+    "processing_maskadapter",
 )
 
 __all__ = ["__version__", *_MODULE_OF]

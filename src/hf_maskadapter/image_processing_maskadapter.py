@@ -147,8 +147,8 @@ class MaskAdapterImageProcessorPil(PilBackend):
     do_normalize = True
     do_pad = True
     do_convert_rgb = True
-    image_mean = list(PIXEL_MEAN)
-    image_std = list(PIXEL_STD)
+    image_mean = PIXEL_MEAN
+    image_std = PIXEL_STD
     size_divisor = 32
     ignore_index = 255
     do_reduce_labels = False
@@ -170,12 +170,12 @@ class MaskAdapterImageProcessorPil(PilBackend):
 
         Args:
             images: pictures, see [`as_viewer_shows`], or their paths or addresses.
-            segmentation_maps: for each picture a label map (class ids) or, with `segments_info`, a panoptic map: segment
-                ids, or COCO's RGB picture of them. Integer arrays or PIL pictures of the pictures' sizes.
+            segmentation_maps: for each picture a label map (class ids) or, with `segments_info`, a panoptic map:
+                segment ids, or COCO's RGB picture of them. Integer arrays or PIL pictures of the pictures' sizes.
             segments_info: for each picture a list of dicts with `id`, `category_id` and optionally `iscrowd`; segments
                 that are not listed and crowds are left out.
-            masks: for each picture masks of its size, `(num_masks, height, width)`: booleans, integers 0 and 1, or floats
-                in [0, 1].
+            masks: for each picture masks of its size, `(num_masks, height, width)`: booleans, integers 0 and 1, or
+                floats in [0, 1].
 
         Returns:
             `pixel_values` `(batch_size, 3, height, width)`; `pixel_mask` `(batch_size, height, width)`, 1 for pixels of

@@ -1,7 +1,7 @@
 """Model outputs to semantic, panoptic and instance results at each picture's own size.
 
-The rules are Mask2Former's as FC-CLIP and Mask-Adapter apply them (arXiv 2308.02487, 2412.04533). They differ from those
-of Transformers' Mask2Former processors: masks are resized from the padded input, not from a fixed 384×384, and the
+The rules are Mask2Former's as FC-CLIP and Mask-Adapter apply them (arXiv 2308.02487, 2412.04533). They differ from
+those of Transformers' Mask2Former processors: masks are resized from the padded input, not from a fixed 384×384, and the
 overlap rule looks at mask probabilities that are not weighted by the class score.
 """
 
@@ -155,9 +155,9 @@ def post_process_panoptic_segmentation(
         target_sizes: as [`post_process_semantic_segmentation`].
 
     Returns:
-        For each picture a dict with `segmentation`, a `torch.LongTensor` of shape `(height, width)` with segment ids from
-        1 on and 0 where there is no segment, and `segments_info`, a list of dicts with `id`, `label_id`, `was_fused` and
-        `score`, the class probability (of a fused segment, that of its largest mask score).
+        For each picture a dict with `segmentation`, a `torch.LongTensor` of shape `(height, width)` with segment ids
+        from 1 on and 0 where there is no segment, and `segments_info`, a list of dicts with `id`, `label_id`,
+        `was_fused` and `score`, the class probability (of a fused segment, the largest of its masks').
 
     Raises:
         ValueError: if there is not one target size for each picture.
@@ -245,9 +245,10 @@ def post_process_instance_segmentation(
         class_score: `"softmax"`, or `"sigmoid"` of each class score (the published warm-up model).
 
     Returns:
-        For each picture a dict with `segmentation` and `segments_info`, best first. `segmentation` is a `torch.LongTensor`
-        of shape `(height, width)` with ids from 1 on and 0 where there is no instance, better instances in front of
-        others; or with `return_binary_maps` a `torch.BoolTensor` of shape `(num_instances, height, width)`.
+        For each picture a dict with `segmentation` and `segments_info`, best first. `segmentation` is a
+        `torch.LongTensor` of shape `(height, width)` with ids from 1 on and 0 where there is no instance, better
+        instances in front of others; or with `return_binary_maps` a `torch.BoolTensor` of shape
+        `(num_instances, height, width)`.
         `segments_info` is a list of dicts with `id`, `label_id`, `was_fused` (never) and `score`.
 
     Raises:

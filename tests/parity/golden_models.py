@@ -9,8 +9,6 @@ from typing import Any
 
 from hf_maskadapter.conversion import Conversion, convert_checkpoint
 
-#: Golden folders and manifests: those of the environment, else the subset that is committed here.
-FIXTURES = Path(os.environ.get("MASKADAPTER_FIXTURES") or Path(__file__).parent / "fixtures")
 CHECKPOINT_FILES = ("checkpoint.pth", "open_clip.safetensors")
 
 _SETTINGS_OF_HPARAMS = {

@@ -11,13 +11,13 @@ from hf_maskadapter.conversion.configs import build_config, read_sizes
 from hf_maskadapter.conversion.convert import check_weights
 from hf_maskadapter.conversion.layouts import LAYOUTS, OPENCLIP, PARTS, convert_state_dict, fuse, recognise
 from hf_maskadapter.conversion.presets import choose_preset
-from parity.golden_models import FIXTURES
+from parity.golden import FIXTURES
 
 MANIFESTS = {path.stem: json.loads(path.read_text()) for path in sorted((FIXTURES / "manifests").glob("*.json"))}
 MAFT_PLUS = [name for name, manifest in MANIFESTS.items() if any(key.startswith("cdt.") for key in manifest)]
 KNOWN = [name for name in MANIFESTS if name not in MAFT_PLUS]
 
-pytestmark = pytest.mark.skipif(not MANIFESTS, reason=f"there are no manifests in {FIXTURES}; set MASKADAPTER_FIXTURES")
+pytestmark = pytest.mark.skipif(not MANIFESTS, reason="no manifests: set MASKADAPTER_FIXTURES to the full set")
 known = pytest.mark.parametrize("name", KNOWN)
 maft_plus = pytest.mark.parametrize("name", MAFT_PLUS)
 
