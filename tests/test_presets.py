@@ -5,7 +5,14 @@ import dataclasses
 import pytest
 
 from hf_maskadapter.conversion import PRESETS, ConversionError, ConversionSettings
-from hf_maskadapter.conversion.presets import choose_preset, make_settings, read_settings, require_settings
+from hf_maskadapter.conversion.presets import (
+    choose_preset,
+    find_preset,
+    has_effect,
+    make_settings,
+    read_settings,
+    require_settings,
+)
 
 PLAIN, ADAPTER = "fcclip-convnext-large", "mask-adapter-fcclip-convnext-large"
 WARMUP = "mask-adapter-warmup-fcclip-convnext-large"
@@ -102,17 +109,17 @@ def test_a_preset_that_contradicts_the_weights_is_refused_with_both_values():
     preset = PRESETS[ADAPTER]
     sizes = nested(preset.sizes | {"mask_generator_config.num_queries": 100})
     with pytest.raises(ConversionError, match=r"mask_generator_config\.num_queries is 100, the preset's is 250"):
-        choose_preset(ADAPTER, preset.layout, sizes)
+        choose_preset(preset, preset.layout, sizes)
 
 
 def test_a_preset_for_another_layout_is_refused_and_fitting_ones_are_named():
     with pytest.raises(ConversionError, match=f"without adapter.*Presets for .*: {PLAIN}"):
-        choose_preset(ADAPTER, PRESETS[PLAIN].layout, nested(PRESETS[PLAIN].sizes))
+        choose_preset(PRESETS[ADAPTER], PRESETS[PLAIN].layout, nested(PRESETS[PLAIN].sizes))
 
 
 def test_an_unknown_preset_gets_a_suggestion():
     with pytest.raises(ConversionError, match=f"Did you mean '{PLAIN}'"):
-        choose_preset("fcclip-convnet-large", PRESETS[PLAIN].layout, {})
+        find_preset("fcclip-convnet-large")
 
 
 def test_all_missing_settings_are_named_at_once():
@@ -216,3 +223,16 @@ def test_given_settings_replace_others():
 def test_every_setting_is_documented():
     text = ConversionSettings.__doc__
     assert all(setting.name in text for setting in dataclasses.fields(ConversionSettings))
+
+
+def test_settings_of_absent_parts_have_no_effect():
+    assert not has_effect("ensemble_alpha", PRESETS[WARMUP].layout)
+    assert not has_effect("mask_threshold", PRESETS[PLAIN].layout)
+    assert not has_effect("overlap_threshold", PRESETS[LARGE_CLIP].layout)
+    assert all(has_effect(setting.name, PRESETS[ADAPTER].layout) for setting in dataclasses.fields(ConversionSettings))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_setting_of_a_preset_has_an_effect(name):
+    preset = PRESETS[name]
+    assert all(has_effect(setting, preset.layout) for setting in preset.settings.given())

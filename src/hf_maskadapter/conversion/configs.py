@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from ..configuration_maskadapter import ConvNextClipConfig, FcClipMaskGeneratorConfig, MaskAdapterConfig
 from .adapter import read_adapter_sizes
 from .errors import ConversionError
@@ -83,8 +85,8 @@ def build_config(
         config.validate_architecture()
     except ConversionError:
         raise
-    except ValueError as error:
-        raise ConversionError(f"The checkpoint's parts do not fit together: {error}") from error
+    except (ValueError, StrictDataclassError) as error:
+        raise ConversionError(f"The checkpoint's parts do not fit together: {error.__cause__ or error}") from error
     return config
 
 

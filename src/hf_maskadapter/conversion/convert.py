@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
@@ -17,26 +17,40 @@ from transformers import CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
 from ..configuration_maskadapter import ConvNextClipConfig, MaskAdapterConfig
+from ..image_processing_maskadapter import MaskAdapterImageProcessorPil
 from ..modeling_convnext_clip import ConvNextClipModel
 from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+from ..processing_maskadapter import MaskAdapterProcessor
 from ..vocabulary import label_sets
 from .configs import build_config, read_sizes
 from .errors import ConversionError
 from .key_tables import StateDict, shorten
-from .layouts import OPENCLIP, convert_state_dict, fuse, recognise
-from .presets import ConversionSettings, Preset, choose_preset, make_settings, read_settings, require_settings
+from .layouts import OPENCLIP, Layout, convert_state_dict, fuse, recognise
+from .presets import (
+    ConversionSettings,
+    Preset,
+    choose_preset,
+    find_preset,
+    has_effect,
+    make_settings,
+    read_settings,
+    require_settings,
+)
 from .reading import read_checkpoint
 from .saving import check_output, replacing
 from .tokenizer import build_clip_tokenizer
-
-if TYPE_CHECKING:
-    from ..image_processing_maskadapter import MaskAdapterImageProcessorPil
-    from ..processing_maskadapter import MaskAdapterProcessor
 
 #: A Hub repository with CLIP's tokenizer, which OpenCLIP's ConvNeXt models share.
 TOKENIZER_REPOSITORY = "openai/clip-vit-base-patch32"
 #: The report that is saved beside a converted model.
 REPORT_FILE = "conversion.json"
+
+#: What a report says about a model that was saved without a tokenizer.
+TOKENIZER_NOTE = (
+    "there is no tokenizer with this model, so it cannot encode class names yet. Convert it again with tokenizer= "
+    "(--tokenizer): CLIP's bpe_simple_vocab_16e6.txt.gz, or, with a connection to the Hub, "
+    f"{TOKENIZER_REPOSITORY}."
+)
 
 _PROBE_FILE = "tokenizer_config.json"
 _PROBE_SECONDS = 5.0
@@ -157,20 +171,22 @@ def convert_checkpoint(
     """
     output = None if output_dir is None else check_output(output_dir, overwrite)
     explicit = read_settings(config).updated(make_settings(settings, "The call"))
+    wanted = None if preset is None else find_preset(preset)
 
     checkpoint = read_checkpoint(source, revision, token)
     sources, source_state, ignored = {checkpoint.name: checkpoint.sha256}, checkpoint.state, dict(checkpoint.ignored)
     if generator_from is not None:
         other = read_checkpoint(generator_from, revision, token)
-        source_state, left_out = fuse(source_state, other.state, checkpoint.name, other.name)
-        sources[other.name] = other.sha256
-        ignored |= left_out | {f"{other.name}: {key}": reason for key, reason in other.ignored.items()}
+        other_name = other.name if other.name != checkpoint.name else f"{other.name} (generator_from)"
+        source_state, left_out = fuse(source_state, other.state, checkpoint.name, other_name)
+        sources[other_name] = other.sha256
+        ignored |= left_out | {f"{other_name}: {key}": reason for key, reason in other.ignored.items()}
 
     name = " + ".join(sources)
     layout = recognise(source_state, name)
     weights = convert_state_dict(source_state, layout, name)
     sizes = read_sizes(weights.state, layout)
-    chosen = choose_preset(preset, layout, sizes)
+    chosen = choose_preset(wanted, layout, sizes)
     final = explicit if chosen is None else chosen.settings.updated(explicit)
     require_settings(final, layout)
     model_config = build_config(sizes, layout, final)
@@ -178,17 +194,26 @@ def convert_checkpoint(
     check_weights(model_class, model_config, weights.state, name)
     model = _load(model_class, model_config, weights.state)
 
-    clip_tokenizer = _read_tokenizer(tokenizer, model_config, try_hub=output is not None, token=token)
-    image_processor, processor = _build_processor(final, clip_tokenizer)
+    clip_config: Any = model_config if isinstance(model_config, ConvNextClipConfig) else model_config.clip_config
+    image_processor = _build_image_processor(final, clip_config.size_divisor)
+    clip_tokenizer = _read_tokenizer(tokenizer, clip_config.text_config, try_hub=output is not None, token=token)
+    processor = None
+    if clip_tokenizer is not None:
+        processor = MaskAdapterProcessor(image_processor, clip_tokenizer, final.prompt_templates)
     report = ConversionReport(
         sources=sources,
         layout=layout.title,
         preset=None if chosen is None else chosen.name,
-        settings=_recorded(final, model_config),
+        settings=_recorded(final),
         used=weights.targets,
         ignored=ignored | weights.ignored,
         has_tokenizer=processor is not None,
-        notes=tuple(_notes(None if preset else chosen, final, explicit, output is not None and processor is None)),
+        notes=tuple(
+            [
+                *_notes_on_settings(None if wanted else chosen, layout, final, explicit),
+                *([TOKENIZER_NOTE] if output is not None and processor is None else []),
+            ]
+        ),
         output_dir=None if output is None else os.fspath(output),
     )
     if output is not None:
@@ -266,72 +291,68 @@ def _save(
 
 def _read_tokenizer(
     tokenizer: str | os.PathLike[str] | PreTrainedTokenizerBase | None,
-    config: ConvNextClipConfig | MaskAdapterConfig,
+    text_config: Any,
     try_hub: bool,
     token: str | bool | None,
 ) -> PreTrainedTokenizerBase | None:
+    max_length = text_config.max_position_embeddings
     if tokenizer is None:
-        if not (try_hub and _is_within_reach(TOKENIZER_REPOSITORY)):
+        loaded = _fetch_tokenizer(max_length, token) if try_hub else None
+        if loaded is None:
             return None
-        tokenizer = TOKENIZER_REPOSITORY
-    text_config = (config if isinstance(config, ConvNextClipConfig) else config.clip_config).text_config
-    if isinstance(tokenizer, PreTrainedTokenizerBase):
+    elif isinstance(tokenizer, PreTrainedTokenizerBase):
         loaded = tokenizer
     else:
         try:
             if Path(tokenizer).is_file():
                 loaded = build_clip_tokenizer(tokenizer)
             else:
-                max_length = text_config.max_position_embeddings
                 loaded = CLIPTokenizer.from_pretrained(tokenizer, token=token, model_max_length=max_length)
         except (OSError, ValueError) as error:
             raise ConversionError(f"The tokenizer {tokenizer} cannot be read: {error}") from error
     if len(loaded) != text_config.vocab_size:
         raise ConversionError(
             f"The tokenizer has {len(loaded)} tokens, but the checkpoint's text tower {text_config.vocab_size}: "
-            "give the tokenizer that it was trained with."
+            "give the tokenizer that it was trained with (tokenizer=, --tokenizer)."
         )
     return loaded
 
 
-def _is_within_reach(repository: str) -> bool:
-    """Whether the Hub answers, or the repository's files are in the local cache; asked once, without retries."""
-    if isinstance(try_to_load_from_cache(repository, _PROBE_FILE), str):
-        return True
+def _fetch_tokenizer(max_length: int, token: str | bool | None) -> PreTrainedTokenizerBase | None:
+    """CLIP's tokenizer from the Hub or the local cache; the Hub is asked once, as its client's retries take minutes."""
     try:
-        get_hf_file_metadata(hf_hub_url(repository, _PROBE_FILE), timeout=_PROBE_SECONDS)
+        get_hf_file_metadata(hf_hub_url(TOKENIZER_REPOSITORY, _PROBE_FILE), timeout=_PROBE_SECONDS)
+        is_reachable = True
     except Exception:  # of whichever HTTP library the Hub's client uses
-        return False
-    return True
+        is_reachable = False
+    if not is_reachable and not isinstance(try_to_load_from_cache(TOKENIZER_REPOSITORY, _PROBE_FILE), str):
+        return None
+    try:
+        return CLIPTokenizer.from_pretrained(
+            TOKENIZER_REPOSITORY, token=token, model_max_length=max_length, local_files_only=not is_reachable
+        )
+    except (OSError, ValueError):
+        return None
 
 
-def _build_processor(
-    settings: ConversionSettings, tokenizer: PreTrainedTokenizerBase | None
-) -> tuple[MaskAdapterImageProcessorPil, MaskAdapterProcessor | None]:
-    from ..image_processing_maskadapter import MaskAdapterImageProcessorPil
-    from ..processing_maskadapter import MaskAdapterProcessor
-
+def _build_image_processor(settings: ConversionSettings, size_divisor: int) -> MaskAdapterImageProcessorPil:
     given = settings.given()
     options: dict[str, Any] = {name: list(given[name]) for name in ("image_mean", "image_std") if name in given}
     size = {name: given[name] for name in ("shortest_edge", "longest_edge") if name in given}
     if size:
         options["size"] = size
-    image_processor = MaskAdapterImageProcessorPil(**options)
-    if tokenizer is None:
-        return image_processor, None
-    return image_processor, MaskAdapterProcessor(image_processor, tokenizer, given.get("prompt_templates"))
+    return MaskAdapterImageProcessorPil(size_divisor=size_divisor, **options)
 
 
-def _recorded(settings: ConversionSettings, config: ConvNextClipConfig | MaskAdapterConfig) -> dict[str, Any]:
+def _recorded(settings: ConversionSettings) -> dict[str, Any]:
     recorded = settings.given()
-    vocabulary = recorded.get("training_vocabulary")
-    if vocabulary is not None and vocabulary not in label_sets():
-        recorded["training_vocabulary"] = config.training_vocabulary
+    if "training_vocabulary" in recorded and recorded["training_vocabulary"] not in label_sets():
+        recorded["training_vocabulary"] = settings.read_training_vocabulary()
     return recorded
 
 
-def _notes(
-    recognised: Preset | None, settings: ConversionSettings, explicit: ConversionSettings, lacks_tokenizer: bool
+def _notes_on_settings(
+    recognised: Preset | None, layout: Layout, settings: ConversionSettings, explicit: ConversionSettings
 ) -> list[str]:
     notes = []
     if recognised is not None:
@@ -342,12 +363,9 @@ def _notes(
             f"{settings.training_vocabulary}. The published results used longer lists of synonyms, FC-CLIP's "
             "*_with_prompt_eng.txt: give that file as training_vocabulary to repeat them."
         )
-    if lacks_tokenizer:
-        notes.append(
-            "there is no tokenizer with this model, so it cannot encode class names yet. Convert it again with "
-            "tokenizer= (--tokenizer): CLIP's bpe_simple_vocab_16e6.txt.gz, or, with a connection to the Hub, "
-            f"{TOKENIZER_REPOSITORY}."
-        )
+    without_effect = [name for name in explicit.given() if not has_effect(name, layout)]
+    if without_effect:
+        notes.append(f"settings without effect on such a model: {', '.join(without_effect)}.")
     return notes
 
 

@@ -15,14 +15,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..image_processing_maskadapter import PIXEL_MEAN, PIXEL_STD
 from ..vocabulary import Vocabulary, check_templates
 from .errors import ConversionError
 from .layouts import FCCLIP, FCCLIP_ADAPTER, OPENCLIP, WARMUP, Layout
-
-#: CLIP's pixel statistics on the 0–255 scale.
-IMAGE_MEAN = (122.7709383, 116.7460125, 104.09373615)
-IMAGE_STD = (68.5005327, 66.6321579, 70.32316305)
-
 
 #: Epsilon of timm's ConvNeXts where it is not 1e-6.
 _TIMM_NORM_EPS = {"convnext_xxlarge": 1e-5}
@@ -265,7 +261,7 @@ _FCCLIP_GENERATOR = {
 _ADAPTER = {"mask_channels": 16, "hidden_size": 768, "num_blocks": 3, "num_output_maps": 16}
 
 _CLIP_SETTINGS = ConversionSettings(
-    norm_eps=1e-6, image_size=320, shortest_edge=800, longest_edge=1333, image_mean=IMAGE_MEAN, image_std=IMAGE_STD
+    norm_eps=1e-6, image_size=320, shortest_edge=800, longest_edge=1333, image_mean=PIXEL_MEAN, image_std=PIXEL_STD
 )
 _LARGE = dataclasses.replace(_CLIP_SETTINGS, text_heads=12)
 _BASE = dataclasses.replace(_CLIP_SETTINGS, text_heads=10)
@@ -336,38 +332,68 @@ NEEDED: dict[str, tuple[str, ...]] = {
 }
 
 
-def choose_preset(name: str | None, layout: Layout, sizes: Mapping[str, Any]) -> Preset | None:
-    """The preset of a name, checked against a checkpoint; without a name, the one released model that it can be.
+_SETTINGS_OF_PARTS: dict[str, tuple[str, ...]] = {
+    "generator": ("decoder_heads", "ensemble_alpha", "ensemble_beta", "ensemble_on_valid_masks"),
+    "adapter": ("mask_threshold",),
+}
+_SETTINGS_OF_SEGMENTERS = (
+    "object_threshold",
+    "overlap_threshold",
+    "instance_top_k",
+    "warmup_scoring",
+    "training_vocabulary",
+)
 
-    Args:
-        name: one of [`PRESETS`], or `None`.
-        layout: the checkpoint's layout.
-        sizes: fields of the configuration, read from its weights.
+
+def has_effect(setting: str, layout: Layout) -> bool:
+    """Whether a setting can change a model of this layout."""
+    if setting in _SETTINGS_OF_SEGMENTERS:
+        return layout != OPENCLIP
+    return all(layout.has(part) for part, settings in _SETTINGS_OF_PARTS.items() if setting in settings)
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of a name.
 
     Raises:
-        ConversionError: if there is no such preset, or it is for another model.
+        ConversionError: if there is none.
     """
-    if name is None:
-        fitting = [
-            preset for preset in PRESETS.values() if preset.layout == layout and not preset.contradictions(sizes)
-        ]
-        return fitting[0] if len(fitting) == 1 else None
     preset = PRESETS.get(name)
     if preset is None:
         close = difflib.get_close_matches(str(name), PRESETS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ConversionError(f"There is no preset {name!r}.{hint} The presets are: {', '.join(PRESETS)}.")
-    if preset.layout != layout:
+    return preset
+
+
+def choose_preset(wanted: Preset | None, layout: Layout, sizes: Mapping[str, Any]) -> Preset | None:
+    """The wanted preset, checked against a checkpoint; without one, that of the one released model that it can be.
+
+    Args:
+        wanted: a preset, or `None`.
+        layout: the checkpoint's layout.
+        sizes: fields of the configuration, read from its weights.
+
+    Raises:
+        ConversionError: if the wanted preset is for another model.
+    """
+    if wanted is None:
+        fitting = [
+            preset for preset in PRESETS.values() if preset.layout == layout and not preset.contradictions(sizes)
+        ]
+        return fitting[0] if len(fitting) == 1 else None
+    if wanted.layout != layout:
         raise ConversionError(
-            f"The preset {name!r} is for {preset.layout.title}, but this is {layout.title}. {_fitting_presets(layout)}"
+            f"The preset {wanted.name!r} is for {wanted.layout.title}, but this is {layout.title}. "
+            f"{_fitting_presets(layout)}"
         )
-    contradictions = preset.contradictions(sizes)
+    contradictions = wanted.contradictions(sizes)
     if contradictions:
         raise ConversionError(
-            f"The preset {name!r} ({preset.title}) contradicts the weights: {'; '.join(contradictions)}. Choose the "
-            "preset of this model, or none and give its settings explicitly (config)."
+            f"The preset {wanted.name!r} ({wanted.title}) contradicts the weights: {'; '.join(contradictions)}. Choose "
+            "the preset of this model, or none and give its settings explicitly (config)."
         )
-    return preset
+    return wanted
 
 
 def require_settings(settings: ConversionSettings, layout: Layout) -> None:
@@ -389,4 +415,14 @@ def _fitting_presets(layout: Layout) -> str:
     return f"Presets for {layout.title}: {', '.join(names) or 'none'}."
 
 
-__all__ = ["PRESETS", "ConversionSettings", "Preset", "choose_preset", "make_settings", "read_settings"]
+__all__ = [
+    "PRESETS",
+    "ConversionSettings",
+    "Preset",
+    "choose_preset",
+    "find_preset",
+    "has_effect",
+    "make_settings",
+    "read_settings",
+    "require_settings",
+]

@@ -16,7 +16,6 @@ from huggingface_hub import hf_hub_download, list_repo_files
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -145,14 +144,14 @@ def _download(repo: str, path: str, revision: str | None, token: str | bool | No
         ) from None
     except HFValidationError as error:
         raise ConversionError(f"{repo} is not a repository name: {error}") from None
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # of whichever HTTP library the Hub's client uses
         raise ConversionError(f"Cannot fetch {where}: {_first_line(error)}") from error
 
 
 def _files_there(repo: str, revision: str | None, token: str | bool | None) -> str:
     try:
         files = list_repo_files(repo, revision=revision, token=token)
-    except (HfHubHTTPError, OSError):
+    except Exception:  # the list is only a help: the error that it belongs to counts
         return ""
     found = [file for file in files if file.endswith(CHECKPOINT_SUFFIXES)]
     return f"; it has {shorten(found, 10)}" if found else ", nor any other checkpoint"

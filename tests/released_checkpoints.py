@@ -1,0 +1,137 @@
+"""Tiny random checkpoints in the names and shapes of the released ones, written down from their key lists."""
+
+import torch
+
+HIDDEN_SIZES, DEPTHS = [8, 16, 24, 32], [1, 1, 2, 1]
+EMBED_DIM, TEXT_WIDTH, TEXT_LAYERS, VOCAB_SIZE = 16, 8, 2, 12
+HEADS, HIDDEN_DIM, FEED_FORWARD, ENCODER_FEED_FORWARD, NUM_QUERIES, DECODER_LAYERS = 2, 32, 24, 40, 6, 3
+MASK_CHANNELS, ADAPTER_SIZE, NUM_MAPS = 8, 20, 4
+
+#: Settings that these weights cannot tell.
+CLIP_SETTINGS = {"text_heads": 2, "norm_eps": 1e-6}
+GENERATOR_SETTINGS = {
+    "ensemble_alpha": 0.3,
+    "ensemble_beta": 0.6,
+    "overlap_threshold": 0.7,
+    "training_vocabulary": [["cat", "kitten"], ["sky"]],
+}
+ADAPTER_SETTINGS = {"mask_threshold": 0.45}
+SETTINGS = CLIP_SETTINGS | GENERATOR_SETTINGS | ADAPTER_SETTINGS
+
+
+def _linear(name, rows, columns, *kernel, bias=True):
+    return {f"{name}.weight": (rows, columns, *kernel)} | ({f"{name}.bias": (rows,)} if bias else {})
+
+
+def _norm(name, channels):
+    return {f"{name}.weight": (channels,), f"{name}.bias": (channels,)}
+
+
+def _attention(name, width):
+    shapes = {f"{name}.in_proj_weight": (3 * width, width), f"{name}.in_proj_bias": (3 * width,)}
+    return shapes | _linear(f"{name}.out_proj", width, width)
+
+
+def _clip_shapes(mlp_head):
+    shapes = {"positional_embedding": (77, TEXT_WIDTH), "text_projection": (TEXT_WIDTH, EMBED_DIM), "logit_scale": ()}
+    shapes |= _linear("visual.trunk.stem.0", HIDDEN_SIZES[0], 3, 4, 4) | _norm("visual.trunk.stem.1", HIDDEN_SIZES[0])
+    for stage, (channels, depth) in enumerate(zip(HIDDEN_SIZES, DEPTHS, strict=True)):
+        name = f"visual.trunk.stages.{stage}"
+        if stage > 0:
+            shapes |= _norm(f"{name}.downsample.0", HIDDEN_SIZES[stage - 1])
+            shapes |= _linear(f"{name}.downsample.1", channels, HIDDEN_SIZES[stage - 1], 2, 2)
+        for block in (f"{name}.blocks.{index}" for index in range(depth)):
+            shapes |= {f"{block}.gamma": (channels,)} | _linear(f"{block}.conv_dw", channels, 1, 7, 7)
+            shapes |= _norm(f"{block}.norm", channels) | _linear(f"{block}.mlp.fc1", 4 * channels, channels)
+            shapes |= _linear(f"{block}.mlp.fc2", channels, 4 * channels)
+    shapes |= _norm("visual.trunk.head.norm", HIDDEN_SIZES[-1])
+    if mlp_head:
+        shapes |= _linear("visual.head.mlp.fc1", 28, HIDDEN_SIZES[-1])
+        shapes |= _linear("visual.head.mlp.fc2", EMBED_DIM, 28, bias=False)
+    else:
+        shapes |= _linear("visual.head.proj", EMBED_DIM, HIDDEN_SIZES[-1], bias=False)
+    for layer in (f"transformer.resblocks.{index}" for index in range(TEXT_LAYERS)):
+        shapes |= _norm(f"{layer}.ln_1", TEXT_WIDTH) | _attention(f"{layer}.attn", TEXT_WIDTH)
+        shapes |= _norm(f"{layer}.ln_2", TEXT_WIDTH) | _linear(f"{layer}.mlp.c_fc", 4 * TEXT_WIDTH, TEXT_WIDTH)
+        shapes |= _linear(f"{layer}.mlp.c_proj", TEXT_WIDTH, 4 * TEXT_WIDTH)
+    return shapes | {"token_embedding.weight": (VOCAB_SIZE, TEXT_WIDTH)} | _norm("ln_final", TEXT_WIDTH)
+
+
+def _generator_shapes():
+    decoder, width = "pixel_decoder", HIDDEN_DIM
+    shapes = {f"{decoder}.transformer.level_embed": (3, width)}
+    for level, channels in enumerate(reversed(HIDDEN_SIZES[1:])):
+        shapes |= _linear(f"{decoder}.input_proj.{level}.0", width, channels, 1, 1)
+        shapes |= _norm(f"{decoder}.input_proj.{level}.1", width)
+    layer = f"{decoder}.transformer.encoder.layers.0"
+    shapes |= _linear(f"{layer}.self_attn.sampling_offsets", HEADS * 3 * 4 * 2, width)
+    shapes |= _linear(f"{layer}.self_attn.attention_weights", HEADS * 3 * 4, width)
+    shapes |= _linear(f"{layer}.self_attn.value_proj", width, width)
+    shapes |= _linear(f"{layer}.self_attn.output_proj", width, width)
+    shapes |= _norm(f"{layer}.norm1", width) | _norm(f"{layer}.norm2", width)
+    shapes |= _linear(f"{layer}.linear1", ENCODER_FEED_FORWARD, width)
+    shapes |= _linear(f"{layer}.linear2", width, ENCODER_FEED_FORWARD)
+    shapes |= _linear(f"{decoder}.mask_features", width, width, 1, 1)
+    shapes |= _linear(f"{decoder}.adapter_1", width, HIDDEN_SIZES[0], 1, 1, bias=False)
+    shapes |= _linear(f"{decoder}.layer_1", width, width, 3, 3, bias=False)
+    shapes |= _norm(f"{decoder}.adapter_1.norm", width) | _norm(f"{decoder}.layer_1.norm", width)
+    predictor = "predictor"
+    shapes |= {f"{predictor}.logit_scale": (), f"{predictor}.level_embed.weight": (3, width)}
+    shapes |= {f"{predictor}.query_{kind}.weight": (NUM_QUERIES, width) for kind in ("feat", "embed")}
+    for index in range(DECODER_LAYERS):
+        for kind, module in (("self", "self_attn"), ("cross", "multihead_attn")):
+            name = f"{predictor}.transformer_{kind}_attention_layers.{index}"
+            shapes |= _attention(f"{name}.{module}", width) | _norm(f"{name}.norm", width)
+        name = f"{predictor}.transformer_ffn_layers.{index}"
+        shapes |= _linear(f"{name}.linear1", FEED_FORWARD, width) | _linear(f"{name}.linear2", width, FEED_FORWARD)
+        shapes |= _norm(f"{name}.norm", width)
+    shapes |= _norm(f"{predictor}.decoder_norm", width) | _norm(f"{predictor}._mask_pooling_proj.0", width)
+    shapes |= _linear(f"{predictor}._mask_pooling_proj.1", width, width)
+    for head, out in (("mask_embed", width), ("class_embed", EMBED_DIM)):
+        for index, rows in enumerate((width, width, out)):
+            shapes |= _linear(f"{predictor}.{head}.layers.{index}", rows, width)
+    return shapes
+
+
+def _adapter_shapes():
+    shapes = _linear("fuse", ADAPTER_SIZE, EMBED_DIM, 1, 1) | _linear("final", NUM_MAPS, ADAPTER_SIZE, 1, 1)
+    for block in ("cnext1", "cnext2", "cnext3"):
+        shapes |= {f"{block}.gamma": (ADAPTER_SIZE,)} | _linear(f"{block}.dwconv", ADAPTER_SIZE, 1, 7, 7)
+        shapes |= _norm(f"{block}.norm", ADAPTER_SIZE) | _linear(f"{block}.pwconv1", 4 * ADAPTER_SIZE, ADAPTER_SIZE)
+        shapes |= _linear(f"{block}.pwconv2", ADAPTER_SIZE, 4 * ADAPTER_SIZE)
+    shapes |= _norm("norm", ADAPTER_SIZE)
+    shapes |= _linear("mask_downscaling.0", MASK_CHANNELS // 4, 1, 3, 3) | _norm(
+        "mask_downscaling.1", MASK_CHANNELS // 4
+    )
+    shapes |= _linear("mask_downscaling.3", MASK_CHANNELS, MASK_CHANNELS // 4, 3, 3)
+    shapes |= _norm("mask_downscaling.4", MASK_CHANNELS)
+    return shapes | _linear("mask_downscaling.6", EMBED_DIM, MASK_CHANNELS, 1, 1)
+
+
+def _random(shapes, prefix, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return {prefix + key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+
+
+def openclip(mlp_head=True, prefix=""):
+    """State dict of an OpenCLIP ConvNeXt CLIP."""
+    return _random(_clip_shapes(mlp_head), prefix, seed=0)
+
+
+def fcclip():
+    """State dict of FC-CLIP without adapter, with an entry that its files hold beside the model."""
+    state = openclip(prefix="backbone.clip_model.") | _random(_generator_shapes(), "sem_seg_head.", seed=1)
+    return (
+        state | _random({"void_embedding.weight": (1, EMBED_DIM)}, "", 2) | {"criterion.empty_weight": torch.ones(134)}
+    )
+
+
+def warmup():
+    """State dict of a warm-up checkpoint."""
+    state = openclip(prefix="backbone.clip_model.") | _random(_adapter_shapes(), "mask_adapter.", seed=3)
+    return state | _random({"void_embedding.weight": (1, EMBED_DIM)}, "", 4)
+
+
+def fcclip_adapter():
+    """State dict of FC-CLIP with Mask-Adapter."""
+    return fcclip() | {key: tensor for key, tensor in warmup().items() if key.startswith("mask_adapter.")}
