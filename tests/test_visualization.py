@@ -223,8 +223,13 @@ class TestOverlay:
             overlay(picture(), label_map(), [{"id": 1, "label_id": 0}])
 
     def test_array_that_is_no_picture_is_refused(self):
-        with pytest.raises(ValueError, match="uint8 array of shape"):
-            overlay(np.zeros((120, 200)), label_map(), labels=NAMES)
+        with pytest.raises(TypeError, match="must be a PIL image"):
+            overlay("picture.png", label_map(), labels=NAMES)
+
+    def test_picture_of_16_bits_keeps_its_brightness(self):
+        grey = Image.fromarray(np.full((30, 40), 32896, dtype=np.uint16))
+        painted = plain(grey, np.full((30, 40), -1), labels=NAMES)
+        assert (painted == 128).all()
 
 
 class TestOverlayMasks:

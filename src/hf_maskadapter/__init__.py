@@ -41,6 +41,7 @@ _REGISTERING_MODULES = (
     "modeling_maskadapter",
     "image_processing_maskadapter",
     "processing_maskadapter",
+    "pipeline_zero_shot_image_segmentation",
 )
 
 __all__ = ["__version__", *_MODULE_OF]

@@ -1,7 +1,7 @@
 """Pictures of results: overlays with outlines, names and a legend, heat maps of activations, side-by-side comparisons.
 
-Only Pillow and NumPy are needed. Sizes of lines and letters follow from the picture's size, so that a thumbnail and a
-12-megapixel photograph both stay readable.
+Everything is drawn with Pillow and NumPy. Sizes of lines and letters follow from the picture's size, so that a
+thumbnail and a 12-megapixel photograph both stay readable.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 Color = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
@@ -124,16 +124,9 @@ def _as_array(values: Any) -> np.ndarray:
 
 
 def _as_picture(image: Any) -> Image.Image:
-    """RGB picture, turned as its EXIF orientation says, from a PIL image or a `(height, width, 3)` uint8 array."""
-    if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")
-    array = _as_array(image)
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-        raise ValueError(
-            f"a picture must be a PIL image or a uint8 array of shape (height, width, 3), got {array.dtype} of shape "
-            f"{array.shape}."
-        )
-    return Image.fromarray(array)
+    from .image_processing_maskadapter import as_viewer_shows  # here, because it imports PyTorch and Transformers
+
+    return as_viewer_shows(image)
 
 
 class _Segments(NamedTuple):
@@ -436,7 +429,7 @@ def overlay(
     """Paint a label map, or a map of segment ids, over its picture.
 
     Args:
-        image: the picture, a PIL image or a `(height, width, 3)` uint8 array.
+        image: the picture, in any form that [`as_viewer_shows`] reads: a PIL image, an array, a tensor.
         segmentation: `(height, width)` integers at the picture's size, as the `post_process_*` functions return them:
             class indices, or segment ids if `segments_info` is given. What is no class or segment stays unpainted.
         segments_info: for each segment its `id`, and `label_id` (an index into `labels`) or `label`; optionally
@@ -453,7 +446,7 @@ def overlay(
         An RGB picture. A legend that would not be readable at the width of a tiny picture makes the result wider.
 
     Raises:
-        ValueError: if sizes do not match or names are missing.
+        TypeError, ValueError: if it is no picture, sizes do not match or names are missing.
     """
     picture = _as_picture(image)
     segments = _from_map(picture, segmentation, segments_info, labels)

@@ -1,0 +1,58 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core for each worker
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _byte_level_tokenizer():
+    """A CLIP tokenizer without merges: one token for each byte, in CLIP's form. It needs no file and reads any text."""
+    from transformers import CLIPTokenizer
+
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    characters = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(256 - len(printable))]
+    tokens = [*characters, *(f"{character}</w>" for character in characters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=[], model_max_length=77)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory) -> Path:
+    """Folder of a complete tiny segmenter with random weights: model, image processor and tokenizer."""
+    import tiny_models
+    from hf_maskadapter import (
+        MaskAdapterForOpenVocabularySegmentation,
+        MaskAdapterImageProcessorPil,
+        MaskAdapterProcessor,
+    )
+
+    tokenizer = _byte_level_tokenizer()
+    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text_config = (
+        tiny_models.TEXT_CONFIG | special | {"pad_token_id": tokenizer.eos_token_id, "vocab_size": len(tokenizer)}
+    )
+    config = tiny_models.segmenter_config(
+        clip_config=tiny_models.clip_config(text_config=text_config), overlap_threshold=0.1
+    )
+    folder = tmp_path_factory.mktemp("tiny_model")
+    tiny_models.build(MaskAdapterForOpenVocabularySegmentation, config).save_pretrained(folder)
+    image_processor = MaskAdapterImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128})
+    MaskAdapterProcessor(image_processor, tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    """A small picture with some structure: three differently coloured regions and noise."""
+    pixels = np.random.default_rng(0).integers(0, 40, (60, 90, 3))
+    pixels[:20] += (90, 140, 210)
+    pixels[20:, :45] += (60, 150, 60)
+    pixels[30:50, 50:80] += (200, 60, 40)
+    return Image.fromarray(pixels.astype(np.uint8))
