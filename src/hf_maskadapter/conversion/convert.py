@@ -92,7 +92,7 @@ class ConversionReport:
         lines = [
             f"Converted {' + '.join(self.sources)}: {self.layout}"
             + (f", preset {self.preset}" if self.preset else ", settings as given"),
-            f"{len(self.used)} weights used, {len(self.ignored)} entries not needed",
+            f"{len(self.used)} weights used, {len(self.ignored)} not needed",
             *(f"  {key}: {reason}" for key, reason in _grouped(self.ignored).items()),
             *(f"Note: {note}" for note in self.notes),
         ]
