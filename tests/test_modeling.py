@@ -12,6 +12,7 @@ from hf_maskadapter import (
     ConvNextClipModel,
     FcClipMaskGenerator,
     MaskAdapterForOpenVocabularySegmentation,
+    MaskAdapterImageProcessorPil,
     MaskAdapterModel,
 )
 
@@ -288,6 +289,21 @@ def test_stems_norms_and_kernels_keep_the_strides(stem, norm):
     with torch.no_grad():
         maps = model.get_feature_maps(pictures(1, 3, 64, 96))
     assert [tuple(feature_map.shape[-2:]) for feature_map in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+
+
+@pytest.mark.parametrize("mask_embedding", ["adapter", "pooling", "crop"])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (31, 57), (3000, 40)])
+def test_odd_picture_sizes_are_segmented_at_their_own_size(height, width, mask_embedding):
+    processor = MaskAdapterImageProcessorPil(size={"shortest_edge": 32, "longest_edge": 96})
+    pixels = pictures(height, width, 3).mul(60).add(128).clamp(0, 255).byte().numpy()
+    model = tiny_models.segmenter()
+    with torch.no_grad():
+        outputs = model(
+            **processor(pixels, return_tensors="pt"), vocabulary=encoded(model=model), mask_embedding=mask_embedding
+        )
+    (label_map,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[(height, width)])
+    assert label_map.shape == (height, width)
+    assert set(label_map.unique().tolist()) <= {0, 1, 2}
 
 
 def test_picture_whose_size_is_no_multiple_of_the_stride_gets_a_clear_error():

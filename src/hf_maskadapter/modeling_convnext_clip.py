@@ -282,7 +282,6 @@ class ConvNextClipModel(PreTrainedModel):
         pixel_values: Tensor | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        **kwargs,
     ) -> ConvNextClipOutput:
         """
         Args:

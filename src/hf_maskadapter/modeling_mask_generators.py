@@ -140,7 +140,6 @@ class FcClipMaskGenerator(Mask2FormerPreTrainedModel):
         vocabulary: EncodedVocabulary | None = None,
         void_embeds: Tensor | None = None,
         output_auxiliary: bool = False,
-        **kwargs,
     ) -> MaskGeneratorOutput:
         """
         Args:

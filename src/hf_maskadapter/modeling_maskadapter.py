@@ -315,7 +315,6 @@ class MaskAdapterModel(MaskAdapterPreTrainedModel):
         masks: Tensor,
         dense_features: Tensor | None = None,
         project: Callable[[Tensor], Tensor] | None = None,
-        **kwargs,
     ) -> MaskAdapterOutput:
         """
         Args:
@@ -583,7 +582,8 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         output_auxiliary: bool = False,
         feature_maps: tuple[Tensor, ...] | None = None,
         generator_output: MaskGeneratorOutput | None = None,
-        **kwargs,
+        original_sizes: Tensor | None = None,
+        num_masks: Tensor | None = None,
     ) -> MaskAdapterSegmentationOutput:
         """
         Args:
@@ -598,6 +598,8 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             output_auxiliary: whether the generator returns its earlier predictions too.
             feature_maps: the CLIP's feature maps of these pictures, to compare methods without computing them again.
             generator_output: the generator's output for these pictures, likewise.
+            original_sizes, num_masks: what the processor returns beside the inputs; not used here, and accepted so that
+                `model(**inputs, vocabulary=vocabulary)` works.
 
         Raises:
             ValueError: if an input does not fit, saying what was expected.

@@ -154,7 +154,6 @@ def test_label_maps_segments_and_instances_from_pictures(folder):
     hparams, images = golden.meta["hparams"], golden.meta["images"]
     pictures = [golden.inputs[f"image{number}"] for number in range(len(images))]
     inputs = image_processor(pictures, do_resize=False, return_tensors="pt")
-    inputs.pop("original_sizes")
     with torch.no_grad():
         outputs = model(**inputs, vocabulary=encode(golden, model))
     target_sizes = [image["output_hw"] for image in images]
@@ -201,7 +200,6 @@ def test_semantic_scores_before_the_arg_max(folder):
     images = golden.meta["images"]
     pictures = [golden.inputs[f"image{number}"] for number in range(len(images))]
     inputs = image_processor(pictures, do_resize=False, return_tensors="pt")
-    inputs.pop("original_sizes")
     with torch.no_grad():
         outputs = model(**inputs, vocabulary=encode(golden, model))
     for prefix, run in golden.meta["runs"].items():
