@@ -20,9 +20,10 @@ from hf_maskadapter.data import (
     collate_training_samples,
     masks_from_map,
 )
-from hf_maskadapter.data.transforms import IMAGE_MEAN, IMAGE_STD, Jitter, ssd_color_augmentation
+from hf_maskadapter.data.transforms import Jitter, ssd_color_augmentation
+from hf_maskadapter.image_processing_maskadapter import PIXEL_MEAN, PIXEL_STD
 
-MEAN, STD = torch.tensor(IMAGE_MEAN)[:, None, None], torch.tensor(IMAGE_STD)[:, None, None]
+MEAN, STD = torch.tensor(PIXEL_MEAN)[:, None, None], torch.tensor(PIXEL_STD)[:, None, None]
 
 
 def make_sample(segmentation, segments=None, image=None, sample_id="s"):
@@ -48,7 +49,7 @@ def transform(**options):
 geometries = st.tuples(st.integers(8, 80), st.integers(8, 80), st.integers(0, 10**6))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.tuples(*[st.integers(24, 80)] * 2, st.integers(0, 10**6)), st.sampled_from(["segment", "class"]))
 def test_masks_lie_where_the_picture_shows_their_segment(geometry, unit):
     height, width, seed = geometry
@@ -66,7 +67,7 @@ def test_masks_lie_where_the_picture_shows_their_segment(geometry, unit):
     np.testing.assert_allclose(shown[inside & flat], 20 * number[inside & flat], atol=0.6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(geometries)
 def test_masks_are_disjoint_never_empty_and_never_in_the_padding(geometry):
     height, width, seed = geometry
@@ -79,7 +80,7 @@ def test_masks_are_disjoint_never_empty_and_never_in_the_padding(geometry):
     assert (result.pixel_values[:, ~result.pixel_mask] == 128).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(geometries)
 def test_the_picture_fills_the_top_left_of_the_crop(geometry):
     height, width, seed = geometry
@@ -91,7 +92,7 @@ def test_the_picture_fills_the_top_left_of_the_crop(geometry):
     assert torch.equal(result.pixel_mask, expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(geometries, st.booleans())
 def test_cropping_while_resizing_equals_resizing_and_then_cropping(geometry, flip):
     height, width, seed = geometry
@@ -103,7 +104,8 @@ def test_cropping_while_resizing_equals_resizing_and_then_cropping(geometry, fli
     crop = np.asarray(Jitter(scaled, top, left, size, flip).apply_to_image(image)).astype(int)
     whole = np.asarray(image.resize(scaled[::-1], Image.Resampling.BILINEAR)).astype(int)
     expected = whole[top : top + size[0], left : left + size[1]]
-    assert np.abs(crop - (expected[:, ::-1] if flip else expected)).max() <= 1
+    # Pillow rounds after each of its two passes, and their weights differ in the last bits.
+    assert np.abs(crop - (expected[:, ::-1] if flip else expected)).max() <= 2
 
     numbers = np.arange(height * width, dtype=np.int32).reshape(height, width)
     moved = Jitter(scaled, top, left, size, flip).apply_to_map(numbers)

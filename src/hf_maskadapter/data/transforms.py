@@ -15,13 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..image_processing_maskadapter import PIXEL_MEAN, PIXEL_STD
 from .samples import SegmentationSample
 from .sampling import sample_generator
-
-IMAGE_MEAN: tuple[float, float, float] = (122.7709383, 116.7460125, 104.09373615)
-"""Mean of CLIP's pictures, RGB on the 0-255 scale (FC-CLIP)."""
-IMAGE_STD: tuple[float, float, float] = (68.5005327, 66.6321579, 70.32316305)
-"""Standard deviation of CLIP's pictures, RGB on the 0-255 scale (FC-CLIP)."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +126,8 @@ class TrainingTransform:
     mask_stride: int = 1
     min_mask_area: int = 1
     seed: int = 0
-    image_mean: Sequence[float] = IMAGE_MEAN
-    image_std: Sequence[float] = IMAGE_STD
+    image_mean: Sequence[float] = PIXEL_MEAN
+    image_std: Sequence[float] = PIXEL_STD
     pad_value: int = 128
 
     def __post_init__(self) -> None:
@@ -302,8 +298,6 @@ def collate_training_samples(samples: Sequence[TrainingSample], mask_labels: boo
 
 
 __all__ = [
-    "IMAGE_MEAN",
-    "IMAGE_STD",
     "Jitter",
     "TrainingSample",
     "TrainingTransform",
