@@ -294,7 +294,7 @@ def test_stems_norms_and_kernels_keep_the_strides(stem, norm):
 @pytest.mark.parametrize("mask_embedding", ["adapter", "pooling", "crop"])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (31, 57), (3000, 40)])
 def test_odd_picture_sizes_are_segmented_at_their_own_size(height, width, mask_embedding):
-    processor = MaskAdapterImageProcessorPil(size={"shortest_edge": 32, "longest_edge": 96})
+    processor = MaskAdapterImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128})
     pixels = pictures(height, width, 3).mul(60).add(128).clamp(0, 255).byte().numpy()
     model = tiny_models.segmenter()
     with torch.no_grad():
