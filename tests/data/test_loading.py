@@ -103,6 +103,16 @@ def test_parquet_files(make_dataset, tmp_path, streaming):
     check_three_classes(dataset, range(4))
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_single_file(make_dataset, tmp_path, streaming):
+    make_dataset(4).to_parquet(tmp_path / "streets.parquet")
+    dataset = load_segmentation_dataset(tmp_path / "streets.parquet", CLASSES, streaming=streaming)
+    check_three_classes(dataset, range(4))
+    (tmp_path / "streets.xlsx").write_bytes(b"")
+    with pytest.raises(DataError, match=r"streets.xlsx is not a data set file: expected .parquet"):
+        load_segmentation_dataset(tmp_path / "streets.xlsx", CLASSES)
+
+
 def test_a_data_set_dict_needs_a_split_unless_it_has_only_one(make_dataset):
     both = datasets.DatasetDict(train=make_dataset(4), test=make_dataset(2))
     assert len(load_segmentation_dataset(both, CLASSES, split="test")) == 2

@@ -33,6 +33,7 @@ LABEL_COLUMNS = ("label_map", "annotation", "semantic_map", "segmentation_mask",
 PANOPTIC_COLUMNS = ("panoptic_map", "panoptic", "panoptic_seg")
 SEGMENTS_COLUMNS = ("segments_info",)
 ID_COLUMNS = ("sample_id", "id", "image_id", "file_name")
+_FILE_BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "json", ".tar": "webdataset"}
 
 
 class SegmentationDataset(torch.utils.data.Dataset):
@@ -165,7 +166,8 @@ def load_segmentation_dataset(
         source: one of
 
             - a data set of the Hub (`"owner/name"`), or whatever else `datasets.load_dataset` opens;
-            - a folder that `Dataset.save_to_disk` or `scripts/prepare_dataset.py` wrote;
+            - a folder that `Dataset.save_to_disk` or `scripts/prepare_dataset.py` wrote, or a single `.parquet`, `.arrow`,
+              `.jsonl` or WebDataset `.tar` file;
             - a folder with pictures and label maps: `images/` beside `labels/` (or `annotations/`, ...), with or
               without folders for splits;
             - COCO's root folder as downloaded, for its panoptic or its COCO-Stuff annotations, or a JSON file in COCO's
@@ -297,17 +299,28 @@ def _load_local(path: Path, split: str | None, config_name: str | None, streamin
         dataset = _choose_split(datasets.load_from_disk(str(path)), split, str(path))
     elif (path / "state.json").is_file():
         dataset = datasets.load_from_disk(str(path))
+    elif path.is_file():
+        builder = _FILE_BUILDERS.get(path.suffix.lower())
+        if builder is None:
+            raise DataError(f"{path} is not a data set file: expected {', '.join(_FILE_BUILDERS)}, or COCO's .json.")
+        return _load_from_hub(builder, split, None, None, streaming, cache_dir, data_files=str(path))
     else:
         return _load_from_hub(str(path), split, config_name, None, streaming, cache_dir)
     return dataset.to_iterable_dataset() if streaming else dataset
 
 
 def _load_from_hub(
-    source: str, split: str | None, config_name: str | None, revision: str | None, streaming: bool, cache_dir: Any
+    source: str,
+    split: str | None,
+    config_name: str | None,
+    revision: str | None,
+    streaming: bool,
+    cache_dir: Any,
+    **options: Any,
 ) -> Any:
     try:
         loaded = datasets.load_dataset(
-            source, config_name, split=split, revision=revision, streaming=streaming, cache_dir=cache_dir
+            source, config_name, split=split, revision=revision, streaming=streaming, cache_dir=cache_dir, **options
         )
     except (datasets.exceptions.DatasetsError, FileNotFoundError, ValueError, OSError) as error:
         raise DataError(f"The data set {source!r} cannot be opened: {type(error).__name__}: {error}") from error
