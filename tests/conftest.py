@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported; no test needs the network
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core for each worker
     import torch
 

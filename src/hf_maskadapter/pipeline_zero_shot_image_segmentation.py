@@ -185,7 +185,12 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         batches = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
         return PipelineIterator(batches, self.postprocess, postprocess_params)
 
-    def _encode(self, vocabulary: Vocabulary) -> EncodedVocabulary:
+    def encode_vocabulary(self, vocabulary: Vocabulary) -> EncodedVocabulary:
+        """Encode a vocabulary, or look it up if it was encoded lately. A call of the pipeline does it by itself.
+
+        Raises:
+            ValueError: if a name is longer than the text tower reads.
+        """
         if vocabulary not in self._encoded:
             while len(self._encoded) >= _MAX_CACHED_VOCABULARIES:
                 self._encoded.popitem(last=False)
@@ -202,7 +207,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             outputs = self.model(
                 pixel_values=model_inputs["pixel_values"][indices],
                 pixel_mask=model_inputs["pixel_mask"][indices],
-                vocabulary=self._encode(vocabulary),
+                vocabulary=self.encode_vocabulary(vocabulary),
                 **parameters,
             )
             for position, index in enumerate(indices):
