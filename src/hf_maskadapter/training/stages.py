@@ -1,12 +1,13 @@
 """What is trained, on what, and by which loss: ground-truth warm-up, mixed masks, and the mask generator.
 
 A stage has two halves. `prepare` runs the frozen parts on a batch, makes the targets and counts them; it needs no
-gradients. `forward` runs the parts that learn and returns the losses, divided by the counts *of the whole optimiser step*
-(all accumulated batches on all processes), which the training loop sums between the two. That is why results do not
-depend on how a batch is divided.
+gradients. `forward` runs the parts that learn and returns the losses, divided by the counts *of the whole optimiser
+step* (all accumulated batches on all processes), which the training loop sums between the two. That is why results do
+not depend on how a batch is divided.
 
-The parameters of a stage (an `nn.Module`) are exactly those that it updates, under the segmenter's own names. The frozen
-rest is only referred to: it is neither wrapped, averaged nor saved, and stays in eval mode whatever `train()` is called.
+The parameters of a stage (an `nn.Module`) are exactly those that it updates, under the segmenter's own names. The
+frozen rest is only referred to: it is neither wrapped, averaged nor saved, and stays in eval mode whatever `train()` is
+called.
 """
 
 from __future__ import annotations
@@ -188,12 +189,12 @@ class AdapterStage(SegmenterStage):
     ) -> None:
         super().__init__(segmenter, vocabulary, train_void=train_void, seed=seed)
         if segmenter.adapter is None:
-            raise ValueError("The model has no adapter to train: add one, see hf_maskadapter.adapter_weights.add_adapter.")
+            raise ValueError("The model has no adapter to train: add one with adapter_weights.add_adapter.")
         self.adapter = segmenter.adapter.requires_grad_(True)
         self.max_ground_truth_masks = max_ground_truth_masks
         self.class_weight = class_weight
         if gradient_checkpointing:
-            self.adapter.gradient_checkpointing_enable({"use_reentrant": False})
+            self.adapter.activation_checkpointing_enable({"use_reentrant": False})
 
     def no_weight_decay(self) -> set[str]:
         """The adapter's final norm and the void embedding; its other norms are decayed (METHOD, "Training")."""
@@ -249,7 +250,11 @@ class AdapterStage(SegmenterStage):
         return output
 
     def _add_pair_losses(
-        self, losses: dict[str, Tensor], embeddings: Tensor, inputs: Mapping[str, Any], denominators: Mapping[str, float]
+        self,
+        losses: dict[str, Tensor],
+        embeddings: Tensor,
+        inputs: Mapping[str, Any],
+        denominators: Mapping[str, float],
     ) -> None:
         """Add the losses on pairs of masks, of which the warm-up has none."""
 
@@ -293,8 +298,8 @@ class MixedMaskTraining(AdapterStage):
     """Stage 2 (arXiv 2412.04533, section 3.3): ground-truth masks, predicted masks that match some, and consistency.
 
     A picture's masks are up to `max_ground_truth_masks` ground-truth masks, up to `max_matches` predictions, and the
-    ground-truth masks that those match, reduced to the predictions' resolution. Cross-entropy is taken over all of them,
-    the consistency loss over the pairs. Predictions are binarised at the model's `mask_threshold` for the adapter.
+    ground-truth masks that those match, reduced to the predictions' resolution. Cross-entropy is taken over all of
+    them, the consistency loss over the pairs. The adapter sees predictions binarised at the model's `mask_threshold`.
 
     `masks_queries_logits` in a batch (and, for the Hungarian matcher, `class_queries_logits`) takes the place of the
     generator's output; without it, batches need `pixel_values`.
@@ -365,7 +370,9 @@ class MixedMaskTraining(AdapterStage):
                 torch.Generator().manual_seed(seed),
             )
             num_matches += len(matches.queries)
-            predicted, target, pair_labels = self._pair_masks(matches, masks_logits[index], masks[index], classes[index])
+            predicted, target, pair_labels = self._pair_masks(
+                matches, masks_logits[index], masks[index], classes[index]
+            )
             first = len(slots[index])
             slots[index] = torch.cat([slots[index], reduce_masks(predicted, size), reduce_masks(target, size)])
             labels[index] = torch.cat([labels[index], pair_labels, pair_labels])
@@ -424,7 +431,11 @@ class MixedMaskTraining(AdapterStage):
         return logits.sigmoid() > self.segmenter.config.mask_threshold, target, labels
 
     def _add_pair_losses(
-        self, losses: dict[str, Tensor], embeddings: Tensor, inputs: Mapping[str, Any], denominators: Mapping[str, float]
+        self,
+        losses: dict[str, Tensor],
+        embeddings: Tensor,
+        inputs: Mapping[str, Any],
+        denominators: Mapping[str, float],
     ) -> None:
         if self.consistency_weight == 0:
             return
@@ -478,7 +489,7 @@ class MaskGeneratorTraining(SegmenterStage):
     ) -> None:
         super().__init__(segmenter, vocabulary, train_void=train_void, seed=seed)
         if segmenter.mask_generator is None:
-            raise ValueError("The model has no mask generator to train: give its configuration a mask_generator_config.")
+            raise ValueError("The model has no mask generator to train: give it a mask_generator_config.")
         self.mask_generator = segmenter.mask_generator.requires_grad_(True)
         self.no_object_weight = no_object_weight
         self.loss_options = {
@@ -511,7 +522,7 @@ class MaskGeneratorTraining(SegmenterStage):
         return PreparedBatch(inputs, counts)
 
     def forward(self, inputs: Mapping[str, Any], denominators: Mapping[str, float]) -> dict[str, dict[str, Tensor]]:
-        """See [`TrainingStage`]. `loss_class`, `loss_mask` and `loss_dice` are summed over the decoder's predictions."""
+        """See [`TrainingStage`]. `loss_class`, `loss_mask`, `loss_dice`: each summed over the decoder's predictions."""
         output = self.mask_generator(
             inputs["feature_maps"], self.vocabulary, self._void_embeds(), output_auxiliary=True, return_dict=True
         )

@@ -1,0 +1,513 @@
+"""The training loop: any stage, any number of processes, any accumulation, exactly resumable.
+
+One optimiser step takes `gradient_accumulation_steps` batches of every process. Their counts are summed over batches
+and processes before the losses are computed, so that a step's gradient is that of one large batch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object, send_to_device
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from .checkpoints import CheckpointError, CheckpointStore, describe_write_error, write_json
+from .optimization import ExponentialMovingAverage, Schedule
+from .stages import PreparedBatch, TrainingStage
+from .step_log import StepLog
+
+TRAINER_STATE = "trainer_state.json"
+EMA_WEIGHTS = "ema.safetensors"
+MODEL_WEIGHTS = "model.safetensors"
+STEP_LOG = "log.jsonl"
+MATCHLESS_STEPS = 100
+"""After so many steps in a row without any match the user is warned."""
+
+logger = logging.getLogger(__name__)
+
+_SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+class ResumableBatchSampler(Protocol):
+    """What the loop needs of a data loader's batch sampler; `hf_maskadapter.data` has two such."""
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples in a batch of all processes together."""
+
+    def state_dict(self, consumed: int) -> dict[str, Any]:
+        """State after so many consumed samples of all processes."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How a run proceeds.
+
+    Args:
+        output_dir: where checkpoints and logs go.
+        max_steps: length of the run in optimiser steps.
+        gradient_accumulation_steps: batches of each process in an optimiser step.
+        max_grad_norm: norm that gradients are clipped at, all parameters together; `None`: no clipping.
+        ema_decay: decay of an exponential moving average of the weights; `None`: none.
+        logging_steps: report so often, in optimiser steps. The step log holds every step in any case.
+        eval_steps: validate so often; `None`: at the end only.
+        save_steps: write a checkpoint so often; `None`: at the end only, and when a validation is the best so far.
+        checkpoints_limit: keep so many of the latest checkpoints, and the best; `None`: all.
+        best_metric: result of the validation that says which checkpoint is the best.
+        greater_is_better: whether greater values of it are better.
+        fingerprint: facts that decide the result of the run, stored in checkpoints; a run that goes on with other facts
+            warns of it.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    output_dir: Path
+    max_steps: int
+    gradient_accumulation_steps: int = 1
+    max_grad_norm: float | None = 1.0
+    ema_decay: float | None = None
+    logging_steps: int = 10
+    eval_steps: int | None = None
+    save_steps: int | None = None
+    checkpoints_limit: int | None = 3
+    best_metric: str = "mean_iou"
+    greater_is_better: bool = True
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "gradient_accumulation_steps", "logging_steps", "eval_steps", "save_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run leaves behind.
+
+    Args:
+        step: optimiser steps done.
+        metrics: results of the last validation.
+        best_step, best_value: the best validation, if there was one; its checkpoint is kept.
+        seconds: time spent in optimiser steps, all parts of an interrupted run together.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    best_step: int | None
+    best_value: float | None
+    seconds: float
+
+
+@dataclass
+class _Progress:
+    """What changes from step to step, beside weights and optimiser state."""
+
+    step: int = 0
+    consumed: int = 0
+    seconds: float = 0.0
+    matchless_steps: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    best_step: int | None = None
+    best_value: float | None = None
+
+
+@dataclass
+class _StepRecord:
+    """What one optimiser step gives to report; tensors of this process, not yet read."""
+
+    step: int
+    seconds: float = 0.0
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    grad_norm: Tensor | None = None
+
+    def add(self, output: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for totals, parts in ((self.losses, output["losses"]), (self.sums, output["sums"])):
+            for name, part in parts.items():
+                totals[name] = totals[name] + part.detach() if name in totals else part.detach()
+
+    def row(self) -> Tensor:
+        """Losses, then sums, in the order of their names."""
+        return torch.stack([totals[name].float() for totals in (self.losses, self.sums) for name in sorted(totals)])
+
+
+class Trainer:
+    """Trains a stage.
+
+    Args:
+        stage: what is trained; with its initial weights, on any device.
+        loader: batches of this process: an endless `DataLoader` whose `batch_sampler` is a [`ResumableBatchSampler`].
+            It shards by process itself and is not passed through `Accelerator.prepare`.
+        optimizer: over the stage's parameters; its groups' learning rates are the ones that `schedule` multiplies.
+        schedule: factor of the learning rates as a function of the optimiser step.
+        accelerator: made with the settings' `gradient_accumulation_steps`.
+        settings: see [`TrainerSettings`].
+        validate: called without gradients on every process, before the checkpoint of a step; returns metrics, the same
+            on all of them.
+
+    Raises:
+        ValueError: if the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        stage: TrainingStage,
+        loader: torch.utils.data.DataLoader,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        accelerator: Accelerator,
+        settings: TrainerSettings,
+        validate: Callable[[], dict[str, float]] | None = None,
+    ) -> None:
+        self.stage = stage
+        self.loader = loader
+        self.schedule = schedule
+        self.accelerator = accelerator
+        self.settings = settings
+        self.validate = validate
+        self.checkpoints = CheckpointStore(settings.output_dir / "checkpoints", settings.checkpoints_limit)
+        self.step_log = StepLog(settings.output_dir / STEP_LOG)
+        self._sampler: ResumableBatchSampler = loader.batch_sampler  # type: ignore[assignment]
+        self._check()
+        self._progress = _Progress()
+        self._unreported: list[_StepRecord] = []
+
+        stage.to_device(accelerator.device)
+        self._prepared, self.optimizer = self._prepare_parts(stage, optimizer)
+        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.ema = ExponentialMovingAverage(stage, settings.ema_decay) if settings.ema_decay is not None else None
+
+    def _check(self) -> None:
+        accelerator, settings = self.accelerator, self.settings
+        if accelerator.gradient_accumulation_steps != settings.gradient_accumulation_steps:
+            raise ValueError(
+                f"The accelerator accumulates {accelerator.gradient_accumulation_steps} batches, the settings say "
+                f"{settings.gradient_accumulation_steps}: give both the same gradient_accumulation_steps."
+            )
+        if settings.eval_steps is not None and self.validate is None:
+            raise ValueError("eval_steps needs something to validate on: give validate.")
+        if accelerator.distributed_type in _SHARDING and (settings.ema_decay is not None or self.validate is not None):
+            raise ValueError(
+                "A moving average and validation during training need whole parameters, but FSDP and DeepSpeed shard "
+                "them: leave both out, or train with plain data parallelism."
+            )
+
+    def _prepare_parts(
+        self, stage: TrainingStage, optimizer: torch.optim.Optimizer
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        accelerator = self.accelerator
+        if accelerator.distributed_type == DistributedType.DEEPSPEED:
+            size = self._sampler.global_batch_size // accelerator.num_processes
+            accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = size
+        prepared = accelerator.prepare(stage, optimizer)
+        if accelerator.distributed_type not in _SHARDING:
+            accelerator.register_save_state_pre_hook(self._save_weights)
+            accelerator.register_load_state_pre_hook(self._load_weights)
+        return prepared
+
+    def _save_weights(self, models: list[nn.Module], weights: list[dict[str, Tensor]], directory: str) -> None:
+        """Save weights under their unwrapped names, so that a run can go on with another number of processes."""
+        weights.clear()
+        if self.accelerator.is_main_process:
+            state = {name: tensor.contiguous() for name, tensor in self.stage.state_dict().items()}
+            save_file(state, os.path.join(directory, MODEL_WEIGHTS))
+
+    def _load_weights(self, models: list[nn.Module], directory: str) -> None:
+        models.clear()
+        self.stage.load_state_dict(load_file(os.path.join(directory, MODEL_WEIGHTS)))
+
+    def train(self, resume_from_checkpoint: str | os.PathLike[str] | None = None) -> TrainingResult:
+        """Train to the last step, and write a checkpoint there.
+
+        Args:
+            resume_from_checkpoint: `"latest"` goes on from the latest undamaged checkpoint in the output folder, or
+                starts if there is none; a checkpoint's folder goes on from that one; `None` starts.
+
+        Raises:
+            CheckpointError: if a checkpoint cannot be read or written, or there are checkpoints already and the run
+                shall start.
+            FloatingPointError: if a loss is not finite.
+        """
+        path = self._find_checkpoint(resume_from_checkpoint)
+        if path is not None:
+            self._resume(path)
+        progress, settings = self._progress, self.settings
+        if self.accelerator.is_main_process:
+            self.step_log.cut_after(progress.step)
+        self._prepared.train()
+        batches = iter(self.loader)
+        with tqdm(
+            total=settings.max_steps,
+            initial=progress.step,
+            desc=self.stage.name,
+            unit="step",
+            disable=not self.accelerator.is_main_process,
+            dynamic_ncols=True,
+        ) as bar:
+            while progress.step < settings.max_steps:
+                self._train_step(batches)
+                bar.update()
+                is_best = self._validate() if self.validate is not None and self._is_due(settings.eval_steps) else False
+                is_to_be_saved = is_best or self._is_due(settings.save_steps)
+                if is_to_be_saved or self._is_due(settings.logging_steps):
+                    self._report(bar)
+                if is_to_be_saved:
+                    self._save_checkpoint()
+        return TrainingResult(
+            progress.step, progress.metrics, progress.best_step, progress.best_value, progress.seconds
+        )
+
+    def _is_due(self, interval: int | None) -> bool:
+        """Whether it is time for something that is done every so many steps, and at the end."""
+        step = self._progress.step
+        return step == self.settings.max_steps or (interval is not None and step % interval == 0)
+
+    # ------------------------------------------------------------------ one step
+
+    def _train_step(self, batches: Iterator[Any]) -> None:
+        started = time.perf_counter()
+        settings, progress, accelerator = self.settings, self._progress, self.accelerator
+        prepared = [self._prepare_batch(next(batches)) for _ in range(settings.gradient_accumulation_steps)]
+        denominators = self._denominators(prepared)
+        record = _StepRecord(progress.step + 1)
+        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = rate * self.schedule(progress.step)
+        while prepared:
+            batch = prepared.pop(0)
+            with accelerator.accumulate(self._prepared):
+                output = self._prepared(batch.inputs, denominators)
+                # Accelerate divides by the number of accumulated batches; the denominators have done so already.
+                loss = sum(output["losses"].values()) * settings.gradient_accumulation_steps
+                accelerator.backward(loss)
+                if accelerator.sync_gradients and settings.max_grad_norm is not None:
+                    record.grad_norm = accelerator.clip_grad_norm_(self._prepared.parameters(), settings.max_grad_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            record.add(output)
+        if self.ema is not None:
+            self.ema.update(progress.step)
+        progress.step += 1
+        progress.consumed += self._sampler.global_batch_size * settings.gradient_accumulation_steps
+        record.seconds = time.perf_counter() - started
+        progress.seconds += record.seconds
+        self._unreported.append(record)
+
+    def _prepare_batch(self, batch: Any) -> PreparedBatch:
+        batch = send_to_device(batch, self.accelerator.device, non_blocking=True)
+        with torch.no_grad(), self.accelerator.autocast():
+            return self.stage.prepare(batch)
+
+    def _denominators(self, prepared: list[PreparedBatch]) -> dict[str, float]:
+        """Each count over all batches and processes; per process, since gradients are averaged over processes."""
+        names = sorted(prepared[0].counts)
+        counts = torch.tensor([sum(batch.counts[name] for batch in prepared) for name in names])
+        counts = self.accelerator.reduce(counts.to(self.accelerator.device), reduction="sum").tolist()
+        processes = self.accelerator.num_processes
+        return {name: (count or 1.0) / processes for name, count in zip(names, counts, strict=True)}
+
+    # ------------------------------------------------------------------ reports
+
+    def _report(self, bar: tqdm) -> None:
+        """Bring the steps since the last report together over the processes, and log them."""
+        if not self._unreported:
+            return
+        table = torch.stack([record.row() for record in self._unreported])
+        table = self.accelerator.reduce(table, reduction="sum").tolist()
+        for record, row in zip(self._unreported, table, strict=True):
+            loss_names, sum_names = sorted(record.losses), sorted(record.sums)
+            processes = self.accelerator.num_processes
+            losses = {name: value / processes for name, value in zip(loss_names, row, strict=False)}
+            sums = dict(zip(sum_names, row[len(loss_names) :], strict=True))
+            self._log_step(record, losses, sums, bar)
+        self._unreported.clear()
+
+    def _log_step(self, record: _StepRecord, losses: dict[str, float], sums: dict[str, float], bar: tqdm) -> None:
+        settings, step = self.settings, record.step
+        total = sum(losses.values())
+        if not math.isfinite(total):
+            raise FloatingPointError(
+                f"The loss of step {step} is {total} ({losses}). Go on from the checkpoint before it with a lower "
+                "learning rate, or with bf16 or fp32 in place of fp16."
+            )
+        line: dict[str, Any] = {"step": step, "loss": total} | losses | self.stage.report(sums)
+        line["learning_rate"] = self._base_rates[0] * self.schedule(step - 1)
+        if record.grad_norm is not None:
+            line["grad_norm"] = float(record.grad_norm)
+        line["seconds"] = round(record.seconds, 4)
+        line["eta_seconds"] = round(self._progress.seconds / self._progress.step * (settings.max_steps - step))
+        self._warn_without_matches(line)
+        if self.accelerator.is_main_process:
+            self.step_log.append(line)
+            bar.set_postfix(loss=f"{total:.4f}", refresh=False)
+        if step % settings.logging_steps == 0 or step == settings.max_steps:
+            values = {f"train/{name}": value for name, value in line.items() if name != "step"}
+            self.accelerator.log(values, step=step)
+
+    def _warn_without_matches(self, line: Mapping[str, Any]) -> None:
+        if "matches" not in line:
+            return
+        progress = self._progress
+        progress.matchless_steps = 0 if line["matches"] else progress.matchless_steps + 1
+        if progress.matchless_steps == MATCHLESS_STEPS and self.accelerator.is_main_process:
+            logger.warning(
+                "No predicted mask matched a ground-truth mask in the last %d steps: the mask generator does not fit "
+                "this data, or the IoU threshold is too high. Only ground-truth masks are being trained on.",
+                MATCHLESS_STEPS,
+            )
+
+    # ------------------------------------------------------------------ validation
+
+    def _validate(self) -> bool:
+        """Validate, with the averaged weights if there are any; says whether the result is the best so far."""
+        settings, progress = self.settings, self._progress
+        assert self.validate is not None
+        self._prepared.eval()
+        with torch.no_grad(), self.ema.applied() if self.ema is not None else nullcontext():
+            progress.metrics = self.validate()
+        self._prepared.train()
+        if settings.best_metric not in progress.metrics:
+            raise ValueError(
+                f"The validation gives no {settings.best_metric!r}, which is to say what the best checkpoint is; it "
+                f"gives {', '.join(progress.metrics)}."
+            )
+        if self.accelerator.is_main_process:
+            results = {f"eval_{name}": value for name, value in progress.metrics.items()}
+            self.step_log.append({"step": progress.step} | results)
+        self.accelerator.log({f"eval/{name}": value for name, value in progress.metrics.items()}, step=progress.step)
+        value, best = progress.metrics[settings.best_metric], progress.best_value
+        sign = 1 if settings.greater_is_better else -1
+        if not math.isfinite(value) or (best is not None and sign * value <= sign * best):
+            return False
+        progress.best_step, progress.best_value = progress.step, value
+        return True
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _save_checkpoint(self) -> None:
+        """Write a checkpoint, all processes together; a failure of one of them is an error of all."""
+        accelerator, step = self.accelerator, self._progress.step
+        partial, keep = self.checkpoints.partial_path(step), {self._progress.best_step}
+        failure = (
+            self._attempt(lambda: self.checkpoints.begin(step), main_only=True)
+            or self._attempt(lambda: accelerator.save_state(str(partial)))
+            or self._attempt(lambda: self._write_trainer_state(partial), main_only=True)
+            or self._attempt(lambda: self.checkpoints.commit(step, keep), main_only=True)
+        )
+        if failure is not None:
+            if accelerator.is_main_process:
+                self.checkpoints.abort(step)
+            again = "go on with --resume_from_checkpoint latest"
+            raise describe_write_error(step, self.checkpoints.directory, failure, again) from failure
+
+    def _attempt(self, action: Callable[[], Any], main_only: bool = False) -> Exception | None:
+        """Do something on all processes or on the main one; returns a failure of any of them to all."""
+        failure: Exception | None = None
+        if self.accelerator.is_main_process or not main_only:
+            try:
+                action()
+            except Exception as error:  # a full disk is an OSError, a SafetensorError or a RuntimeError
+                failure = error
+        if self.accelerator.num_processes == 1:
+            return failure
+        reports = gather_object([None if failure is None else f"{type(failure).__name__}: {failure}"])
+        elsewhere = next((report for report in reports if report is not None), None)
+        return failure or (OSError(elsewhere) if elsewhere is not None else None)
+
+    def _write_trainer_state(self, directory: Path) -> None:
+        progress = self._progress
+        if self.ema is not None:
+            save_file(self.ema.state_dict(), directory / EMA_WEIGHTS)
+        state = {
+            "stage": self.stage.name,
+            "progress": asdict(progress),
+            "data": self._sampler.state_dict(progress.consumed),
+            "fingerprint": dict(self.settings.fingerprint),
+        }
+        write_json(directory / TRAINER_STATE, state)
+
+    def _find_checkpoint(self, wanted: str | os.PathLike[str] | None) -> Path | None:
+        """Which checkpoint to go on from; decided by the main process."""
+        found: list[Any] = [None, None]
+        if self.accelerator.is_main_process:
+            try:
+                found[0] = self._choose_checkpoint(wanted)
+            except CheckpointError as error:
+                found[1] = str(error)
+        broadcast_object_list(found)
+        if found[1] is not None:
+            raise CheckpointError(found[1])
+        return found[0]
+
+    def _choose_checkpoint(self, wanted: str | os.PathLike[str] | None) -> Path | None:
+        store = self.checkpoints
+        if wanted is None:
+            if store.steps():
+                raise CheckpointError(
+                    f"{store.directory} holds checkpoints of another run: go on with it (--resume_from_checkpoint "
+                    "latest), or choose another output folder."
+                )
+            return None
+        if str(wanted) == "latest":
+            path = store.latest()
+            if path is None:
+                logger.warning("There is no checkpoint to go on from in %s: starting.", store.directory)
+            return path
+        path = Path(wanted)
+        store.verify(path)
+        is_own = path.resolve().parent == store.directory.resolve()
+        later = [store.path(step).name for step in store.steps() if is_own and store.path(step).name > path.name]
+        if later:
+            raise CheckpointError(
+                f"There are checkpoints after {path.name}, which would get mixed up with those of a run that goes on "
+                f"from it: move {', '.join(later)} away from {store.directory}, or choose another output folder."
+            )
+        return path
+
+    def _resume(self, path: Path) -> None:
+        state = json.loads((path / TRAINER_STATE).read_text(encoding="utf-8"))
+        if state["stage"] != self.stage.name:
+            raise CheckpointError(
+                f"The checkpoint {path} is of stage {state['stage']!r}, not {self.stage.name!r}: start the new stage "
+                "from the model that the other one saved, in another output folder."
+            )
+        stored = state["fingerprint"]
+        changed = [
+            f"{name} ({stored.get(name)!r}, now {value!r})"
+            for name, value in self.settings.fingerprint.items()
+            if stored.get(name) != value
+        ]
+        if changed and self.accelerator.is_main_process:
+            logger.warning("The run goes on with other settings than it began with: %s.", ", ".join(changed))
+        try:
+            self.accelerator.load_state(str(path))
+            if self.ema is not None:
+                self.ema.load_state_dict(load_file(path / EMA_WEIGHTS))
+        except (KeyError, OSError, RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"The checkpoint {path} does not fit this run ({error}). Go on with the model and the options that it "
+                "was written with."
+            ) from error
+        self._progress = _Progress(**state["progress"])
+        self._sampler.load_state_dict(state["data"])
+        logger.info("Going on from step %d (%s).", self._progress.step, path)
+
+
+__all__ = ["ResumableBatchSampler", "Trainer", "TrainerSettings", "TrainingResult"]
