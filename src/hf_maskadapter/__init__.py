@@ -1,7 +1,7 @@
 """Mask-Adapter (CVPR 2025) as a Transformers-style package for open-vocabulary segmentation.
 
 Importing it is cheap: public names are loaded when they are first used. Its classes join Transformers' Auto classes and
-the `zero-shot-image-segmentation` pipeline as soon as Transformers is imported, whichever of the two comes first.
+the `zero-shot-image-segmentation` pipeline when Transformers is imported, whichever of the two comes first.
 """
 
 import importlib
@@ -47,27 +47,24 @@ _REGISTERING_MODULES = (
 __all__ = ["__version__", *_MODULE_OF]
 
 
-def _is_being_imported(module: str) -> bool:
-    name = f"{__name__}.{module}"
-    return name in sys.modules and sys.modules[name].__spec__._initializing
-
-
 def _register_with_transformers() -> None:
-    """Import the modules that register classes, unless one of this package's is importing Transformers right now.
+    for module in _REGISTERING_MODULES:
+        importlib.import_module(f"{__name__}.{module}")
 
-    In that case, `import hf_maskadapter.some_module` before anything else, it registers its own classes when it is
-    complete, and the others follow with the first public name that is used.
+
+class _RegisterOnFirstUse(MetaPathFinder):
+    """Import hook that registers this package's classes with Transformers' Auto classes once.
+
+    It acts right after the first import of Transformers, or of a module of this package that needs Transformers,
+    whichever comes first.
     """
-    if not any(_is_being_imported(module) for module in _MODULE_OF.values()):
-        for module in _REGISTERING_MODULES:
-            importlib.import_module(f"{__name__}.{module}")
 
-
-class _RegisterAfterTransformers(MetaPathFinder):
-    """Import hook that registers this package's classes right after Transformers has been imported."""
+    triggers = frozenset(
+        {"transformers"} | {f"{__name__}.{module}" for module in (*_REGISTERING_MODULES, "modeling_text_classifier")}
+    )
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
-        if fullname != "transformers":
+        if fullname not in self.triggers:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
@@ -85,9 +82,6 @@ class _RegisterAfterTransformers(MetaPathFinder):
 def __getattr__(name: str):
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _MODULE_OF[name] in _REGISTERING_MODULES:
-        importlib.import_module("transformers")
-        _register_with_transformers()
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
@@ -98,4 +92,4 @@ def __dir__() -> list[str]:
 if "transformers" in sys.modules:
     _register_with_transformers()
 else:
-    sys.meta_path.insert(0, _RegisterAfterTransformers())
+    sys.meta_path.insert(0, _RegisterOnFirstUse())
