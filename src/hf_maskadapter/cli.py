@@ -13,6 +13,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
@@ -400,7 +401,7 @@ def _write_results(
 
     painted = overlay_masks(picture, segments, vocabulary.names, legend=not args.no_legend, font=args.font)
     formats = Image.registered_extensions()
-    _write_atomically(job.overlay, lambda file: painted.save(file, format=formats[job.overlay.suffix.lower()]))
+    _write_atomically(job.overlay, partial(painted.save, format=formats[job.overlay.suffix.lower()]))
     records = _records(segments, vocabulary, args.task)
     if args.masks:
         _write_masks(job, picture, segments, records, vocabulary, args.task)
@@ -458,7 +459,7 @@ def _write_masks(
         for segment, record in zip(segments, records, strict=True):
             path = job.mask_folder / f"{record['id']:04d}.png"
             record["mask"] = f"{job.mask_folder.name}/{path.name}"
-            _write_atomically(path, lambda file, mask=segment["mask"]: mask.save(file, format="PNG"))
+            _write_atomically(path, partial(segment["mask"].save, format="PNG"))
         return
     ids = np.zeros((picture.height, picture.width), dtype=np.uint16)
     for segment, record in zip(segments, records, strict=True):
@@ -473,7 +474,7 @@ def _write_masks(
         image.putpalette(palette)
     else:
         image = Image.fromarray(ids)
-    _write_atomically(job.id_map, lambda file: image.save(file, format="PNG"))
+    _write_atomically(job.id_map, partial(image.save, format="PNG"))
 
 
 # --- convert ----------------------------------------------------------------------------------------------------------

@@ -142,8 +142,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             "threshold": threshold,
             "overlap_mask_area_threshold": overlap_mask_area_threshold,
         }
-        parts = (preprocess, forward, postprocess)
-        return tuple({name: value for name, value in part.items() if value is not None} for part in parts)
+        return _given(preprocess), _given(forward), _given(postprocess)
 
     def preprocess(self, inputs: Any, vocabulary: Vocabulary | None = None, timeout: float | None = None) -> dict:
         """One picture to a batch of one."""
@@ -316,6 +315,10 @@ def _collate(items: list[dict]) -> dict:
             [F.pad(tensor, (0, width - tensor.shape[-1], 0, height - tensor.shape[-2])) for tensor in tensors]
         )
     return batch
+
+
+def _given(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def _only(value: Any) -> Any:

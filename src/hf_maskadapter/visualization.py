@@ -159,7 +159,7 @@ def _from_map(
         if labels is None:
             raise ValueError("a label map needs labels=, the name of each class index.")
         known = np.where((values >= 0) & (values < len(labels)), values, len(labels))
-        present = np.flatnonzero(np.bincount(known.ravel(), minlength=len(labels) + 1)[: len(labels)])
+        present = np.flatnonzero(np.bincount(known.ravel(), minlength=len(labels) + 1)[: len(labels)]).tolist()
         lookup = np.full(len(labels) + 1, _ABSENT)
         lookup[present] = np.arange(len(present))
         return _Segments(lookup[known], [labels[i] for i in present], [None] * len(present), list(labels))
