@@ -377,15 +377,18 @@ class TestMistakes:
         assert segment("picture.png") == 130
         assert_one_error(capsys, "interrupted")
 
-    def test_interrupt_signal_leaves_no_traceback(self, folder, tiny_model_dir):
-        arguments = ("segment", "picture.png", "--model", tiny_model_dir, "--labels", "cat", "--output", "result.png")
-        process = subprocess.Popen(command(*arguments), env=ENVIRONMENT, cwd=folder, stderr=subprocess.PIPE, text=True)
-        time.sleep(1.0)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+    def test_interrupt_signal_leaves_no_traceback(self, tmp_path):
+        os.mkfifo(tmp_path / "endless.png")
+        arguments = ("segment", "endless.png", "--model", ".", "--labels", "cat", "--output", "result.png")
+        process = subprocess.Popen(
+            command(*arguments), env=ENVIRONMENT, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        with open(tmp_path / "endless.png", "wb"):  # returns when the command reads the picture
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
         assert process.returncode == 130
         assert errors.strip() == "maskadapter segment: interrupted"
-        assert os.listdir(folder) == ["picture.png"]
+        assert os.listdir(tmp_path) == ["endless.png"]
 
 
 def test_progress_bar_is_shown_on_a_terminal(folder, tiny_model_dir, picture):
