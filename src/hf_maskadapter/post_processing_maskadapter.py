@@ -1,24 +1,36 @@
 """Model outputs to semantic, panoptic and instance results at each picture's own size.
 
 The rules are Mask2Former's as FC-CLIP and Mask-Adapter apply them (arXiv 2308.02487, 2412.04533). They differ from
-those of Transformers' Mask2Former processors: masks are resized from the padded input, not from a fixed 384×384, and the
-overlap rule looks at mask probabilities that are not weighted by the class score.
+those of Transformers' Mask2Former processors: masks are resized from the padded input, not from a fixed size of
+384×384, and the overlap rule looks at mask probabilities that are not weighted by the class score.
+
+Everything is computed in single precision, one picture at a time and a strip of rows at a time, so that memory stays
+bounded whatever the size of the picture and the vocabulary. A bilinear resize reads rows and columns independently:
+the rows that a strip needs are read first, from maps of the masks' own small size, and columns follow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Iterator, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+if TYPE_CHECKING:
+    from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
+
 MASK_THRESHOLD = 0.5
-MASKS_AT_A_TIME = 32
+TOP_K = 100
 
 Size = tuple[int, int]
 ClassScore = Literal["softmax", "sigmoid"]
+
+_STRIP_ELEMENTS_ON_CPU = 2**21  # 8 MiB of floats, which stay in the processor's cache
+_STRIP_ELEMENTS_ELSEWHERE = 2**25  # 128 MiB, which keep a GPU busy
+_AREA_EPS = 1e-6
 
 
 def _target_sizes(outputs: Any, target_sizes: Sequence[Size] | Tensor | None) -> list[Size]:
@@ -32,65 +44,136 @@ def _target_sizes(outputs: Any, target_sizes: Sequence[Size] | Tensor | None) ->
     return sizes
 
 
-def _resize(maps: Tensor, size: Size) -> Tensor:
-    """Bilinear resize of `(num_maps, height, width)`, no antialiasing."""
-    if maps.shape[-2:] == size or len(maps) == 0:
-        return maps.new_zeros(0, *size) if len(maps) == 0 else maps
-    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+def _check_mask_threshold(mask_threshold: float) -> None:
+    if not 0 <= mask_threshold <= 1:
+        raise ValueError(f"mask_threshold is a probability, between 0 and 1, got {mask_threshold}.")
 
 
-class _ImageMasks:
-    """One picture's masks: resized to the padded input, cropped to the picture, resized to the wanted size."""
+def _taps(old: int, new: int, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The two source positions that a bilinear resize mixes for each of some new ones, and the second's share."""
+    centres = ((positions.double() + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
+    lower = centres.long()
+    return lower, (lower + 1).clamp(max=old - 1), (centres - lower).float()
+
+
+def _mix_rows(maps: Tensor, lower: Tensor, upper: Tensor, share: Tensor) -> Tensor:
+    return torch.lerp(maps[:, lower].float(), maps[:, upper].float(), share[:, None].to(maps.device))
+
+
+def _rows_of_resized(maps: Tensor, new_height: int, rows: Tensor) -> Tensor:
+    """Some rows of maps `(num_maps, height, width)` as after a bilinear resize to `new_height` rows."""
+    if maps.shape[1] == new_height:
+        return maps[:, rows].float()
+    lower, upper, share = _taps(maps.shape[1], new_height, rows)
+    return _mix_rows(maps, lower, upper, share)
+
+
+def _resize_columns(maps: Tensor, new_width: int) -> Tensor:
+    if maps.shape[2] == new_width or maps.numel() == 0:
+        return maps if maps.shape[2] == new_width else maps.new_zeros(*maps.shape[:2], new_width)
+    return F.interpolate(maps[None], size=(maps.shape[1], new_width), mode="bilinear", align_corners=False)[0]
+
+
+class _PictureMasks:
+    """One picture's masks: resized to the padded input, cropped to the picture, resized to the wanted size.
+
+    All resizes are bilinear, without antialiasing and with `align_corners=False`.
+    """
 
     def __init__(self, outputs: Any, index: int, target_size: Size):
-        self.are_logits = outputs.masks_queries_logits is not None
-        masks = outputs.masks_queries_logits if self.are_logits else outputs.mask_probabilities
+        masks, self.are_logits = outputs.masks_queries_logits, True
+        if masks is None:
+            masks, self.are_logits = outputs.mask_probabilities, False
         if masks is None:
             raise ValueError("The outputs hold neither masks_queries_logits nor mask_probabilities.")
-        self.masks = masks[index]
-        self.padded_size: Size = tuple(outputs.padded_size.tolist())
-        self.image_size: Size = tuple(outputs.image_sizes[index].tolist())
-        self.target_size = target_size
+        self.masks: Tensor = masks[index]
+        self.padded_height, self.padded_width = (int(side) for side in outputs.padded_size)
+        self.image_height, self.image_width = (int(side) for side in outputs.image_sizes[index])
+        self.height, self.width = target_size
+
+    def chosen(self, rows: Tensor) -> _PictureMasks:
+        """Some of the masks."""
+        result = copy(self)
+        result.masks = self.masks[rows]
+        return result
 
     def __len__(self) -> int:
         return len(self.masks)
 
-    def _probabilities(self, masks: Tensor) -> Tensor:
-        return masks.sigmoid() if self.are_logits else masks
+    def strips(self, maps_per_row: int) -> Iterator[slice]:
+        """Rows of the wanted size, as many at a time as memory is meant for."""
+        elements = _STRIP_ELEMENTS_ON_CPU if self.masks.device.type == "cpu" else _STRIP_ELEMENTS_ELSEWHERE
+        rows = max(elements // (max(maps_per_row, 1) * max(self.width, self.padded_width)), 1)
+        for start in range(0, self.height, rows):
+            yield slice(start, min(start + rows, self.height))
 
-    def crop(self, maps: Tensor) -> Tensor:
-        """The picture's part of maps at the padded size, at the wanted size."""
-        height, width = self.image_size
-        return _resize(maps[:, :height, :width], self.target_size)
+    def rows_of_picture(self, rows: Tensor) -> Tensor:
+        """Some of the picture's rows at the padded size, `(num_masks, num_rows, image_width)`."""
+        maps = _rows_of_resized(self.masks, self.padded_height, rows)
+        return _resize_columns(maps, self.padded_width)[..., : self.image_width]
 
-    def at_padded_size(self, rows: Tensor) -> Tensor:
-        """Probabilities of some masks at the padded size, `(len(rows), height, width)`."""
-        return self._probabilities(_resize(self.masks[rows].float(), self.padded_size))
+    def taps_of_strip(self, strip: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The picture's rows at the padded size that a strip mixes, which two of these, and the second's share."""
+        lower, upper, share = _taps(self.image_height, self.height, torch.arange(strip.start, strip.stop))
+        rows, which = torch.cat([lower, upper]).unique(return_inverse=True)
+        return rows, *which.chunk(2), share
 
-    def at_target_size(self, rows: Tensor) -> Tensor:
-        """Probabilities of some masks at the wanted size, `(len(rows), height, width)`."""
-        return self._probabilities(self.crop(_resize(self.masks[rows].float(), self.padded_size)))
+    def strip_values(self, strip: slice) -> Tensor:
+        """Logits or probabilities in a strip, `(num_masks, strip_height, width)`."""
+        rows, lower, upper, share = self.taps_of_strip(strip)
+        maps = _rows_of_resized(self.masks, self.padded_height, rows)
+        maps = _mix_rows(maps, lower, upper, share)
+        maps = _resize_columns(maps, self.padded_width)[..., : self.image_width]
+        return _resize_columns(maps, self.width)
+
+    def probabilities(self, values: Tensor) -> Tensor:
+        """Mask probabilities of logits or probabilities."""
+        return values.sigmoid() if self.are_logits else values
+
+    def cutoff(self, mask_threshold: float) -> float:
+        """What a value must exceed for its probability to exceed a threshold."""
+        return torch.tensor(mask_threshold, dtype=torch.float64).logit().item() if self.are_logits else mask_threshold
 
 
-def _images(outputs: Any, target_sizes: Sequence[Size] | Tensor | None) -> Iterator[tuple[Tensor, _ImageMasks]]:
-    """Class scores and masks of one picture at a time."""
+def _pictures(outputs: Any, target_sizes: Sequence[Size] | Tensor | None) -> Iterator[tuple[Tensor, _PictureMasks]]:
+    """Class scores `(num_masks, num_classes + 1)` and masks of one picture at a time."""
     for index, target_size in enumerate(_target_sizes(outputs, target_sizes)):
-        yield outputs.class_queries_logits[index].float(), _ImageMasks(outputs, index, target_size)
+        class_logits, masks = outputs.class_queries_logits[index].float(), _PictureMasks(outputs, index, target_size)
+        if not masks.are_logits:
+            not_empty = masks.masks.flatten(1).any(dim=1)  # empty ones fill up batches
+            class_logits, masks = class_logits[not_empty], masks.chosen(not_empty)
+        yield class_logits, masks
 
 
-def _semantic_scores(probabilities: Tensor, masks_of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sum over the masks of class probability times mask probability, `(num_classes, height, width)`."""
-    rows = torch.arange(len(probabilities), device=probabilities.device)
-    scores: Tensor | None = None
-    for chunk in rows.split(MASKS_AT_A_TIME):
-        part = torch.einsum("qc,qhw->chw", probabilities[chunk], masks_of(chunk))
-        scores = part if scores is None else scores.add_(part)
-    if scores is None:
-        empty = masks_of(rows)
-        return empty.new_zeros(probabilities.shape[-1], *empty.shape[-2:])
-    return scores
+def _sum_over_masks(class_probabilities: Tensor, mask_probabilities: Tensor) -> Tensor:
+    """Class probability times mask probability, summed over masks, `(num_classes, height, width)`."""
+    with torch.autocast(mask_probabilities.device.type, enabled=False):
+        scores = class_probabilities.T @ mask_probabilities.flatten(1)
+    return scores.unflatten(1, mask_probabilities.shape[1:])
 
 
+def _index_of_largest(maps: Tensor) -> Tensor:
+    """As `maps.argmax(dim=0)`, of ties the first, in half the time on CPU, where reducing to values is vectorised."""
+    indices = torch.arange(len(maps), dtype=torch.int32, device=maps.device)[:, None, None]
+    return torch.where(maps == maps.amax(dim=0), indices, indices[-1]).amin(dim=0).long()
+
+
+def _score_strips(class_logits: Tensor, masks: _PictureMasks, resize_scores: bool) -> Iterator[tuple[slice, Tensor]]:
+    """Class scores of a picture, a strip of rows after the other, each `(num_classes, strip_height, width)`."""
+    probabilities = class_logits.softmax(dim=-1)[:, :-1]
+    maps_per_row = max(probabilities.shape)
+    if not resize_scores:
+        for strip in masks.strips(maps_per_row):
+            yield strip, _sum_over_masks(probabilities, masks.probabilities(masks.strip_values(strip)))
+        return
+    for strip in masks.strips(2 * maps_per_row):
+        rows, lower, upper, share = masks.taps_of_strip(strip)
+        scores = _sum_over_masks(probabilities, masks.probabilities(masks.rows_of_picture(rows)))
+        scores = _mix_rows(scores, lower, upper, share)
+        yield strip, _resize_columns(scores, masks.width)
+
+
+@torch.no_grad()
 def semantic_scores(
     outputs: Any, target_sizes: Sequence[Size] | Tensor | None = None, resize_scores: bool = False
 ) -> Iterator[Tensor]:
@@ -102,36 +185,61 @@ def semantic_scores(
         resize_scores: as [`post_process_semantic_segmentation`].
 
     Yields:
-        `(num_classes, height, width)`.
+        A float tensor of shape `(num_classes, height, width)`. It is the one thing here that grows with the product of
+        classes and pixels.
     """
-    for class_logits, masks in _images(outputs, target_sizes):
-        probabilities = class_logits.softmax(dim=-1)[:, :-1]
-        if resize_scores:
-            yield masks.crop(_semantic_scores(probabilities, masks.at_padded_size))
-        else:
-            yield _semantic_scores(probabilities, masks.at_target_size)
+    for class_logits, masks in _pictures(outputs, target_sizes):
+        scores = class_logits.new_empty(class_logits.shape[-1] - 1, masks.height, masks.width)
+        for strip, of_strip in _score_strips(class_logits, masks, resize_scores):
+            scores[:, strip] = of_strip
+        yield scores
 
 
+@torch.no_grad()
 def post_process_semantic_segmentation(
-    outputs: Any, target_sizes: Sequence[Size] | Tensor | None = None, resize_scores: bool = False
-) -> list[Tensor]:
+    outputs: Any,
+    target_sizes: Sequence[Size] | Tensor | None = None,
+    resize_scores: bool = False,
+    return_segmentation_scores: bool = False,
+) -> list[Tensor] | list[SemanticSegmentationPostProcessorOutput]:
     """One class for every pixel: the largest sum of class probability times mask probability. Void is never chosen.
 
     Args:
-        outputs: a [`MaskAdapterSegmentationOutput`].
+        outputs: a [`MaskAdapterSegmentationOutput`], or an object with its `class_queries_logits`,
+            `masks_queries_logits` or `mask_probabilities`, `image_sizes` and `padded_size`, of any float type and on
+            any device.
         target_sizes: height and width of each result; by default the pictures' size inside the padded input.
         resize_scores: compute scores at the padded size and resize them, as the published code does when only semantic
             results are wanted, instead of resizing the masks.
+        return_segmentation_scores: whether to return the scores too, see [`semantic_scores`].
 
     Returns:
-        For each picture class indices, a `torch.LongTensor` of shape `(height, width)`.
+        For each picture class indices, a `torch.LongTensor` of shape `(height, width)`; the first class where there is
+        no mask at all. With `return_segmentation_scores` an object with these as `segmentation`, and
+        `segmentation_scores` of shape `(num_classes, height, width)`.
 
     Raises:
         ValueError: if there is not one target size for each picture.
     """
-    return [scores.argmax(dim=0) for scores in semantic_scores(outputs, target_sizes, resize_scores)]
+    if return_segmentation_scores:
+        from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
+
+        return [
+            SemanticSegmentationPostProcessorOutput(
+                data={"segmentation": scores.argmax(dim=0), "segmentation_scores": scores}
+            )
+            for scores in semantic_scores(outputs, target_sizes, resize_scores)
+        ]
+    label_maps = []
+    for class_logits, masks in _pictures(outputs, target_sizes):
+        label_map = torch.empty(masks.height, masks.width, dtype=torch.long, device=class_logits.device)
+        for strip, scores in _score_strips(class_logits, masks, resize_scores):
+            label_map[strip] = _index_of_largest(scores)
+        label_maps.append(label_map)
+    return label_maps
 
 
+@torch.no_grad()
 def post_process_panoptic_segmentation(
     outputs: Any,
     threshold: float = 0.0,
@@ -147,7 +255,7 @@ def post_process_panoptic_segmentation(
     inside the mask.
 
     Args:
-        outputs: a [`MaskAdapterSegmentationOutput`].
+        outputs: as [`post_process_semantic_segmentation`].
         threshold: class probability strictly above which a mask takes part.
         mask_threshold: probability from which a pixel lies inside a mask.
         overlap_mask_area_threshold: see above; published values lie between 0.7 and 0.8.
@@ -160,73 +268,70 @@ def post_process_panoptic_segmentation(
         `was_fused` and `score`, the class probability (of a fused segment, the largest of its masks').
 
     Raises:
-        ValueError: if there is not one target size for each picture.
+        ValueError: if there is not one target size for each picture, or `mask_threshold` is not a probability.
     """
+    _check_mask_threshold(mask_threshold)
     to_fuse = frozenset(label_ids_to_fuse or ())
     results = []
-    for class_logits, masks in _images(outputs, target_sizes):
+    for class_logits, masks in _pictures(outputs, target_sizes):
         scores, labels = class_logits.softmax(dim=-1).max(dim=-1)
         kept = ((labels != class_logits.shape[-1] - 1) & (scores > threshold)).nonzero().flatten()
-        segmentation = torch.zeros(masks.target_size, dtype=torch.long, device=class_logits.device)
         segments: list[dict[str, Any]] = []
+        segment_of_mask = labels.new_zeros(len(kept) + 1)  # the last entry is for pixels without a segment
+        segmentation = torch.full((masks.height, masks.width), len(kept), device=labels.device)
         if len(kept):
-            winners, own_areas, inside = _assign_pixels(masks, kept, scores[kept], mask_threshold)
-            won_areas = torch.bincount(winners.flatten(), minlength=len(kept))
-            segment_of: dict[int, dict[str, Any]] = {}
-            for position, row in enumerate(kept.tolist()):
-                won, own = int(won_areas[position]), int(own_areas[position])
-                pixels = (winners == position) & inside
-                if own == 0 or won / own < overlap_mask_area_threshold or not pixels.any():
+            won, own, visible = _assign_pixels(masks.chosen(kept), scores[kept], mask_threshold, segmentation)
+            fused: dict[int, dict[str, Any]] = {}
+            for position, mask in enumerate(kept.tolist()):
+                if not visible[position] or won[position] / own[position] < overlap_mask_area_threshold:
                     continue
-                label, score = int(labels[row]), float(scores[row])
-                segment = segment_of.get(label)
+                label, score = int(labels[mask]), float(scores[mask])
+                segment = fused.get(label)
                 if segment is None:
-                    segment = {
-                        "id": len(segments) + 1,
-                        "label_id": label,
-                        "was_fused": label in to_fuse,
-                        "score": score,
-                    }
+                    was_fused = label in to_fuse
+                    segment = {"id": len(segments) + 1, "label_id": label, "was_fused": was_fused, "score": score}
                     segments.append(segment)
-                    if label in to_fuse:
-                        segment_of[label] = segment
+                    if was_fused:
+                        fused[label] = segment
                 segment["score"] = max(segment["score"], score)
-                segmentation[pixels] = segment["id"]
-        results.append({"segmentation": segmentation, "segments_info": segments})
+                segment_of_mask[position] = segment["id"]
+        results.append({"segmentation": segment_of_mask[segmentation], "segments_info": segments})
     return results
 
 
 def _assign_pixels(
-    masks: _ImageMasks, rows: Tensor, scores: Tensor, mask_threshold: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """For each pixel the winning mask and whether it lies inside that mask; for each mask its own area."""
-    best: Tensor | None = None
-    own_areas = []
-    for start in range(0, len(rows), MASKS_AT_A_TIME):
-        chunk = slice(start, start + MASKS_AT_A_TIME)
-        probabilities = masks.at_target_size(rows[chunk])
+    masks: _PictureMasks, scores: Tensor, mask_threshold: float, winners: Tensor
+) -> tuple[list[int], list[int], list[int]]:
+    """Write the winning mask of every pixel that lies inside it to `winners`, and leave the other pixels as they are.
+
+    Returns:
+        For each mask its numbers of pixels that it won, of pixels inside it, and of those that are both.
+    """
+    areas = torch.zeros(3, len(masks), dtype=torch.long, device=scores.device)
+    for strip in masks.strips(len(masks)):
+        probabilities = masks.probabilities(masks.strip_values(strip))
         is_inside = probabilities >= mask_threshold
-        own_areas.append(is_inside.sum(dim=(-2, -1)))
-        value, position = (probabilities * scores[chunk, None, None]).max(dim=0)
-        inside_winner = is_inside.gather(0, position[None])[0]
-        if best is None:
-            best, winners, inside = value, position, inside_winner
-        else:
-            better = value > best
-            best = torch.where(better, value, best)
-            winners = torch.where(better, position + start, winners)
-            inside = torch.where(better, inside_winner, inside)
-    return winners, torch.cat(own_areas), inside
+        weighted = probabilities * scores[:, None, None]
+        winner = _index_of_largest(weighted)
+        winner_is_inside = is_inside.gather(0, winner[None])[0]
+        winners[strip] = torch.where(winner_is_inside, winner, winners[strip])
+        areas[0] += winner[weighted.amax(dim=0) > 0].bincount(minlength=len(masks))
+        areas[1] += is_inside.flatten(1).sum(dim=1, dtype=torch.int32)
+        areas[2] += winner[winner_is_inside].bincount(minlength=len(masks))
+    won, own, visible = areas.tolist()
+    return won, own, visible
 
 
+@torch.no_grad()
 def post_process_instance_segmentation(
     outputs: Any,
     threshold: float = 0.0,
     mask_threshold: float = MASK_THRESHOLD,
-    top_k: int = 100,
+    top_k: int = TOP_K,
     label_ids_to_keep: Collection[int] | None = None,
     target_sizes: Sequence[Size] | Tensor | None = None,
     return_binary_maps: bool = False,
+    return_coco_annotation: bool = False,
     class_score: ClassScore = "softmax",
 ) -> list[dict[str, Any]]:
     """The best pairs of mask and class, which may overlap.
@@ -234,30 +339,37 @@ def post_process_instance_segmentation(
     The score is the class probability times the mean mask probability inside the mask.
 
     Args:
-        outputs: a [`MaskAdapterSegmentationOutput`].
-        threshold: score strictly above which an instance is returned.
+        outputs: as [`post_process_semantic_segmentation`].
+        threshold: score strictly above which an instance is returned; the default drops masks that are empty.
         mask_threshold: probability strictly above which a pixel lies inside a mask (the published warm-up model: 0.45).
         top_k: number of pairs over all masks and classes, taken by class probability.
         label_ids_to_keep: classes that count, for example `vocabulary.thing_ids`; the others are dropped *after* the
             best `top_k` were taken, as in the published code. By default all are kept.
         target_sizes: as [`post_process_semantic_segmentation`].
         return_binary_maps: whether `segmentation` holds one mask for each instance.
+        return_coco_annotation: whether `segmentation` holds one run-length encoded mask for each instance.
         class_score: `"softmax"`, or `"sigmoid"` of each class score (the published warm-up model).
 
     Returns:
         For each picture a dict with `segmentation` and `segments_info`, best first. `segmentation` is a
         `torch.LongTensor` of shape `(height, width)` with ids from 1 on and 0 where there is no instance, better
-        instances in front of others; or with `return_binary_maps` a `torch.BoolTensor` of shape
-        `(num_instances, height, width)`.
+        instances in front of others; with `return_binary_maps` a `torch.BoolTensor` of shape
+        `(num_instances, height, width)`; or with `return_coco_annotation` a list of COCO's uncompressed encodings,
+        dicts with `size` `[height, width]` and `counts`, which `pycocotools.mask.frPyObjects` reads (Transformers'
+        processors return lists of another form under this name).
         `segments_info` is a list of dicts with `id`, `label_id`, `was_fused` (never) and `score`.
 
     Raises:
-        ValueError: if there is not one target size for each picture, or `class_score` is unknown.
+        ValueError: if there is not one target size for each picture, `mask_threshold` is not a probability,
+            `class_score` is unknown, or two forms of masks are asked for.
     """
+    _check_mask_threshold(mask_threshold)
     if class_score not in ("softmax", "sigmoid"):
         raise ValueError(f'class_score must be "softmax" or "sigmoid", got {class_score!r}.')
+    if return_binary_maps and return_coco_annotation:
+        raise ValueError("Ask for return_binary_maps or return_coco_annotation, not both.")
     results = []
-    for class_logits, masks in _images(outputs, target_sizes):
+    for class_logits, masks in _pictures(outputs, target_sizes):
         class_scores = class_logits.softmax(dim=-1) if class_score == "softmax" else class_logits.sigmoid()
         class_scores = class_scores[:, :-1]
         num_classes = class_scores.shape[-1]
@@ -266,41 +378,68 @@ def post_process_instance_segmentation(
         if label_ids_to_keep is not None:
             keep = torch.isin(labels, torch.tensor(sorted(label_ids_to_keep), device=labels.device))
             pair_scores, pairs, labels = pair_scores[keep], pairs[keep], labels[keep]
-        rows, position_of_pair = (pairs // num_classes).unique(return_inverse=True)
-        binary, mask_scores = _binary_masks(masks, rows, mask_threshold)
-        scores = pair_scores * mask_scores[position_of_pair]
+        rows, mask_of_pair = (pairs // num_classes).unique(return_inverse=True)
+        scores = pair_scores * _mean_inside(masks.chosen(rows), mask_threshold)[mask_of_pair]
         order = scores.argsort(descending=True, stable=True)
         order = order[scores[order] > threshold]
-        chosen = binary[position_of_pair[order]]
         segments = [
-            {"id": number, "label_id": int(labels[pair]), "was_fused": False, "score": float(scores[pair])}
-            for number, pair in enumerate(order.tolist(), start=1)
+            {"id": number, "label_id": label, "was_fused": False, "score": score}
+            for number, (label, score) in enumerate(
+                zip(labels[order].tolist(), scores[order].tolist(), strict=True), start=1
+            )
         ]
-        segmentation = chosen if return_binary_maps else _paint(chosen)
+        chosen = masks.chosen(rows[mask_of_pair[order]])
+        segmentation: Tensor | list[dict[str, list[int]]]
+        if return_binary_maps:
+            segmentation = _binary_maps(chosen, mask_threshold)
+        elif return_coco_annotation:
+            segmentation = _coco_annotations(chosen, mask_threshold)
+        else:
+            segmentation = _painted(chosen, mask_threshold)
         results.append({"segmentation": segmentation, "segments_info": segments})
     return results
 
 
-def _binary_masks(masks: _ImageMasks, rows: Tensor, mask_threshold: float) -> tuple[Tensor, Tensor]:
-    """Some masks as booleans, and the mean probability inside each."""
-    binary, means = (
-        [torch.zeros(0, *masks.target_size, dtype=torch.bool, device=rows.device)],
-        [rows.new_zeros(0).float()],
-    )
-    for chunk in rows.split(MASKS_AT_A_TIME):
-        probabilities = masks.at_target_size(chunk)
-        inside = probabilities > mask_threshold
-        binary.append(inside)
-        means.append((probabilities * inside).sum(dim=(-2, -1)) / (inside.sum(dim=(-2, -1)) + 1e-6))
-    return torch.cat(binary), torch.cat(means)
+def _mean_inside(masks: _PictureMasks, mask_threshold: float) -> Tensor:
+    """Mean probability inside each of some masks, 0 for an empty one."""
+    totals = torch.zeros(2, len(masks), device=masks.masks.device)
+    for strip in masks.strips(len(masks)):
+        values = masks.strip_values(strip)
+        is_inside = values > masks.cutoff(mask_threshold)
+        totals[0] += (masks.probabilities(values) * is_inside).sum(dim=(1, 2))
+        totals[1] += is_inside.sum(dim=(1, 2))
+    return totals[0] / (totals[1] + _AREA_EPS)
 
 
-def _paint(masks: Tensor) -> Tensor:
-    """Ids from 1 on, the first mask in front."""
-    segmentation = torch.zeros(masks.shape[-2:], dtype=torch.long, device=masks.device)
-    for number in range(len(masks), 0, -1):
-        segmentation[masks[number - 1]] = number
+def _binary_maps(masks: _PictureMasks, mask_threshold: float) -> Tensor:
+    """Some masks as booleans, `(num_masks, height, width)`."""
+    maps = torch.empty(len(masks), masks.height, masks.width, dtype=torch.bool, device=masks.masks.device)
+    for strip in masks.strips(len(masks)):
+        maps[:, strip] = masks.strip_values(strip) > masks.cutoff(mask_threshold)
+    return maps
+
+
+def _painted(masks: _PictureMasks, mask_threshold: float) -> Tensor:
+    """The place, from 1 on, of the first of some masks that covers a pixel, 0 where none does."""
+    segmentation = torch.zeros(masks.height, masks.width, dtype=torch.long, device=masks.masks.device)
+    if len(masks):
+        for strip in masks.strips(len(masks)):
+            is_inside = masks.strip_values(strip) > masks.cutoff(mask_threshold)
+            segmentation[strip] = torch.where(is_inside.any(dim=0), _index_of_largest(is_inside.byte()) + 1, 0)
     return segmentation
+
+
+def _coco_annotations(masks: _PictureMasks, mask_threshold: float) -> list[dict[str, list[int]]]:
+    """COCO's uncompressed run-length encoding of each mask: lengths of runs down the columns, zeros first."""
+    annotations = []
+    for number in range(len(masks)):
+        one = masks.chosen(torch.tensor([number], device=masks.masks.device))
+        pixels = _binary_maps(one, mask_threshold)[0].T.flatten()
+        changes = (pixels[1:] != pixels[:-1]).nonzero().flatten() + 1
+        ends = torch.cat([changes.new_zeros(1), changes, changes.new_full((1,), len(pixels))])
+        counts = ends.diff().tolist()
+        annotations.append({"size": [masks.height, masks.width], "counts": [0, *counts] if pixels[0] else counts})
+    return annotations
 
 
 __all__ = [
