@@ -417,7 +417,7 @@ def test_progress_bar_is_shown_on_a_terminal(folder, tiny_model_dir, picture):
 class TestConvert:
     def test_converted_checkpoint_segments_a_picture(self, tmp_path, capsys):
         model, result = tmp_path / "model", tmp_path / "result.png"
-        options = ["--config", EXAMPLES / "random_checkpoint.json", "--tokenizer", EXAMPLES / "clip_bpe.txt.gz"]
+        options = ["--config", EXAMPLES / "random_checkpoint.json", "--tokenizer", EXAMPLES / "byte_tokenizer"]
         arguments = ["convert", FIXTURE / "checkpoint.pth", *options, "--output", model]
         assert cli.main([*map(str, arguments)]) == 0
         assert "weights used" in capsys.readouterr().out
@@ -439,7 +439,7 @@ class TestConvert:
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "config.json").write_text("{}")
         options = ["--config", str(EXAMPLES / "random_checkpoint.json"), "--output", str(tmp_path / "model")]
-        options += ["--tokenizer", str(EXAMPLES / "clip_bpe.txt.gz")]
+        options += ["--tokenizer", str(EXAMPLES / "byte_tokenizer")]
         source = str(FIXTURE / "checkpoint.pth")
         assert cli.main(["convert", source, *options]) == 2
         assert_one_error(capsys, "not empty")
