@@ -1,4 +1,8 @@
-"""Exact, streaming metrics (names are imported when first used)."""
+"""Exact, streaming metrics, and the evaluation of models with them (names are imported when first used).
+
+[`MeanIoU`], [`PanopticQuality`] and [`MaskAveragePrecision`] are `evaluate.Metric` classes; [`evaluate_model`] measures
+a model on a data set; [`BENCHMARKS`] holds the field's benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .command import load_predictor, run_evaluation
+    from .evaluator import EvaluationResult, evaluate_model
     from .mask_average_precision import MaskAveragePrecision
     from .mean_iou import MeanIoU
     from .panoptic_quality import PanopticQuality
+    from .predictors import MaskAdapterPredictor, Method, Predictor, UniversalPredictor
+    from .presets import BENCHMARKS, Benchmark
     from .streaming_metric import StreamingMetric
 
 _MODULES = {
+    "BENCHMARKS": "presets",
+    "Benchmark": "presets",
+    "EvaluationResult": "evaluator",
+    "MaskAdapterPredictor": "predictors",
     "MaskAveragePrecision": "mask_average_precision",
     "MeanIoU": "mean_iou",
+    "Method": "predictors",
     "PanopticQuality": "panoptic_quality",
+    "Predictor": "predictors",
     "StreamingMetric": "streaming_metric",
+    "UniversalPredictor": "predictors",
+    "evaluate_model": "evaluator",
+    "load_predictor": "command",
+    "run_evaluation": "command",
 }
 
-__all__ = ["MaskAveragePrecision", "MeanIoU", "PanopticQuality", "StreamingMetric", "metric_path"]
+__all__ = [
+    "BENCHMARKS",
+    "Benchmark",
+    "EvaluationResult",
+    "MaskAdapterPredictor",
+    "MaskAveragePrecision",
+    "MeanIoU",
+    "Method",
+    "PanopticQuality",
+    "Predictor",
+    "StreamingMetric",
+    "UniversalPredictor",
+    "evaluate_model",
+    "load_predictor",
+    "metric_path",
+    "run_evaluation",
+]
 
 
 def metric_path(name: str) -> str:

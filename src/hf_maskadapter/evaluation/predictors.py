@@ -1,0 +1,529 @@
+"""Models behind one interface for the evaluation loop: pictures in, semantic, panoptic and instance predictions out."""
+
+from __future__ import annotations
+
+import abc
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..post_processing_maskadapter import (
+    post_process_instance_segmentation,
+    post_process_panoptic_segmentation,
+    post_process_semantic_segmentation,
+)
+from ..vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ..data import SegmentationSample
+    from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+
+Task = Literal["semantic", "panoptic", "instance"]
+TASKS: tuple[Task, ...] = ("semantic", "panoptic", "instance")
+MaskSource = Literal["generator", "annotation"]
+
+NO_CLASS = -1
+"""Class index of pixels that a prediction leaves without a class, and of ignored pixels in annotations."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to classify masks, to be compared with others on the same masks.
+
+    Args:
+        name: what results call it.
+        mask_embedding: ``"adapter"``, ``"pooling"``, ``"crop"``, or None for the model's own choice.
+        mask_pooling: form of pooling, ``"hard"``, ``"area"`` or ``"any"``, or None for the model's own choice.
+    """
+
+    name: str
+    mask_embedding: str | None = None
+    mask_pooling: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Method:
+        """Reads ``"adapter"``, ``"crop"``, ``"pooling"``, ``"pooling-area"`` and the like.
+
+        Raises:
+            ValueError: Another text.
+        """
+        embedding, _, form = text.partition("-")
+        known = embedding in ("adapter", "pooling", "crop") and form in ("", "hard", "area", "any")
+        if not known or (form and embedding != "pooling") or text.endswith("-"):
+            raise ValueError(
+                f"mask_embedding {text!r} is unknown; use adapter, crop, pooling, or pooling-hard, pooling-area, "
+                "pooling-any for a form other than the model's own."
+            )
+        return cls(text, embedding, form or None)
+
+
+@dataclass
+class Prediction:
+    """What a model says about one picture, at the annotation's size; parts of tasks that were not asked for are None.
+
+    Attributes:
+        semantic: ``(height, width)`` class indices, `NO_CLASS` where there is none.
+        panoptic: ``segmentation`` and ``segments_info`` as `match_panoptic` reads them.
+        instance: Masks as `match_detections` reads them.
+        segment_labels: Where masks came from the annotation: predicted class of each of its segments, in their order.
+    """
+
+    semantic: Any = None
+    panoptic: dict[str, Any] | None = None
+    instance: dict[str, Any] | None = None
+    segment_labels: list[int] | None = None
+
+
+@dataclass
+class EvaluationItem:
+    """A sample on its way through the loop.
+
+    Attributes:
+        index: Its place in the data set.
+        sample: Picture and annotation.
+        inputs: What `Predictor.prepare` made of it, without annotation.
+        group: Items of one group may form a batch: their prepared pictures have the same size.
+    """
+
+    index: int
+    sample: SegmentationSample
+    inputs: Any
+    group: tuple[int, ...]
+
+
+class Predictor(abc.ABC):
+    """A model, its preprocessing and post-processing.
+
+    Attributes:
+        vocabulary: Classes that predictions refer to.
+        methods: What is compared; at least one.
+        tasks: Predictions to make.
+        seen_classes: Which classes the model saw in training, if that is known.
+        prepare: Turns a sample into model inputs and its group. Runs in worker processes, so it holds no model.
+    """
+
+    model: torch.nn.Module
+    vocabulary: Vocabulary
+    methods: tuple[Method, ...]
+    tasks: tuple[Task, ...]
+    seen_classes: list[bool] | None = None
+    prepare: Callable[[SegmentationSample], tuple[Any, tuple[int, ...]]]
+
+    @abc.abstractmethod
+    def predict(self, items: Sequence[EvaluationItem]) -> dict[str, list[Prediction]]:
+        """Predictions of each method, by its name, for items of one group."""
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What results must tell about model and preprocessing, for JSON."""
+
+    def to(self, device: torch.device) -> None:
+        """Moves the model."""
+        self.model.to(device)
+
+
+@dataclass
+class _PrepareForMaskAdapter:
+    image_processor: Any
+    with_masks: bool
+
+    def __call__(self, sample: SegmentationSample) -> tuple[dict[str, Tensor], tuple[int, ...]]:
+        masks = None
+        if self.with_masks:
+            ids = np.array([segment.id for segment in sample.segments_info], np.int64)
+            masks = [sample.segmentation[None] == ids[:, None, None]]
+        inputs = dict(self.image_processor(images=sample.image, masks=masks, return_tensors="pt"))
+        return inputs, tuple(inputs["pixel_values"].shape[1:])
+
+
+class MaskAdapterPredictor(Predictor):
+    """A [`MaskAdapterForOpenVocabularySegmentation`], with one or several ways to classify its masks.
+
+    The CLIP's features and the generator's masks are computed once for all methods.
+
+    Args:
+        model: The model, which is put into eval mode.
+        processor: Its processor.
+        vocabulary: Classes to predict, those of the data set.
+        tasks: Predictions to make.
+        methods: Ways to classify masks; default: the model's own.
+        masks: ``"generator"``, or ``"annotation"`` to classify the annotated segments themselves (the paper's upper
+            bound). Then every annotated segment gets the class of its highest score, and no pixel changes.
+        resize_scores: Semantic scores are computed at the input's size and resized, instead of the masks: as published
+            where only semantic results were measured.
+        object_threshold, overlap_threshold, instance_top_k: Of post-processing, instead of the model's.
+        templates: Prompt templates instead of the processor's.
+        vocabulary_batch_size: Prompts encoded at a time.
+
+    Raises:
+        ValueError: Generated masks are wanted of a model without generator, or the adapter of one without adapter.
+    """
+
+    def __init__(
+        self,
+        model: MaskAdapterForOpenVocabularySegmentation,
+        processor: Any,
+        vocabulary: Vocabulary,
+        *,
+        tasks: Sequence[Task] = ("semantic",),
+        methods: Sequence[Method] = (),
+        masks: MaskSource = "generator",
+        resize_scores: bool = False,
+        object_threshold: float | None = None,
+        overlap_threshold: float | None = None,
+        instance_top_k: int | None = None,
+        templates: Sequence[str] | None = None,
+        vocabulary_batch_size: int = 256,
+    ):
+        config = model.config
+        self.model: Any = model.eval()
+        self.processor = processor
+        self.vocabulary = vocabulary
+        self.tasks = tuple(tasks)
+        self.methods = tuple(methods) or (Method(str(config.mask_embedding)),)
+        self.masks = masks
+        if masks == "generator" and model.mask_generator is None:
+            raise ValueError("This model has no mask generator: evaluate it on annotated masks (masks='annotation').")
+        if model.adapter is None and any(method.mask_embedding == "adapter" for method in self.methods):
+            raise ValueError("This model has no adapter: evaluate it with mask_embedding 'pooling' or 'crop'.")
+        self.resize_scores = resize_scores
+        self.object_threshold = config.object_threshold if object_threshold is None else object_threshold
+        self.overlap_threshold = config.overlap_threshold if overlap_threshold is None else overlap_threshold
+        self.instance_top_k = config.instance_top_k if instance_top_k is None else instance_top_k
+        self.templates = tuple(templates or processor.prompt_templates)
+        self.vocabulary_batch_size = vocabulary_batch_size
+        self.prepare = _PrepareForMaskAdapter(processor.image_processor, with_masks=masks == "annotation")
+        if config.training_vocabulary is not None:
+            self.seen_classes = vocabulary.seen(config.training_vocabulary)
+        self._encoded: Any = None
+
+    def to(self, device: torch.device) -> None:
+        self.model.to(device)
+        self._encoded = None
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "class": type(self.model).__name__,
+            "config": json.loads(self.model.config.to_json_string()),
+            "image_processor": json.loads(self.processor.image_processor.to_json_string()),
+            "prompt_templates": list(self.templates),
+            "masks": self.masks,
+            "methods": [vars(method) for method in self.methods],
+            "post_processing": {
+                "resize_scores": self.resize_scores,
+                "object_threshold": self.object_threshold,
+                "overlap_threshold": self.overlap_threshold,
+                "instance_top_k": self.instance_top_k,
+            },
+        }
+
+    def encode_vocabulary(self) -> Any:
+        """The encoded vocabulary, made when it is first needed."""
+        if self._encoded is None:
+            with torch.inference_mode():
+                self._encoded = self.model.encode_vocabulary(
+                    self.vocabulary, self.processor, self.templates, self.vocabulary_batch_size
+                )
+        return self._encoded
+
+    def predict(self, items: Sequence[EvaluationItem]) -> dict[str, list[Prediction]]:
+        device = self.model.void_embedding.device
+        pixel_values, pixel_mask = (
+            torch.cat([item.inputs[name] for item in items]).to(device) for name in ("pixel_values", "pixel_mask")
+        )
+        inputs = {"pixel_values": pixel_values.to(self.model.dtype), "pixel_mask": pixel_mask}
+        inputs["vocabulary"] = self.encode_vocabulary()
+        if self.masks == "annotation":
+            return self._classify_annotated(items, inputs)
+        inputs["feature_maps"] = self.model.clip.get_feature_maps(inputs["pixel_values"])
+        results = {}
+        for method in self.methods:
+            outputs = self.model(
+                **inputs, mask_embedding=method.mask_embedding, mask_pooling=method.mask_pooling, return_dict=True
+            )
+            inputs["generator_output"] = outputs.generator_output
+            results[method.name] = self._post_process(outputs, [item.sample.size for item in items])
+        return results
+
+    def _post_process(self, outputs: Any, sizes: list[tuple[int, int]]) -> list[Prediction]:
+        predictions = [Prediction() for _ in sizes]
+        if "semantic" in self.tasks:
+            maps = post_process_semantic_segmentation(outputs, sizes, resize_scores=self.resize_scores)
+            for prediction, semantic in zip(predictions, maps, strict=True):
+                prediction.semantic = semantic
+        if "panoptic" in self.tasks:
+            panoptic = post_process_panoptic_segmentation(
+                outputs,
+                threshold=self.object_threshold,
+                overlap_mask_area_threshold=self.overlap_threshold,
+                label_ids_to_fuse=self.vocabulary.stuff_ids,
+                target_sizes=sizes,
+            )
+            for prediction, segments in zip(predictions, panoptic, strict=True):
+                prediction.panoptic = segments
+        if "instance" in self.tasks:
+            instances = post_process_instance_segmentation(
+                outputs,
+                top_k=self.instance_top_k,
+                label_ids_to_keep=self.vocabulary.thing_ids,
+                target_sizes=sizes,
+                return_binary_maps=True,
+            )
+            for prediction, of_image in zip(predictions, instances, strict=True):
+                prediction.instance = of_image
+        return predictions
+
+    def _classify_annotated(
+        self, items: Sequence[EvaluationItem], inputs: dict[str, Any]
+    ) -> dict[str, list[Prediction]]:
+        """Each annotated segment's most probable class; void plays no part."""
+        counts = [int(item.inputs["num_masks"]) for item in items]
+        largest = max(counts)
+        scores: dict[str, Tensor] = {}
+        if largest:
+            padded = [
+                torch.nn.functional.pad(item.inputs["masks"], (0, 0, 0, 0, 0, largest - count))
+                for item, count in zip(items, counts, strict=True)
+            ]
+            inputs["masks"] = torch.cat(padded).to(inputs["pixel_values"].device)
+            inputs["feature_maps"] = self.model.clip.get_feature_maps(inputs["pixel_values"])
+            for method in self.methods:
+                outputs = self.model(
+                    **inputs, mask_embedding=method.mask_embedding, mask_pooling=method.mask_pooling, return_dict=True
+                )
+                scores[method.name] = outputs.class_queries_logits[..., :-1].float().softmax(dim=-1)
+        results: dict[str, list[Prediction]] = {}
+        for method in self.methods:
+            results[method.name] = []
+            for position, (item, count) in enumerate(zip(items, counts, strict=True)):
+                probabilities = scores[method.name][position, :count] if largest else torch.zeros(0, 1)
+                best = probabilities.max(dim=-1) if count else (torch.zeros(0), torch.zeros(0, dtype=torch.long))
+                prediction = label_segments(item.sample, best[1].tolist(), best[0].tolist(), self.vocabulary)
+                results[method.name].append(prediction)
+        return results
+
+
+def label_segments(
+    sample: SegmentationSample, labels: Sequence[int], scores: Sequence[float], vocabulary: Vocabulary
+) -> Prediction:
+    """A prediction that keeps a sample's annotated segments and gives each a class.
+
+    Args:
+        sample: Picture and annotation.
+        labels: Class of each of the sample's segments, in their order.
+        scores: Its score.
+        vocabulary: Says which classes are stuff, whose segments merge in the panoptic prediction.
+    """
+    segments = sample.segments_info
+    highest = max((segment.id for segment in segments), default=0)
+    class_of = np.full(highest + 1, NO_CLASS, np.int64)
+    new_id = np.zeros(highest + 1, np.int64)
+    infos: list[dict[str, Any]] = []
+    stuff = set(vocabulary.stuff_ids)
+    id_of_stuff: dict[int, int] = {}
+    instances: dict[str, list[Any]] = {"masks": [], "labels": [], "scores": []}
+    for segment, label, score in zip(segments, labels, scores, strict=True):
+        class_of[segment.id] = label
+        if segment.iscrowd:  # a region, not an object: only its class can be right or wrong
+            continue
+        if label not in stuff:
+            instances["masks"].append(sample.segmentation == segment.id)
+            instances["labels"].append(label)
+            instances["scores"].append(score)
+        if label not in id_of_stuff:
+            infos.append({"id": len(infos) + 1, "category_id": label, "score": score})
+        new_id[segment.id] = id_of_stuff.get(label, len(infos))
+        if label in stuff:
+            id_of_stuff.setdefault(label, len(infos))
+    return Prediction(
+        semantic=class_of[sample.segmentation],
+        panoptic={"segmentation": new_id[sample.segmentation], "segments_info": infos},
+        instance=instances,
+        segment_labels=list(labels),
+    )
+
+
+LabelMatching = Literal["names", "order"]
+
+
+def match_labels(id2label: Mapping[int, str], vocabulary: Vocabulary, matching: LabelMatching = "names") -> list[int]:
+    """Class index of each label of a model with fixed labels.
+
+    Args:
+        id2label: The model's labels.
+        vocabulary: The data set's classes.
+        matching: ``"names"``: by a name or synonym in common, capitals and punctuation aside; ``"order"``: the model's
+            labels are the classes in the same order.
+
+    Returns:
+        For each label its class index; `NO_CLASS` for a label that is none of the classes.
+
+    Raises:
+        ValueError: No label fits, or the numbers differ where the order is to count.
+    """
+    labels = [id2label[index] for index in sorted(id2label)]
+    if matching == "order":
+        if len(labels) != len(vocabulary):
+            raise ValueError(
+                f"The model has {len(labels)} labels, the vocabulary {len(vocabulary)} classes: they cannot be the "
+                "same in the same order. Match them by names."
+            )
+        return list(range(len(labels)))
+    classes: dict[str, int] = {}
+    for index, entry in enumerate(vocabulary):
+        for name in (entry.name, *entry.synonyms):
+            classes.setdefault(_plain(name), index)
+    matched = [
+        next((classes[_plain(name)] for name in (label, *label.split(",")) if _plain(name) in classes), NO_CLASS)
+        for label in labels
+    ]
+    if all(index == NO_CLASS for index in matched):
+        raise ValueError(
+            f"None of the model's labels ({', '.join(labels[:5])}, ...) is a class of the vocabulary "
+            f"({', '.join(vocabulary.names[:5])}, ...). If they are the same classes in the same order, say so "
+            "(label_matching='order')."
+        )
+    return matched
+
+
+def _plain(name: str) -> str:
+    return " ".join("".join(character if character.isalnum() else " " for character in name.lower()).split())
+
+
+@dataclass
+class _PrepareForUniversal:
+    def __call__(self, sample: SegmentationSample) -> tuple[None, tuple[int, ...]]:
+        return None, sample.size
+
+
+class UniversalPredictor(Predictor):
+    """Any model of Transformers' `AutoModelForUniversalSegmentation` (Mask2Former, OneFormer, EoMT, ...).
+
+    For comparison: its labels are fixed, and its post-processing is that of its own image processor.
+
+    Args:
+        model: The model, which is put into eval mode.
+        processor: Its image processor, or OneFormer's processor.
+        vocabulary: The data set's classes.
+        tasks: Predictions to make.
+        label_matching: How the model's labels become classes, see [`match_labels`].
+
+    Raises:
+        ValueError: The labels cannot be matched.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        vocabulary: Vocabulary,
+        *,
+        tasks: Sequence[Task] = ("semantic",),
+        label_matching: LabelMatching = "names",
+    ):
+        self.model: Any = model.eval()
+        self.processor = processor
+        self.vocabulary = vocabulary
+        self.tasks = tuple(tasks)
+        self.methods = (Method(model.config.model_type),)
+        self.prepare = _PrepareForUniversal()
+        self.class_of_label = match_labels(model.config.id2label, vocabulary, label_matching)
+        self._lookup = np.array([*self.class_of_label, NO_CLASS])  # the last for labels without a meaning, e.g. -1
+        stuff = set(vocabulary.stuff_ids)
+        self._stuff_labels = {label for label, index in enumerate(self.class_of_label) if index in stuff}
+
+    def describe(self) -> dict[str, Any]:
+        image_processor = getattr(self.processor, "image_processor", self.processor)
+        return {
+            "class": type(self.model).__name__,
+            "config": json.loads(self.model.config.to_json_string()),
+            "image_processor": json.loads(image_processor.to_json_string()),
+            "class_of_label": self.class_of_label,
+            "methods": [vars(method) for method in self.methods],
+        }
+
+    def predict(self, items: Sequence[EvaluationItem]) -> dict[str, list[Prediction]]:
+        sizes = [item.sample.size for item in items]
+        images = [item.sample.image for item in items]
+        predictions = [Prediction() for _ in items]
+        outputs = None
+        for task in self.tasks:
+            if outputs is None or self._needs_task:
+                outputs = self._forward(images, task)
+            results = self._post_process(task, outputs, sizes)
+            for prediction, result in zip(predictions, results, strict=True):
+                setattr(prediction, task, self._relabel(task, result))
+        return {self.methods[0].name: predictions}
+
+    @property
+    def _needs_task(self) -> bool:
+        return "task_inputs" in inspect.signature(self.model.forward).parameters
+
+    def _forward(self, images: list[Any], task: Task) -> Any:
+        extra = {"task_inputs": [task] * len(images)} if self._needs_task else {}
+        inputs = self.processor(images=images, return_tensors="pt", **extra)
+        device = next(self.model.parameters()).device
+        return self.model(**{name: _to_device(value, device) for name, value in inputs.items()})
+
+    def _post_process(self, task: Task, outputs: Any, sizes: list[tuple[int, int]]) -> list[Any]:
+        function = getattr(self.processor, f"post_process_{task}_segmentation")
+        accepted = inspect.signature(function).parameters
+        wanted: dict[str, Any] = {"target_sizes": sizes}
+        if task == "panoptic":
+            wanted |= {"label_ids_to_fuse": self._stuff_labels, "stuff_classes": sorted(self._stuff_labels)}
+        elif task == "instance":
+            wanted |= {"threshold": 0.0, "return_binary_maps": True}
+        return function(outputs, **{name: value for name, value in wanted.items() if name in accepted})
+
+    def _relabel(self, task: Task, result: Any) -> Any:
+        """A model's labels to classes; segments whose label is no class, or that have no pixel left, are dropped."""
+        if task == "semantic":
+            lookup = torch.from_numpy(self._lookup).to(result.device)
+            return lookup[torch.where(result < len(self._lookup), result, NO_CLASS)]
+        segmentation = result["segmentation"]
+        is_map = isinstance(segmentation, Tensor) and segmentation.ndim == 2
+        present = set(segmentation.unique().tolist()) if is_map else None
+        infos, masks = [], []
+        for position, info in enumerate(result["segments_info"]):
+            category = self.class_of_label[info["label_id"]]
+            if category == NO_CLASS or (present is not None and info["id"] not in present):
+                continue
+            if task == "instance" and self.vocabulary.classes[category].is_thing is False:
+                continue
+            infos.append({"id": info["id"], "category_id": category, "score": info["score"]})
+            if not is_map:
+                masks.append(segmentation[position])
+        if is_map:
+            kept = torch.tensor([info["id"] for info in infos], dtype=segmentation.dtype, device=segmentation.device)
+            segmentation = torch.where(torch.isin(segmentation, kept), segmentation.long() + 1, 0)
+            infos = [{**info, "id": info["id"] + 1} for info in infos]  # some count from 0, which means void here
+        return {"segmentation": segmentation if is_map else masks, "segments_info": infos}
+
+
+def _to_device(value: Any, device: torch.device) -> Any:
+    if isinstance(value, list):
+        return [_to_device(entry, device) for entry in value]
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+__all__ = [
+    "NO_CLASS",
+    "TASKS",
+    "EvaluationItem",
+    "LabelMatching",
+    "MaskAdapterPredictor",
+    "MaskSource",
+    "Method",
+    "Prediction",
+    "Predictor",
+    "Task",
+    "UniversalPredictor",
+    "label_segments",
+    "match_labels",
+]
