@@ -191,7 +191,7 @@ class Trainer:
         self._unreported: list[_StepRecord] = []
 
         stage.to_device(accelerator.device)
-        self._prepared, self.optimizer = self._prepare_parts(stage, optimizer)
+        self.prepared_stage, self.optimizer = self._prepare_parts(stage, optimizer)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.ema = ExponentialMovingAverage(stage, settings.ema_decay) if settings.ema_decay is not None else None
 
@@ -252,7 +252,7 @@ class Trainer:
         progress, settings = self._progress, self.settings
         if self.accelerator.is_main_process:
             self.step_log.cut_after(progress.step)
-        self._prepared.train()
+        self.prepared_stage.train()
         batches = iter(self.loader)
         with tqdm(
             total=settings.max_steps,
@@ -292,13 +292,15 @@ class Trainer:
             group["lr"] = rate * self.schedule(progress.step)
         while prepared:
             batch = prepared.pop(0)
-            with accelerator.accumulate(self._prepared):
-                output = self._prepared(batch.inputs, denominators)
+            with accelerator.accumulate(self.prepared_stage):
+                output = self.prepared_stage(batch.inputs, denominators)
                 # Accelerate divides by the number of accumulated batches; the denominators have done so already.
                 loss = sum(output["losses"].values()) * settings.gradient_accumulation_steps
                 accelerator.backward(loss)
                 if accelerator.sync_gradients and settings.max_grad_norm is not None:
-                    record.grad_norm = accelerator.clip_grad_norm_(self._prepared.parameters(), settings.max_grad_norm)
+                    record.grad_norm = accelerator.clip_grad_norm_(
+                        self.prepared_stage.parameters(), settings.max_grad_norm
+                    )
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             record.add(output)
@@ -379,10 +381,10 @@ class Trainer:
         """Validate, with the averaged weights if there are any; says whether the result is the best so far."""
         settings, progress = self.settings, self._progress
         assert self.validate is not None
-        self._prepared.eval()
+        self.prepared_stage.eval()
         with torch.no_grad(), self.ema.applied() if self.ema is not None else nullcontext():
             progress.metrics = self.validate()
-        self._prepared.train()
+        self.prepared_stage.train()
         if settings.best_metric not in progress.metrics:
             raise ValueError(
                 f"The validation gives no {settings.best_metric!r}, which is to say what the best checkpoint is; it "
@@ -488,10 +490,10 @@ class Trainer:
                 f"The checkpoint {path} is of stage {state['stage']!r}, not {self.stage.name!r}: start the new stage "
                 "from the model that the other one saved, in another output folder."
             )
-        stored = state["fingerprint"]
+        stored, current = state["fingerprint"], json.loads(json.dumps(dict(self.settings.fingerprint)))
         changed = [
             f"{name} ({stored.get(name)!r}, now {value!r})"
-            for name, value in self.settings.fingerprint.items()
+            for name, value in current.items()
             if stored.get(name) != value
         ]
         if changed and self.accelerator.is_main_process:
