@@ -15,15 +15,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
     import datasets
+
+    from ..vocabulary import Vocabulary
 
 COLOURS: dict[str, float] = {
     "red": 0.0,
@@ -46,7 +48,7 @@ SPLITS: tuple[str, ...] = ("train", "validation", "test")
 """`train` is what masks are learned from; `validation` is for choices; `test` is for results only."""
 
 _NOVEL_MODULUS = 4
-_CLIP_STREAM = 17  # picture-caption pairs never share a seed sequence with scenes
+_SEED_ROOT = 2412_04533  # keeps scenes apart from pictures drawn for CLIP
 _MIN_VISIBLE = 0.4
 
 
@@ -457,3 +459,127 @@ def split_combinations(split: str, withheld: str | None = None) -> tuple[Combina
     if split not in SPLITS:
         raise ValueError(f"split={split!r} is unknown; choose one of {', '.join(SPLITS)}.")
     return base_combinations(withheld) if split == "train" else COMBINATIONS
+
+
+def split_seed(split: str) -> tuple[int, int]:
+    """First numbers of the seeds of a split's scenes; no two splits share a scene.
+
+    Raises:
+        ValueError: if the split is unknown.
+    """
+    split_combinations(split)
+    return _SEED_ROOT, SPLITS.index(split)
+
+
+def scene_vocabulary() -> Vocabulary:
+    """All classes of the world, in the order of `CLASS_NAMES`, with their kind."""
+    from ..vocabulary import Vocabulary, VocabularyClass
+
+    return Vocabulary(
+        classes=tuple(VocabularyClass(name, (name,), name not in STUFF) for name in CLASS_NAMES),
+    )
+
+
+class SceneDataset:
+    """Map-style data set of scenes that are drawn when they are asked for.
+
+    Args:
+        split: one of `SPLITS`.
+        num_scenes: its length.
+        config: what scenes may hold.
+        withheld: with `split="train"`, see [`base_combinations`].
+        seed: another seed gives other scenes of the same split.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        split: str = "train",
+        num_scenes: int = 5000,
+        config: SceneConfig | None = None,
+        withheld: str | None = None,
+        seed: int = 0,
+    ):
+        if num_scenes < 1:
+            raise ValueError(f"num_scenes must be at least 1, got {num_scenes}.")
+        self.split, self.num_scenes, self.config, self.seed = split, num_scenes, config or SceneConfig(), seed
+        self.combinations = split_combinations(split, withheld)
+
+    def __len__(self) -> int:
+        return self.num_scenes
+
+    def scene(self, index: int) -> Scene:
+        """Draw a scene.
+
+        Raises:
+            IndexError: if there is no such scene.
+        """
+        if not 0 <= index < self.num_scenes:
+            raise IndexError(f"The data set has {self.num_scenes} scenes, there is no number {index}.")
+        return draw_scene((*split_seed(self.split), self.seed, index), self.config, self.combinations)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A row as panoptic data sets have it: `image_id`, `image`, `panoptic_map` (RGB ids), `segments_info`, `caption`."""
+        scene = self.scene(index)
+        ids = scene.panoptic_map
+        colours = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
+        return {
+            "image_id": f"{self.split}-{self.seed}-{index}",
+            "image": Image.fromarray(scene.picture),
+            "panoptic_map": Image.fromarray(colours),
+            "segments_info": scene.segments_info,
+            "caption": scene.caption,
+        }
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(self.num_scenes))
+
+
+def _rows(shards: list[int], num_shards: int, **arguments: Any) -> Iterator[dict[str, Any]]:
+    dataset = SceneDataset(**arguments)
+    for shard in shards:
+        for index in range(shard, len(dataset), num_shards):
+            yield dataset[index]
+
+
+def load_scenes(
+    split: str = "train",
+    num_scenes: int = 5000,
+    streaming: bool = False,
+    withheld: str | None = None,
+    seed: int = 0,
+    num_shards: int = 16,
+) -> datasets.Dataset | datasets.IterableDataset:
+    """The miniature world as a Hugging Face data set; see [`SceneDataset`] for its rows.
+
+    Args:
+        split, num_scenes, withheld, seed: see [`SceneDataset`].
+        streaming: draw scenes while iterating instead of writing them to the data set cache first.
+        num_shards: shards of a streamed data set, for several workers or processes.
+    """
+    import datasets
+
+    arguments = {"split": split, "num_scenes": num_scenes, "withheld": withheld, "seed": seed}
+    split_combinations(split, withheld)
+    segment = {name: datasets.Value("int64") for name in ("id", "category_id", "isthing", "iscrowd", "area")}
+    features = datasets.Features(
+        {
+            "image_id": datasets.Value("string"),
+            "image": datasets.Image(),
+            "panoptic_map": datasets.Image(),
+            "segments_info": datasets.List({**segment, "bbox": datasets.List(datasets.Value("int64"))}),
+            "caption": datasets.Value("string"),
+        }
+    )
+    if streaming:
+        num_shards = min(num_shards, num_scenes)
+        return datasets.IterableDataset.from_generator(
+            _rows,
+            features=features,
+            gen_kwargs={"shards": list(range(num_shards)), "num_shards": num_shards, **arguments},
+        )
+    return datasets.Dataset.from_generator(
+        _rows, features=features, gen_kwargs={"shards": [0], "num_shards": 1, **arguments}
+    )

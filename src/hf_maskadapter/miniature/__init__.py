@@ -1,0 +1,1 @@
+"""The miniature: a small trained checkpoint of the whole method, for a drawn world."""

@@ -1,0 +1,334 @@
+"""Building the miniature: CLIP, mask generator and adapter, trained from seeds by the package's own stages."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTokenizer
+
+from ..configuration_maskadapter import ConvNextClipConfig, FcClipMaskGeneratorConfig, MaskAdapterConfig
+from ..data.scenes import (
+    CLASS_NAMES,
+    Scene,
+    SceneConfig,
+    draw_scene,
+    split_combinations,
+    split_seed,
+    training_class_names,
+)
+from ..loss_maskadapter import pairwise_mask_iou
+from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+from ..modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
+from ..training.optimization import LearningRateSchedule, parameter_groups
+from ..training.stages import SegmenterStage
+from .pretraining import normalise_pictures
+
+METHODS = ("pooling/hard", "pooling/area", "pooling/any", "crop", "adapter")
+"""Ways from a mask to an embedding that are compared."""
+
+
+def build_segmenter_config(clip_config: ConvNextClipConfig, withheld: str | None = None) -> MaskAdapterConfig:
+    """The miniature's architecture: 24 queries, 3 decoder layers, an adapter of 128 channels with 16 maps."""
+    generator = FcClipMaskGeneratorConfig(
+        feature_channels=clip_config.feature_channels,
+        feature_strides=clip_config.feature_strides,
+        text_embed_dim=clip_config.projection_dim,
+        feature_size=64,
+        mask_feature_size=64,
+        hidden_dim=64,
+        encoder_feedforward_dim=256,
+        dim_feedforward=256,
+        encoder_layers=1,
+        decoder_layers=4,
+        num_attention_heads=4,
+        num_queries=24,
+    )
+    return MaskAdapterConfig(
+        clip_config=clip_config,
+        mask_generator_config=generator,
+        hidden_size=128,
+        num_blocks=3,
+        layer_scale_init_value=0.1,
+        training_vocabulary=[[name] for name in training_class_names(withheld)],
+        overlap_threshold=0.6,
+    )
+
+
+def build_segmenter(clip: nn.Module, config: MaskAdapterConfig, seed: int) -> MaskAdapterForOpenVocabularySegmentation:
+    """A segmenter with a trained CLIP and everything else initialised from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        segmenter = MaskAdapterForOpenVocabularySegmentation(config)
+    segmenter.clip.load_state_dict(clip.state_dict())
+    return segmenter.eval()
+
+
+def scene_masks(scene: Scene) -> tuple[Tensor, list[int]]:
+    """(masks, size, size) bool of a scene's segments, and their class ids (positions in `CLASS_NAMES`)."""
+    ids = np.array([segment["id"] for segment in scene.segments_info], dtype=np.int32)
+    masks = torch.from_numpy(scene.panoptic_map[None] == ids[:, None, None])
+    return masks, [segment["category_id"] for segment in scene.segments_info]
+
+
+class SceneBatches:
+    """Training batches of freshly drawn scenes, a function of the step.
+
+    Args:
+        batch_size: scenes a batch.
+        seed: batches of different seeds show different scenes.
+        withheld: see [`hf_maskadapter.data.scenes.base_combinations`].
+    """
+
+    def __init__(self, batch_size: int, seed: int = 0, withheld: str | None = None):
+        self.batch_size, self.seed, self.withheld = batch_size, seed, withheld
+        self.label_of = {name: label for label, name in enumerate(training_class_names(withheld))}
+        self.combinations = split_combinations("train", withheld)
+
+    def __call__(self, step: int) -> dict[str, Any]:
+        """The batch of a step, as [`hf_maskadapter.training.stages.SegmenterStage`] takes it."""
+        indices = [step * self.batch_size + index for index in range(self.batch_size)]
+        scenes = [draw_scene((*split_seed("train"), self.seed, index), None, self.combinations) for index in indices]
+        flips = np.random.default_rng((self.seed, step)).random(self.batch_size) < 0.5
+        pictures, masks, labels = [], [], []
+        for scene, flip in zip(scenes, flips, strict=True):
+            of_scene, classes = scene_masks(scene)
+            pictures.append(np.ascontiguousarray(scene.picture[:, ::-1]) if flip else scene.picture)
+            masks.append(of_scene.flip(-1) if flip else of_scene)
+            labels.append(torch.tensor([self.label_of[CLASS_NAMES[category]] for category in classes]))
+        return {
+            "pixel_values": normalise_pictures(pictures),
+            "mask_labels": masks,
+            "class_labels": labels,
+            "sample_id": [str(index) for index in indices],
+            "epoch": torch.zeros(self.batch_size, dtype=torch.long),
+        }
+
+
+def train_stage(
+    stage: SegmenterStage,
+    batches: Callable[[int], Mapping[str, Any]],
+    *,
+    max_steps: int,
+    learning_rate: float,
+    weight_decay: float = 0.05,
+    warmup_steps: int = 50,
+    checkpoint_path: str | os.PathLike | None = None,
+    checkpoint_steps: int = 100,
+    report: Callable[[dict[str, float]], None] | None = None,
+    report_steps: int = 50,
+) -> None:
+    """Train a stage on one process: AdamW, warm-up then cosine, clipping at 1; resumes from its checkpoint.
+
+    Args:
+        stage: what is trained.
+        batches: gives a step's batch.
+        max_steps, learning_rate, weight_decay, warmup_steps: the schedule.
+        checkpoint_path: file to write to and to resume from; None for neither.
+        checkpoint_steps: write so often.
+        report: called with the mean losses since the last report.
+        report_steps: so often.
+    """
+    optimizer = torch.optim.AdamW(parameter_groups(stage, weight_decay), lr=learning_rate, fused=True)
+    schedule = LearningRateSchedule("cosine", max_steps, min(warmup_steps, max_steps))
+    path = Path(checkpoint_path) if checkpoint_path is not None else None
+    step = 0
+    if path is not None and path.exists():
+        state = torch.load(path, weights_only=True)
+        stage.load_state_dict(state["stage"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+    parameters = [parameter for parameter in stage.parameters() if parameter.requires_grad]
+    sums: dict[str, float] = {}
+    started, first = time.perf_counter(), step
+    stage.train()
+    while step < max_steps:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * schedule(step)
+        with torch.no_grad():
+            prepared = stage.prepare(batches(step))
+        output = stage(prepared.inputs, {name: count or 1.0 for name, count in prepared.counts.items()})
+        sum(output["losses"].values()).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        for name, value in {**output["losses"], **output["sums"]}.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        if report is not None and step % report_steps == 0:
+            losses = {name: sums[name] / report_steps for name in output["losses"]}
+            of_sums = stage.report({name: sums[name] for name in output["sums"]})
+            report(
+                {
+                    "step": step,
+                    **losses,
+                    **of_sums,
+                    "seconds_per_step": (time.perf_counter() - started) / (step - first),
+                }
+            )
+            sums = {}
+        if path is not None and (step % checkpoint_steps == 0 or step == max_steps):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(path.name + ".tmp")
+            torch.save({"stage": stage.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, temporary)
+            os.replace(temporary, path)
+    stage.eval()
+
+
+def evaluation_scenes(split: str, count: int, config: SceneConfig | None = None) -> Iterator[Scene]:
+    """Scenes of a split, all combinations."""
+    for index in range(count):
+        yield draw_scene((*split_seed(split), 0, index), config, split_combinations(split))
+
+
+def _kind(category_id: int, seen: Tensor) -> str:
+    if CLASS_NAMES[category_id] in _STUFF:
+        return "stuff"
+    return "base" if bool(seen[category_id]) else "novel"
+
+
+_STUFF = frozenset(CLASS_NAMES[256:])
+
+
+@torch.no_grad()
+def mask_accuracy(
+    segmenter: MaskAdapterForOpenVocabularySegmentation,
+    vocabulary: EncodedVocabulary,
+    split: str,
+    count: int,
+    methods: tuple[str, ...] = METHODS,
+) -> dict[str, dict[str, float]]:
+    """Share of the ground-truth masks that each method classifies right among all classes: base, novel, stuff, all.
+
+    Args:
+        segmenter: in evaluation mode.
+        vocabulary: all of `CLASS_NAMES`, encoded.
+        split, count: which scenes.
+        methods: see `METHODS`.
+    """
+    right: dict[str, dict[str, list[float]]] = {method: {} for method in methods}
+    for scene in evaluation_scenes(split, count):
+        masks, classes = scene_masks(scene)
+        pixel_values = normalise_pictures([scene.picture])
+        dense = segmenter.clip.get_feature_maps(pixel_values)[-1]
+        for method in methods:
+            name, _, form = method.partition("/")
+            embedded = segmenter.embed_masks(
+                dense, masks[None].float(), False, pixel_values, mask_embedding=name, mask_pooling=form or None
+            )
+            logits = open_vocabulary_logits(
+                embedded.mask_embeddings, vocabulary, None, segmenter.clip.get_logit_scale()
+            )
+            for category_id, predicted in zip(classes, logits[0].argmax(dim=-1).tolist(), strict=True):
+                hit = float(predicted == category_id)
+                for kind in (_kind(category_id, vocabulary.seen_classes), "all"):
+                    right[method].setdefault(kind, []).append(hit)
+    return {method: {kind: float(np.mean(hits)) for kind, hits in kinds.items()} for method, kinds in right.items()}
+
+
+@torch.no_grad()
+def generator_recall(
+    segmenter: MaskAdapterForOpenVocabularySegmentation, vocabulary: EncodedVocabulary, split: str, count: int
+) -> dict[str, float]:
+    """Share of the ground-truth masks that some proposal covers with an IoU of at least 0.5, and the mean best IoU."""
+    best: dict[str, list[float]] = {}
+    for scene in evaluation_scenes(split, count):
+        masks, classes = scene_masks(scene)
+        output = segmenter.mask_generator(
+            segmenter.clip.get_feature_maps(normalise_pictures([scene.picture])), return_dict=True
+        )
+        logits = F.interpolate(output.masks_queries_logits, size=masks.shape[-2:], mode="bilinear", align_corners=False)
+        ious = pairwise_mask_iou(masks, logits[0] > 0).amax(dim=1)
+        for category_id, iou in zip(classes, ious.tolist(), strict=True):
+            best.setdefault(_kind(category_id, vocabulary.seen_classes), []).append(iou)
+    results = {f"recall/{kind}": float(np.mean(np.array(ious) >= 0.5)) for kind, ious in best.items()}
+    results["mean_best_iou"] = float(np.mean([iou for ious in best.values() for iou in ious]))
+    return results
+
+
+@torch.no_grad()
+def mean_iou(
+    segmenter: MaskAdapterForOpenVocabularySegmentation,
+    vocabulary: EncodedVocabulary,
+    split: str,
+    count: int,
+    methods: tuple[str, ...] = METHODS,
+    ground_truth_masks: bool = False,
+    out_vocabulary_only: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Mean IoU of semantic maps, over the classes that occur: base, novel, stuff, all.
+
+    Args:
+        segmenter, vocabulary, split, count, methods: see [`mask_accuracy`].
+        ground_truth_masks: take the true masks rather than the generator's.
+        out_vocabulary_only: with the generator's masks, leave its own class branch out but for void.
+    """
+    from ..modeling_maskadapter import log_with_void
+
+    classes = vocabulary.num_classes
+    counts = {method: np.zeros((3, classes), dtype=np.int64) for method in methods}
+    for scene in evaluation_scenes(split, count):
+        masks, _ = scene_masks(scene)
+        pixel_values = normalise_pictures([scene.picture])
+        feature_maps = segmenter.clip.get_feature_maps(pixel_values)
+        generator_output = None
+        truth = torch.from_numpy(scene.semantic_map)
+        for method in methods:
+            name, _, form = method.partition("/")
+            output = segmenter(
+                pixel_values,
+                vocabulary,
+                masks=masks[None].float() if ground_truth_masks else None,
+                mask_embedding=name,
+                mask_pooling=form or None,
+                feature_maps=feature_maps,
+                generator_output=generator_output,
+                return_dict=True,
+            )
+            class_logits = output.class_queries_logits
+            if ground_truth_masks:
+                mask_probabilities = masks.float()
+            else:
+                generator_output = output.generator_output
+                mask_probabilities = F.interpolate(
+                    output.masks_queries_logits, size=truth.shape, mode="bilinear", align_corners=False
+                )[0].sigmoid()
+                if out_vocabulary_only:
+                    void = output.in_vocabulary_logits.softmax(dim=-1)[..., -1:]
+                    of_classes = output.out_vocabulary_logits[..., :-1].softmax(dim=-1)
+                    class_logits = log_with_void(of_classes * (1 - void), void)
+            scores = torch.einsum("qc,qhw->chw", class_logits[0].softmax(dim=-1)[:, :-1], mask_probabilities)
+            predicted = scores.argmax(dim=0)
+            known = truth >= 0
+            counts[method][0] += torch.bincount(truth[known & (truth == predicted)], minlength=classes).numpy()
+            counts[method][1] += torch.bincount(truth[known], minlength=classes).numpy()
+            counts[method][2] += torch.bincount(predicted[known], minlength=classes).numpy()
+    kinds = np.array([_kind(category_id, vocabulary.seen_classes) for category_id in range(classes)])
+    results: dict[str, dict[str, float]] = {}
+    for method, (intersection, of_truth, of_prediction) in counts.items():
+        occurs = of_truth > 0
+        ious = intersection / np.maximum(of_truth + of_prediction - intersection, 1)
+        results[method] = {kind: float(ious[occurs & (kinds == kind)].mean()) for kind in ("base", "novel", "stuff")}
+        results[method]["all"] = float(ious[occurs].mean())
+    return results
+
+
+def save_segmenter(
+    segmenter: MaskAdapterForOpenVocabularySegmentation, tokenizer: CLIPTokenizer, folder: str | os.PathLike
+) -> None:
+    """Write model and processor in the form that `from_pretrained` reads."""
+    from ..image_processing_maskadapter import MaskAdapterImageProcessorPil
+    from ..processing_maskadapter import MaskAdapterProcessor
+
+    image_processor = MaskAdapterImageProcessorPil(
+        size={"shortest_edge": 192, "longest_edge": 320}, size_divisor=segmenter.config.clip_config.size_divisor
+    )
+    segmenter.save_pretrained(folder)
+    MaskAdapterProcessor(image_processor=image_processor, tokenizer=tokenizer).save_pretrained(folder)

@@ -1,0 +1,289 @@
+"""Contrastive pre-training of a CLIP on pictures and captions (arXiv 2103.00020, figure 3).
+
+The loss is symmetric, compares the pictures and captions of all processes, and counts identical captions as matching each
+other. Batches are a function of the step, so a run that was cut off goes on exactly where its checkpoint was written.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..modeling_convnext_clip import ConvNextClipModel
+
+
+@dataclass
+class ContrastiveBatch:
+    """Pictures and their captions, as the model takes them.
+
+    Attributes:
+        pixel_values: (batch, channels, height, width), normalised.
+        input_ids: (batch, length) token ids.
+    """
+
+    pixel_values: Tensor
+    input_ids: Tensor
+
+
+@dataclass
+class ContrastiveArguments:
+    """How to pre-train.
+
+    Args:
+        max_steps: optimiser steps.
+        learning_rate: peak of the cosine schedule.
+        warmup_steps: steps of linear warm-up.
+        weight_decay: decoupled, on matrices and kernels only.
+        max_grad_norm: gradient clipping.
+        bf16: autocast to bfloat16; the loss stays in float32.
+        checkpoint_steps: write a checkpoint every so many steps.
+        logging_steps: report every so many steps.
+    """
+
+    max_steps: int = 4000
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.98)
+    max_grad_norm: float = 1.0
+    bf16: bool = True
+    checkpoint_steps: int = 200
+    logging_steps: int = 50
+
+
+def _gather(embeds: Tensor) -> Tensor:
+    """Rows of all processes, in rank order, with gradients to each; every process must hold as many rows."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return embeds
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(embeds.contiguous()))
+
+
+def caption_groups(input_ids: Tensor, eos_token_id: int) -> Tensor:
+    """(batch,) number of each row's caption; rows with equal tokens up to the end token share one."""
+    ended = (input_ids == eos_token_id).cumsum(dim=1)
+    after_end = (ended - (input_ids == eos_token_id).long()) > 0
+    return torch.unique(input_ids.masked_fill(after_end, -1), dim=0, return_inverse=True)[1]
+
+
+def contrastive_loss(image_embeds: Tensor, text_embeds: Tensor, groups: Tensor, logit_scale: Tensor) -> Tensor:
+    """Symmetric cross-entropy between pictures and captions; all members of a group match each other.
+
+    Args:
+        image_embeds: (batch, dim), need not be normalised.
+        text_embeds: (batch, dim).
+        groups: (batch,) integer; equal numbers mark equal captions. A row's target is uniform over its group.
+        logit_scale: factor on the cosines.
+
+    Returns:
+        Scalar.
+    """
+    cosines = F.normalize(image_embeds.float(), dim=-1) @ F.normalize(text_embeds.float(), dim=-1).T
+    logits = logit_scale * cosines
+    same = (groups[:, None] == groups[None, :]).to(logits.dtype)
+    target = same / same.sum(dim=1, keepdim=True)
+    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+
+
+def batch_accuracy(image_embeds: Tensor, text_embeds: Tensor, groups: Tensor) -> float:
+    """Share of the pictures whose nearest caption in the batch is their own or equals it."""
+    nearest = (F.normalize(image_embeds.float(), dim=-1) @ F.normalize(text_embeds.float(), dim=-1).T).argmax(dim=1)
+    return (groups[nearest] == groups).float().mean().item()
+
+
+@torch.no_grad()
+def spread_text_embeddings(model: ConvNextClipModel, special_token_ids: Sequence[int], seed: int = 0) -> None:
+    """Initialise the text tower so that different texts start apart.
+
+    With the usual initialisation the output at the end token hardly depends on the words: cosines between prompts start
+    at .94–.98 and attributes that need fine visual evidence, such as shape, are then not learned. Here the special tokens
+    share one direction, which the first layer's values ignore, so its output at the end token starts as the mean of the
+    words' embeddings.
+
+    Args:
+        model: a freshly initialised model.
+        special_token_ids: start, end and padding tokens.
+        seed: of the random weights.
+    """
+    text = model.text_model
+    generator = torch.Generator().manual_seed(seed)
+    token_embedding = text.get_input_embeddings()
+    width = token_embedding.embedding_dim
+    direction = torch.ones(width)
+    direction[1::2] = -1
+    direction /= direction.norm()
+    std = 0.02
+    for token in special_token_ids:
+        token_embedding.weight[token] = std * math.sqrt(width) * direction
+    for name, parameter in text.named_parameters():
+        if name.endswith("position_embedding.weight"):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std / 8)
+        elif ".layers.0.self_attn." in name and name.endswith(("v_proj.weight", "out_proj.weight")):
+            orthogonal = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+            if name.endswith("v_proj.weight"):
+                orthogonal = orthogonal - torch.outer(orthogonal @ direction, direction)
+            parameter.copy_(orthogonal)
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    decayed, others = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (decayed if parameter.ndim >= 2 and "embedding" not in name else others).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+class ContrastiveTrainer:
+    """Trains a [`ConvNextClipModel`].
+
+    Args:
+        model: the model; every parameter that requires a gradient is trained.
+        batches: gives a step's batch. It receives the step and the trainer, whose `accuracy` (a running mean) and `memory`
+            (a dict of plain values that checkpoints keep) let a curriculum depend on what has been learned.
+        arguments: how to train.
+        checkpoint_path: file to write checkpoints to and to resume from; None for neither.
+        device: where to train.
+        report: called with a dict of numbers every `logging_steps`.
+    """
+
+    def __init__(
+        self,
+        model: ConvNextClipModel,
+        batches: Callable[[int, ContrastiveTrainer], ContrastiveBatch],
+        arguments: ContrastiveArguments | None = None,
+        checkpoint_path: str | os.PathLike | None = None,
+        device: str | torch.device = "cpu",
+        report: Callable[[dict[str, float]], None] | None = None,
+    ):
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.batches = batches
+        self.arguments = arguments or ContrastiveArguments()
+        self.checkpoint_path = Path(checkpoint_path) if checkpoint_path is not None else None
+        self.device = torch.device(device)
+        self.report = report
+        self.step = 0
+        self.accuracy = 0.0
+        self.memory: dict[str, Any] = {}
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(model, self.arguments.weight_decay),
+            lr=self.arguments.learning_rate,
+            betas=self.arguments.betas,
+            fused=True,
+        )
+        if self.checkpoint_path is not None and self.checkpoint_path.exists():
+            self._load()
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then cosine to 0."""
+        arguments = self.arguments
+        if step < arguments.warmup_steps:
+            return arguments.learning_rate * (step + 1) / arguments.warmup_steps
+        progress = (step - arguments.warmup_steps) / max(1, arguments.max_steps - arguments.warmup_steps)
+        return arguments.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    def train(self) -> ConvNextClipModel:
+        """Train to `max_steps` and return the model in evaluation mode."""
+        self.model.train()
+        started, first = time.perf_counter(), self.step
+        while self.step < self.arguments.max_steps:
+            loss = self._train_step()
+            if self.report is not None and self.step % self.arguments.logging_steps == 0:
+                elapsed = time.perf_counter() - started
+                self.report(
+                    {
+                        "step": self.step,
+                        "loss": loss,
+                        "accuracy": self.accuracy,
+                        "logit_scale": self.model.get_logit_scale().item(),
+                        "steps_per_second": (self.step - first) / elapsed,
+                        **{k: v for k, v in self.memory.items() if isinstance(v, (int, float))},
+                    }
+                )
+            if self.step % self.arguments.checkpoint_steps == 0 or self.step == self.arguments.max_steps:
+                self._save()
+        return self.model.eval()
+
+    def _train_step(self) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.step)
+        batch = self.batches(self.step, self)
+        pixel_values = batch.pixel_values.to(self.device).contiguous(memory_format=torch.channels_last)
+        input_ids = batch.input_ids.to(self.device)
+        eos_token_id = self.model.config.text_config.eos_token_id
+        unique, inverse = caption_groups_with_rows(input_ids, eos_token_id)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.arguments.bf16):
+            image_embeds = self.model.get_image_features(pixel_values)
+            text_embeds = self.model.get_text_features(input_ids[unique])[inverse]
+        image_embeds, text_embeds = _gather(image_embeds.float()), _gather(text_embeds.float())
+        groups = caption_groups(_gather_ids(input_ids, eos_token_id), eos_token_id)
+        loss = contrastive_loss(image_embeds, text_embeds, groups, self.model.get_logit_scale())
+        loss.backward()
+        self._average_gradients()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.arguments.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accuracy += 0.1 * (batch_accuracy(image_embeds.detach(), text_embeds.detach(), groups) - self.accuracy)
+        self.step += 1
+        return loss.item()
+
+    def _average_gradients(self) -> None:
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            for parameter in self.model.parameters():
+                if parameter.requires_grad:
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                    dist.all_reduce(parameter.grad)
+                    parameter.grad /= dist.get_world_size()
+
+    def _save(self) -> None:
+        if self.checkpoint_path is None or (dist.is_available() and dist.is_initialized() and dist.get_rank() != 0):
+            return
+        self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.checkpoint_path.with_name(self.checkpoint_path.name + ".tmp")
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "accuracy": self.accuracy,
+                "memory": self.memory,
+            },
+            temporary,
+        )
+        os.replace(temporary, self.checkpoint_path)
+
+    def _load(self) -> None:
+        state = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.accuracy, self.memory = state["step"], state["accuracy"], state["memory"]
+
+
+def caption_groups_with_rows(input_ids: Tensor, eos_token_id: int) -> tuple[Tensor, Tensor]:
+    """One row index of each distinct caption, and each row's position among them: each caption is encoded once."""
+    groups = caption_groups(input_ids, eos_token_id)
+    first = torch.full((int(groups.max()) + 1,), len(groups), dtype=torch.long, device=groups.device)
+    first.scatter_reduce_(0, groups, torch.arange(len(groups), device=groups.device), reduce="amin")
+    return first, groups
+
+
+def _gather_ids(input_ids: Tensor, eos_token_id: int) -> Tensor:
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return input_ids
+    length = torch.tensor(input_ids.shape[1], device=input_ids.device)
+    dist.all_reduce(length, op=dist.ReduceOp.MAX)
+    padded = F.pad(input_ids, (0, int(length) - input_ids.shape[1]), value=eos_token_id)
+    gathered = [torch.empty_like(padded) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, padded)
+    return torch.cat(gathered)
