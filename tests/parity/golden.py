@@ -1,7 +1,7 @@
 """Golden folders: inputs and results of the published implementations, and how closely they must be met.
 
-`MASKADAPTER_FIXTURES` names a folder of golden folders; without it the small subset committed here is used. Sizes, names
-and thresholds are read from each folder's `meta.json`, so that another folder of the same form is tested too.
+`MASKADAPTER_FIXTURES` names a folder of golden folders; without it the small subset committed here is used. Sizes,
+names and thresholds are read from each folder's `meta.json`, so that another folder of the same form is tested too.
 """
 
 from __future__ import annotations
