@@ -16,6 +16,7 @@ GENERATOR_SETTINGS = {
     "training_vocabulary": [["cat", "kitten"], ["sky"]],
 }
 ADAPTER_SETTINGS = {"mask_threshold": 0.45}
+TRANSFER_SETTINGS = {"text_transfer_heads": 4, "text_transfer_panoptic": False}
 SETTINGS = CLIP_SETTINGS | GENERATOR_SETTINGS | ADAPTER_SETTINGS
 
 
@@ -108,6 +109,11 @@ def _adapter_shapes():
     return shapes | _linear("mask_downscaling.6", EMBED_DIM, MASK_CHANNELS, 1, 1)
 
 
+def _transfer_shapes():
+    shapes = _attention("cross_atten.multihead_attn", EMBED_DIM) | _norm("cross_atten.norm", EMBED_DIM)
+    return shapes | _linear("cross_atten.MLP", EMBED_DIM, EMBED_DIM)
+
+
 def _random(shapes, prefix, seed):
     generator = torch.Generator().manual_seed(seed)
     return {prefix + key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
@@ -135,3 +141,29 @@ def warmup():
 def fcclip_adapter():
     """State dict of FC-CLIP with Mask-Adapter."""
     return fcclip() | {key: tensor for key, tensor in warmup().items() if key.startswith("mask_adapter.")}
+
+
+def transfer():
+    """MAFT+'s part of a state dict."""
+    return _random(_transfer_shapes(), "cdt.", seed=5)
+
+
+def maft_plus():
+    """State dict of MAFT+ without adapter, with an entry of the teacher that its files may hold beside the model."""
+    teacher = openclip(prefix="backbone_t.clip_model.")
+    key = "backbone_t.clip_model.logit_scale"
+    return (
+        {name: tensor for name, tensor in fcclip().items() if "criterion" not in name}
+        | transfer()
+        | {key: teacher[key]}
+    )
+
+
+def maft_plus_adapter():
+    """State dict of MAFT+ with Mask-Adapter."""
+    return fcclip_adapter() | transfer()
+
+
+def maft_plus_warmup():
+    """State dict of a warm-up checkpoint on MAFT+."""
+    return warmup() | transfer()

@@ -1,5 +1,6 @@
 """Conversion of released checkpoints: names, values, files, settings, fusing, saving and every error."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -22,7 +23,7 @@ from hf_maskadapter import (
 )
 from hf_maskadapter.conversion import ConversionError, ConversionSettings, Preset, convert, convert_checkpoint, reading
 from hf_maskadapter.conversion.key_tables import KeyTable, Split, Transposed, split_attention
-from hf_maskadapter.conversion.layouts import FCCLIP_ADAPTER
+from hf_maskadapter.conversion.layouts import FCCLIP_ADAPTER, MAFT_PLUS_ADAPTER
 from hf_maskadapter.conversion.presets import PRESETS
 
 STATES = {
@@ -30,12 +31,24 @@ STATES = {
     "fcclip": released.fcclip,
     "fcclip_adapter": released.fcclip_adapter,
     "warmup": released.warmup,
+    "maft_plus": released.maft_plus,
+    "maft_plus_adapter": released.maft_plus_adapter,
+    "maft_plus_warmup": released.maft_plus_warmup,
 }
 SETTINGS = {
     "openclip": released.CLIP_SETTINGS,
     "fcclip": released.CLIP_SETTINGS | released.GENERATOR_SETTINGS,
     "fcclip_adapter": released.SETTINGS,
     "warmup": released.CLIP_SETTINGS | released.ADAPTER_SETTINGS,
+    "maft_plus": released.CLIP_SETTINGS | released.GENERATOR_SETTINGS | released.TRANSFER_SETTINGS,
+    "maft_plus_adapter": released.SETTINGS | released.TRANSFER_SETTINGS,
+    "maft_plus_warmup": released.CLIP_SETTINGS | released.ADAPTER_SETTINGS | released.TRANSFER_SETTINGS,
+}
+IGNORED = {
+    "fcclip": {"criterion.empty_weight": "class weights of the training loss"},
+    "fcclip_adapter": {"criterion.empty_weight": "class weights of the training loss"},
+    "maft_plus": {"backbone_t.clip_model.logit_scale": "the original CLIP, which held MAFT+'s own to it in training"},
+    "maft_plus_adapter": {"criterion.empty_weight": "class weights of the training loss"},
 }
 
 
@@ -89,9 +102,7 @@ def test_every_key_is_used_or_named_with_a_reason(write, kind):
     report = convert_kind(write, kind).report
     assert report.used.keys() | report.ignored.keys() == state.keys()
     assert report.used.keys().isdisjoint(report.ignored)
-    assert report.ignored == (
-        {"criterion.empty_weight": "class weights of the training loss"} if "fcclip" in kind else {}
-    )
+    assert report.ignored == IGNORED.get(kind, {})
 
 
 @pytest.mark.parametrize("kind", STATES)
@@ -109,11 +120,12 @@ def test_every_number_of_the_checkpoint_is_in_the_model(write, kind):
 def test_the_kind_of_model_follows_from_the_keys(write):
     models = {kind: convert_kind(write, kind).model for kind in STATES}
     assert isinstance(models["openclip"], ConvNextClipModel)
-    segmenters = [models[kind] for kind in ("fcclip", "fcclip_adapter", "warmup")]
+    segmenters = [model for kind, model in models.items() if kind != "openclip"]
     assert all(isinstance(model, MaskAdapterForOpenVocabularySegmentation) for model in segmenters)
-    assert [model.mask_generator is not None for model in segmenters] == [True, True, False]
-    assert [model.adapter is not None for model in segmenters] == [False, True, True]
-    assert [model.config.mask_embedding for model in segmenters] == ["pooling", "adapter", "adapter"]
+    assert [model.mask_generator is not None for model in segmenters] == [True, True, False] * 2
+    assert [model.adapter is not None for model in segmenters] == [False, True, True] * 2
+    assert [model.text_transfer is not None for model in segmenters] == [False] * 3 + [True] * 3
+    assert [model.config.mask_embedding for model in segmenters] == ["pooling", "adapter", "adapter"] * 2
 
 
 def test_sizes_are_read_from_the_weights(write):
@@ -165,6 +177,18 @@ def test_the_decoders_fused_self_attention_equals_pytorchs(write):
     with torch.no_grad():
         ours = attention(hidden, position_embeddings=torch.zeros_like(hidden))[0]
         torch.testing.assert_close(ours, reference(hidden, hidden, hidden)[0])
+
+
+def test_the_text_transfers_fused_attention_equals_pytorchs(write):
+    state = released.maft_plus()
+    attention = convert_kind(write, "maft_plus", state=state).model.text_transfer.attention
+    reference = torch.nn.MultiheadAttention(released.EMBED_DIM, released.TRANSFER_SETTINGS["text_transfer_heads"])
+    prefix = "cdt.cross_atten.multihead_attn."
+    reference.load_state_dict({key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)})
+    texts, features = torch.randn(3, 1, released.EMBED_DIM), torch.randn(7, 1, released.EMBED_DIM)
+    with torch.no_grad():
+        ours = attention(texts.transpose(0, 1), features.transpose(0, 1), features.transpose(0, 1))[0]
+        torch.testing.assert_close(ours.transpose(0, 1), reference(texts, features, features)[0])
 
 
 def test_half_precision_weights_become_fp32_without_loss(write):
@@ -415,8 +439,21 @@ def test_a_generator_without_its_clip_is_refused(write):
     assert_refused(r"no CLIP \(backbone\.clip_model", write(state))
 
 
-def test_maft_plus_is_refused_by_name(write):
-    assert_refused(r"MAFT\+", write(released.fcclip_adapter() | {"cdt.cross_atten.norm.bias": torch.zeros(2)}))
+def test_a_text_transfer_with_a_missing_weight_is_refused(write):
+    state = released.maft_plus_adapter()
+    del state["cdt.cross_atten.MLP.weight"]
+    options = SETTINGS["maft_plus_adapter"]
+    assert_refused(r"incomplete: 1 .* text_transfer\.projection\.weight", write(state), **options)
+
+
+def test_a_text_transfer_alone_beside_a_clip_is_refused(write):
+    state = released.openclip(prefix="backbone.clip_model.") | released.transfer()
+    assert_refused("no checkpoint that is known here", write(state), **SETTINGS["maft_plus"])
+
+
+def test_a_teacher_outside_maft_plus_is_refused(write):
+    state = released.fcclip() | {"backbone_t.clip_model.logit_scale": torch.zeros(())}
+    assert_refused("weights that such a model does not have: backbone_t", write(state), **SETTINGS["fcclip"])
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -475,6 +512,20 @@ def test_a_released_model_needs_no_preset_by_name_and_the_report_says_so(write, 
     assert any("a tiny model" in note for note in report.notes)
 
 
+def test_the_report_names_the_other_models_that_the_weights_can_be(write, monkeypatch, tiny_preset):
+    assert not any("cannot tell" in note for note in convert_checkpoint(write(released.fcclip_adapter())).report.notes)
+    other = dataclasses.replace(tiny_preset, name="other", title="another model")
+    reduced = dataclasses.replace(other, name="reduced", layout=MAFT_PLUS_ADAPTER, reduced_layout=FCCLIP_ADAPTER)
+    monkeypatch.setitem(PRESETS, "other", other)
+    monkeypatch.setitem(PRESETS, "reduced", reduced)
+    report = convert_checkpoint(write(released.fcclip_adapter())).report
+    assert report.preset == "tiny"
+    (note,) = [note for note in report.notes if "cannot tell" in note]
+    assert "another model (preset other); another model, a part left out (preset reduced)" in note
+    by_name = convert_checkpoint(write(released.fcclip_adapter()), preset="other").report
+    assert by_name.preset == "other" and not any("cannot tell" in note for note in by_name.notes)
+
+
 def test_a_preset_that_contradicts_the_weights_is_refused(write, tmp_path):
     path = write(released.fcclip_adapter())
     assert_refused(
@@ -492,6 +543,48 @@ def test_heads_that_do_not_divide_the_width_are_refused(write):
     assert_refused(
         "text_heads=3 does not divide the width of the checkpoint's text tower, 8", path, text_heads=3, norm_eps=1e-6
     )
+
+
+def test_transfer_heads_that_do_not_divide_the_width_are_refused(write):
+    options = SETTINGS["maft_plus"] | {"text_transfer_heads": 3}
+    message = "text_transfer_heads=3 does not divide the width of the checkpoint's text transfer, 16"
+    assert_refused(message, write(released.maft_plus()), **options)
+
+
+def test_settings_reach_the_text_transfer(write):
+    config = convert_kind(write, "maft_plus_adapter", text_transfer_panoptic=True).model.config
+    assert (config.text_transfer, config.text_transfer_heads, config.text_transfer_panoptic) == (True, 4, True)
+
+
+def test_missing_settings_of_a_text_transfer_are_named(write):
+    assert_refused(
+        "cannot tell text_transfer_heads, text_transfer_panoptic: ",
+        write(released.maft_plus_adapter()),
+        **released.SETTINGS,
+    )
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_positions_are_mixed_where_there_is_a_text_transfer(write, kind):
+    config = convert_kind(write, kind).model.config
+    assert getattr(config, "mix_projected_positions", False) == ("maft_plus" in kind)
+
+
+def test_positions_can_be_mixed_or_not_explicitly(write):
+    assert convert_kind(write, "warmup", mix_projected_positions=True).model.config.mix_projected_positions
+    assert not convert_kind(write, "maft_plus", mix_projected_positions=False).model.config.mix_projected_positions
+
+
+def test_plain_maft_plus_has_no_ensemble_unless_one_is_asked_for(write):
+    settings = SETTINGS["maft_plus"]
+    path = write(released.maft_plus())  # flat, as its files are
+    given = convert_checkpoint(path, **settings).model.config
+    assert (given.ensemble_alpha, given.ensemble_beta) == (0.3, 0.6)
+    without = {name: value for name, value in settings.items() if not name.startswith("ensemble_")}
+    conversion = convert_checkpoint(path, **without)
+    assert (conversion.model.config.ensemble_alpha, conversion.model.config.ensemble_beta) == (1.0, 1.0)
+    assert conversion.report.settings["mix_projected_positions"] is True
+    assert_refused("cannot tell ensemble_alpha, ensemble_beta:", write(released.fcclip()), **without)
 
 
 def test_heads_that_contradict_the_generators_weights_are_refused(write):
@@ -583,6 +676,45 @@ def test_fusing_on_different_clips_is_refused(write):
     path = write(released.warmup(), "warmup.pth")
     message = "different CLIPs .1 of .* differ: ln_final.bias"
     assert_refused(message, path, generator_from=write(fcclip, "fcclip.pth"), **released.SETTINGS)
+
+
+@pytest.mark.parametrize("warmup_has_transfer", [True, False])
+def test_fusing_on_maft_plus_keeps_or_takes_the_text_transfer(write, warmup_has_transfer):
+    warmup = released.maft_plus_warmup() if warmup_has_transfer else released.warmup()
+    plain = released.maft_plus()
+    model, _, _, report = convert_checkpoint(
+        write({"model": warmup}, "warmup.pth"),
+        generator_from=write(plain, "maft.pth"),
+        **SETTINGS["maft_plus_adapter"],
+    )
+    assert report.layout == "a MAFT+ + Mask-Adapter checkpoint"
+    transferred = model.text_transfer.projection.weight.data
+    torch.testing.assert_close(transferred, plain["cdt.cross_atten.MLP.weight"], rtol=0, atol=0)
+    torch.testing.assert_close(model.void_embedding.data, plain["void_embedding.weight"], rtol=0, atol=0)
+    assert model.config.mix_projected_positions
+    assert all(key in report.used or f"maft.pth: {key}" in report.ignored for key in plain)
+
+
+def test_fusing_with_another_text_transfer_is_refused(write):
+    plain = released.maft_plus()
+    plain["cdt.cross_atten.norm.bias"] += 1e-6
+    message = "different text transfers .1 of 8 weights differ: cross_atten.norm.bias"
+    warmup = write(released.maft_plus_warmup(), "warmup.pth")
+    assert_refused(message, warmup, generator_from=write(plain, "maft.pth"), **SETTINGS["maft_plus_adapter"])
+
+
+def test_fusing_a_warmup_on_maft_plus_with_fcclip_is_refused(write):
+    warmup, fcclip = write(released.maft_plus_warmup(), "warmup.pth"), write(released.fcclip(), "fcclip.pth")
+    message = r"warmup\.pth was trained on MAFT\+, but fcclip\.pth is an FC-CLIP checkpoint.*give the plain MAFT\+"
+    assert_refused(message, warmup, generator_from=fcclip, **SETTINGS["maft_plus_adapter"])
+
+
+def test_a_fused_maft_plus_checkpoint_is_not_fused_again(write):
+    complete, plain = write(released.maft_plus_adapter(), "complete.pth"), write(released.maft_plus(), "maft.pth")
+    options = SETTINGS["maft_plus_adapter"]
+    assert_refused(r"complete\.pth already has a mask generator", complete, generator_from=plain, **options)
+    warmup = write(released.maft_plus_warmup(), "warmup.pth")
+    assert_refused(r"complete\.pth already has an adapter.*MAFT\+", warmup, generator_from=complete, **options)
 
 
 # --- saving -----------------------------------------------------------------------------------------------------------

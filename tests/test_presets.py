@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from hf_maskadapter.conversion import PRESETS, ConversionError, ConversionSettings
+from hf_maskadapter.conversion.layouts import WARMUP as WARMUP_LAYOUT
 from hf_maskadapter.conversion.presets import (
     choose_preset,
     find_preset,
@@ -16,6 +17,13 @@ from hf_maskadapter.conversion.presets import (
 
 PLAIN, ADAPTER = "fcclip-convnext-large", "mask-adapter-fcclip-convnext-large"
 WARMUP = "mask-adapter-warmup-fcclip-convnext-large"
+PLAIN_MAFT, ADAPTER_MAFT = "maft-plus-convnext-{}", "mask-adapter-maft-plus-convnext-{}"
+WARMUP_MAFT = "mask-adapter-warmup-maft-plus-convnext-{}"
+MAFT_B, MAFT_L, MAFT_PANOPTIC = (PLAIN_MAFT.format(size) for size in ("base", "large", "large-panoptic"))
+MAFT_B_ADAPTER, MAFT_L_ADAPTER, MAFT_L_OTHERS = (
+    ADAPTER_MAFT.format(size) for size in ("base", "large", "large-semantic")
+)
+MAFT_B_WARMUP, MAFT_L_WARMUP = (WARMUP_MAFT.format(size) for size in ("base", "large"))
 LARGE_CLIP, BASE_CLIP = "openclip-convnext-large-d-320", "openclip-convnext-base-w-320"
 
 
@@ -25,6 +33,22 @@ LARGE_CLIP, BASE_CLIP = "openclip-convnext-large-d-320", "openclip-convnext-base
         (ADAPTER, {"ensemble_alpha": 0.7, "ensemble_beta": 0.9, "mask_threshold": 0.5, "overlap_threshold": 0.8}),
         (PLAIN, {"ensemble_alpha": 0.4, "ensemble_beta": 0.8, "mask_threshold": None, "overlap_threshold": 0.8}),
         (WARMUP, {"ensemble_alpha": None, "ensemble_beta": None, "mask_threshold": 0.45}),
+        (MAFT_B, {"ensemble_alpha": 1.0, "ensemble_beta": 1.0, "mask_threshold": None, "overlap_threshold": 0.7}),
+        (MAFT_L, {"ensemble_alpha": 1.0, "ensemble_beta": 1.0, "mask_threshold": None, "overlap_threshold": 0.7}),
+        (
+            MAFT_B_ADAPTER,
+            {"ensemble_alpha": 0.7, "ensemble_beta": 1.0, "mask_threshold": 0.45, "overlap_threshold": 0.7},
+        ),
+        (
+            MAFT_L_ADAPTER,
+            {"ensemble_alpha": 0.8, "ensemble_beta": 1.0, "mask_threshold": 0.40, "overlap_threshold": 0.7},
+        ),
+        (
+            MAFT_L_OTHERS,
+            {"ensemble_alpha": 0.8, "ensemble_beta": 1.0, "mask_threshold": 0.40, "overlap_threshold": 0.7},
+        ),
+        (MAFT_B_WARMUP, {"ensemble_alpha": None, "mask_threshold": 0.45, "overlap_threshold": 0.8}),
+        (MAFT_L_WARMUP, {"ensemble_alpha": None, "mask_threshold": 0.45, "overlap_threshold": 0.8}),
     ],
 )
 def test_ensemble_weights_and_thresholds_are_the_published_ones(name, expected):
@@ -33,13 +57,40 @@ def test_ensemble_weights_and_thresholds_are_the_published_ones(name, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "heads"), [(LARGE_CLIP, 12), (BASE_CLIP, 10), (ADAPTER, 12), (PLAIN, 12), (WARMUP, 12)]
+    ("name", "heads"),
+    [
+        (LARGE_CLIP, 12),
+        (BASE_CLIP, 10),
+        (ADAPTER, 12),
+        (PLAIN, 12),
+        (WARMUP, 12),
+        (MAFT_B, 10),
+        (MAFT_L, 12),
+        (MAFT_PANOPTIC, 12),
+        (MAFT_B_ADAPTER, 10),
+        (MAFT_L_ADAPTER, 12),
+        (MAFT_L_OTHERS, 12),
+        (MAFT_B_WARMUP, 10),
+        (MAFT_L_WARMUP, 12),
+    ],
 )
 def test_text_heads_are_openclips(name, heads):
     assert PRESETS[name].settings.text_heads == heads
 
 
-@pytest.mark.parametrize(("name", "size"), [(ADAPTER, (896, 896)), (PLAIN, (800, 1333)), (WARMUP, (800, 1333))])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        (ADAPTER, (896, 896)),
+        (PLAIN, (800, 1333)),
+        (WARMUP, (800, 1333)),
+        (MAFT_B, (800, 1333)),
+        (MAFT_L, (800, 1333)),
+        (MAFT_B_ADAPTER, (896, 896)),
+        (MAFT_L_ADAPTER, (896, 896)),
+        (MAFT_L_WARMUP, (800, 1333)),
+    ],
+)
 def test_picture_sizes_are_those_of_the_published_evaluation(name, size):
     settings = PRESETS[name].settings
     assert (settings.shortest_edge, settings.longest_edge) == size
@@ -53,10 +104,53 @@ def test_pixels_are_normalised_with_clips_statistics(name):
     assert (settings.norm_eps, settings.image_size) == (1e-6, 320)
 
 
-@pytest.mark.parametrize("name", [ADAPTER, PLAIN])
-def test_post_processing_is_the_published_one(name):
+@pytest.mark.parametrize(
+    ("name", "object_threshold"),
+    [
+        (ADAPTER, 0.0),
+        (PLAIN, 0.0),
+        (MAFT_B, 0.2),
+        (MAFT_L, 0.2),
+        (MAFT_PANOPTIC, 0.2),
+        (MAFT_B_ADAPTER, 0.0),
+        (MAFT_L_ADAPTER, 0.0),
+        (MAFT_L_OTHERS, 0.0),
+    ],
+)
+def test_post_processing_is_the_published_one(name, object_threshold):
     settings = PRESETS[name].settings
-    assert (settings.object_threshold, settings.instance_top_k, settings.ensemble_on_valid_masks) == (0.0, 100, False)
+    assert (settings.object_threshold, settings.instance_top_k) == (object_threshold, 100)
+    assert settings.ensemble_on_valid_masks is False
+
+
+@pytest.mark.parametrize(
+    ("name", "panoptic"),
+    [
+        (MAFT_B, False),
+        (MAFT_L, False),
+        (MAFT_PANOPTIC, True),
+        (MAFT_B_ADAPTER, False),
+        (MAFT_L_ADAPTER, True),
+        (MAFT_L_OTHERS, False),
+        (MAFT_B_WARMUP, True),
+        (MAFT_L_WARMUP, True),
+    ],
+)
+def test_the_text_transfer_is_as_published(name, panoptic):
+    settings = PRESETS[name].settings
+    assert (settings.text_transfer_heads, settings.text_transfer_panoptic) == (8, panoptic)
+    assert settings.mix_projected_positions is True
+
+
+@pytest.mark.parametrize("name", [MAFT_B, MAFT_L, MAFT_B_ADAPTER, MAFT_L_ADAPTER, MAFT_L_OTHERS, MAFT_L_WARMUP])
+def test_maft_plus_models_saw_coco_stuff_in_training(name):
+    assert PRESETS[name].settings.training_vocabulary == "coco_stuff_171"
+    assert len(PRESETS[name].settings.read_training_vocabulary()) == 171
+
+
+@pytest.mark.parametrize("name", [MAFT_B, MAFT_L, MAFT_B_ADAPTER, MAFT_L_ADAPTER])
+def test_maft_plus_has_100_queries(name):
+    assert PRESETS[name].sizes["mask_generator_config.num_queries"] == 100
 
 
 @pytest.mark.parametrize("name", [ADAPTER, PLAIN, WARMUP])
@@ -93,10 +187,25 @@ def nested(sizes):
     return result
 
 
+#: Settings that the weights cannot tell apart, and the ones that are recognised.
+SAME_WEIGHTS = {MAFT_PANOPTIC: MAFT_L, MAFT_L_OTHERS: MAFT_L_ADAPTER}
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_recognised_by_layout_and_sizes_alone(name):
-    preset = PRESETS[name]
-    assert choose_preset(None, preset.layout, nested(preset.sizes)) is preset
+    preset, recognised = PRESETS[name], PRESETS[SAME_WEIGHTS.get(name, name)]
+    assert choose_preset(None, preset.layout, nested(preset.sizes)) is recognised
+    assert choose_preset(preset, preset.layout, nested(preset.sizes)) is preset
+
+
+def test_a_warmup_without_its_text_transfer_is_recognised_by_name_or_if_it_can_be_no_other():
+    large, base = PRESETS[MAFT_L_WARMUP], PRESETS[MAFT_B_WARMUP]
+    assert choose_preset(None, WARMUP_LAYOUT, nested(large.sizes)) is PRESETS[WARMUP]
+    assert choose_preset(large, WARMUP_LAYOUT, nested(large.sizes)) is large
+    assert choose_preset(None, WARMUP_LAYOUT, nested(base.sizes)) is base
+    settings = base.settings_for(WARMUP_LAYOUT)
+    assert settings.text_transfer_heads is None and settings.text_transfer_panoptic is None
+    assert settings.mix_projected_positions is True
 
 
 def test_no_preset_is_recognised_for_other_sizes():
@@ -147,6 +256,9 @@ def test_an_unknown_setting_gets_a_suggestion():
         ("mask_threshold", -0.1),
         ("norm_eps", 0),
         ("warmup_scoring", 1),
+        ("text_transfer_heads", 0),
+        ("text_transfer_panoptic", "on"),
+        ("mix_projected_positions", 1),
         ("image_mean", [1, 2]),
         ("image_std", [1, 2, 0]),
         ("prompt_templates", "a photo of a {}"),
@@ -229,7 +341,10 @@ def test_settings_of_absent_parts_have_no_effect():
     assert not has_effect("ensemble_alpha", PRESETS[WARMUP].layout)
     assert not has_effect("mask_threshold", PRESETS[PLAIN].layout)
     assert not has_effect("overlap_threshold", PRESETS[LARGE_CLIP].layout)
-    assert all(has_effect(setting.name, PRESETS[ADAPTER].layout) for setting in dataclasses.fields(ConversionSettings))
+    assert not has_effect("text_transfer_panoptic", PRESETS[ADAPTER].layout)
+    assert not has_effect("mix_projected_positions", PRESETS[PLAIN].layout)
+    layout = PRESETS[MAFT_L_ADAPTER].layout
+    assert all(has_effect(setting.name, layout) for setting in dataclasses.fields(ConversionSettings))
 
 
 @pytest.mark.parametrize("name", PRESETS)

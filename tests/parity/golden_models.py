@@ -33,8 +33,13 @@ def checkpoint_file(folder: str | os.PathLike[str]) -> Path:
     return next(Path(folder) / name for name in CHECKPOINT_FILES if (Path(folder) / name).is_file())
 
 
-def golden_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Settings for [`convert_checkpoint`] from a golden folder's `meta.json`."""
+def golden_settings(folder: str | os.PathLike[str], run: str | None = None) -> dict[str, Any]:
+    """Settings for [`convert_checkpoint`] from a golden folder's `meta.json`.
+
+    Args:
+        folder: the golden folder.
+        run: prefix of one of its runs, which may differ from the others in settings.
+    """
     meta = read_meta(folder)
     clip = meta["open_clip_config"]
     settings = {
@@ -52,16 +57,20 @@ def golden_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
             settings[setting] = hparams[name]
     if "train_classes" in meta:
         settings["training_vocabulary"] = meta["train_classes"]
+    if "cdt_params" in hparams:
+        _, settings["text_transfer_heads"] = hparams["cdt_params"]
+        settings["text_transfer_panoptic"] = (meta["runs"][run] if run else hparams)["panoptic_on"]
     if meta["arch"] == "mask_adapter":
         settings["warmup_scoring"] = True
     return settings
 
 
-def convert_golden(folder: str | os.PathLike[str], **changes: Any) -> Conversion:
+def convert_golden(folder: str | os.PathLike[str], run: str | None = None, **changes: Any) -> Conversion:
     """Convert the checkpoint of a golden folder.
 
     Args:
         folder: the golden folder.
+        run: prefix of one of its runs, which may differ from the others in settings.
         **changes: arguments of [`convert_checkpoint`], settings among them, that replace the folder's.
     """
-    return convert_checkpoint(checkpoint_file(folder), **golden_settings(folder) | changes)
+    return convert_checkpoint(checkpoint_file(folder), **golden_settings(folder, run) | changes)

@@ -6,20 +6,16 @@ import pytest
 import torch
 
 from hf_maskadapter import ConvNextClipModel, MaskAdapterForOpenVocabularySegmentation
-from hf_maskadapter.conversion import ConversionError
 from hf_maskadapter.conversion.configs import build_config, read_sizes
 from hf_maskadapter.conversion.convert import check_weights
-from hf_maskadapter.conversion.layouts import LAYOUTS, OPENCLIP, PARTS, convert_state_dict, fuse, recognise
+from hf_maskadapter.conversion.layouts import LAYOUTS, MAFT_PLUS, OPENCLIP, PARTS, convert_state_dict, fuse, recognise
 from hf_maskadapter.conversion.presets import choose_preset
 from parity.golden import FIXTURES
 
 MANIFESTS = {path.stem: json.loads(path.read_text()) for path in sorted((FIXTURES / "manifests").glob("*.json"))}
-MAFT_PLUS = [name for name, manifest in MANIFESTS.items() if any(key.startswith("cdt.") for key in manifest)]
-KNOWN = [name for name in MANIFESTS if name not in MAFT_PLUS]
 
 pytestmark = pytest.mark.skipif(not MANIFESTS, reason="no manifests: set MASKADAPTER_FIXTURES to the full set")
-known = pytest.mark.parametrize("name", KNOWN)
-maft_plus = pytest.mark.parametrize("name", MAFT_PLUS)
+every_manifest = pytest.mark.parametrize("name", MANIFESTS)
 
 
 def meta_state(name: str) -> dict[str, torch.Tensor]:
@@ -30,7 +26,7 @@ def meta_state(name: str) -> dict[str, torch.Tensor]:
     }
 
 
-@known
+@every_manifest
 def test_every_key_is_used_or_ignored_with_a_reason(name):
     state = meta_state(name)
     weights = convert_state_dict(state, recognise(state, name))
@@ -39,51 +35,69 @@ def test_every_key_is_used_or_ignored_with_a_reason(name):
     assert all(weights.ignored.values())
 
 
-@known
+@every_manifest
 def test_no_number_is_lost_or_made_up(name):
     state = meta_state(name)
     weights = convert_state_dict(state, recognise(state, name))
     assert sum(state[key].numel() for key in weights.targets) == sum(map(torch.numel, weights.state.values()))
 
 
-@known
+@every_manifest
 def test_shapes_are_those_of_the_model_that_the_preset_configures(name):
     state = meta_state(name)
     layout = recognise(state, name)
     weights = convert_state_dict(state, layout)
     sizes = read_sizes(weights.state, layout)
     preset = choose_preset(None, layout, sizes)
-    assert preset is not None, "no preset, or more than one, for this released model"
+    assert preset is not None, "no preset for this released model"
     model_class = ConvNextClipModel if layout == OPENCLIP else MaskAdapterForOpenVocabularySegmentation
     check_weights(model_class, build_config(sizes, layout, preset.settings), weights.state, name)
 
 
-@maft_plus
-def test_maft_plus_checkpoints_are_recognised_and_refused(name):
-    with pytest.raises(ConversionError, match=r"MAFT\+ checkpoint"):
-        recognise(meta_state(name), name)
+def test_the_manifests_cover_every_layout_but_that_of_plain_maft_plus():
+    found = {recognise(meta_state(name), name).name for name in MANIFESTS}
+    assert found == {layout.name for layout in LAYOUTS} - {MAFT_PLUS.name}
 
 
-@maft_plus
-def test_every_part_of_a_maft_plus_checkpoint_but_the_text_transfer_has_known_keys(name):
-    state = meta_state(name)
-    renamed = [part.keys.rename(state, part.source_prefix, part.target_prefix) for part in PARTS.values()]
-    assert not [key for part in renamed for key in part.unmatched]
-    left = state.keys() - {key for part in renamed for key in part.targets}
-    assert {key.split(".")[0] for key in left} <= {"cdt", "criterion"}
+def without(state, *parts):
+    """A state dict without some parts."""
+    return {
+        key: tensor for key, tensor in state.items() if not key.startswith(tuple(PARTS[p].source_prefix for p in parts))
+    }
 
 
-def test_the_manifests_cover_every_layout():
-    found = {recognise(meta_state(name), name).name for name in KNOWN}
-    assert found == {layout.name for layout in LAYOUTS}
+@pytest.mark.parametrize("clip", ["base", "large"])
+def test_a_maft_plus_checkpoint_without_its_adapter_is_a_plain_one(clip):
+    name = f"maftp_mask_adapter_convnext_{clip}"
+    if name not in MANIFESTS:
+        pytest.skip(f"needs the manifest {name}")
+    state = without(meta_state(name), "adapter")
+    layout = recognise(state, name)
+    assert layout == MAFT_PLUS
+    weights = convert_state_dict(state, layout)
+    sizes = read_sizes(weights.state, layout)
+    config = build_config(sizes, layout, choose_preset(None, layout, sizes).settings)
+    check_weights(MaskAdapterForOpenVocabularySegmentation, config, weights.state, name)
 
 
-def test_warmup_and_fcclip_fuse_to_the_released_model_with_both():
-    states = {recognise(state, name).name: state for name, state in ((name, meta_state(name)) for name in KNOWN)}
-    if not {"warmup", "fcclip", "fcclip_adapter"} <= states.keys():
-        pytest.skip("needs the manifests of a warm-up, an FC-CLIP and a complete checkpoint")
-    fused, _ = fuse(states["warmup"], states["fcclip"], "warm-up", "FC-CLIP")
-    complete = states["fcclip_adapter"]
+FUSED = [
+    ("warmup_fcclip_convnext_large", "fcclip_pooling_convnext_large", "fcclip_mask_adapter_convnext_large"),
+    ("warmup_maft_convnext_base", None, "maftp_mask_adapter_convnext_base"),
+    ("warmup_maft_convnext_large", None, "maftp_mask_adapter_convnext_large"),
+]
+
+
+@pytest.mark.parametrize(("warmup", "plain", "complete"), FUSED, ids=[row[2] for row in FUSED])
+@pytest.mark.parametrize("warmup_has_transfer", [True, False])
+def test_a_warmup_and_a_plain_checkpoint_fuse_to_the_released_model_with_both(
+    warmup, plain, complete, warmup_has_transfer
+):
+    if not {warmup, plain or complete, complete} <= MANIFESTS.keys():
+        pytest.skip("needs the manifests of all three")
+    expected = meta_state(complete)
+    first = meta_state(warmup) if warmup_has_transfer else without(meta_state(warmup), "transfer")
+    second = meta_state(plain) if plain else without(expected, "adapter")
+    fused, _ = fuse(first, second, "warm-up", "plain")
     ours = {key: tuple(tensor.shape) for key, tensor in fused.items()}
-    assert ours == {key: tuple(tensor.shape) for key, tensor in complete.items() if key in ours}
-    assert {key for key in complete if key not in ours} <= {"criterion.empty_weight"}
+    assert ours == {key: tuple(tensor.shape) for key, tensor in expected.items() if key in ours}
+    assert {key for key in expected if key not in ours} <= {"criterion.empty_weight"}

@@ -10,14 +10,27 @@ from parity.golden_models import convert_golden
 
 OPEN_CLIP_ZERO_SHOT_SCALE = 100.0  # fixed in OpenCLIP's zero-shot evaluation
 OPEN_CLIP = folders("open_clip")
-SEGMENTERS = folders("fcclip")
+SEGMENTERS = folders("fcclip", "maft")
 WARM_UPS = folders("mask_adapter")
 
 
-def converted(folder):
+def converted(folder, run=None):
     golden = Golden(folder)
-    conversion = convert_golden(folder)
+    conversion = convert_golden(folder, run)
     return golden, conversion.model.eval(), conversion.image_processor
+
+
+def runs_from_pictures(folder):
+    """The prefix of each run of the whole model, its flags, and outputs and image processor of our model."""
+    for prefix, run in Golden(folder).meta["runs"].items():
+        if prefix == "eval_validmask.":
+            continue
+        golden, model, image_processor = converted(folder, prefix)
+        pictures = [golden.inputs[f"image{number}"] for number in range(len(golden.meta["images"]))]
+        inputs = image_processor(pictures, do_resize=False, return_tensors="pt")
+        with torch.no_grad():
+            outputs = model(**inputs, vocabulary=encode(golden, model))
+        yield prefix, run, outputs, image_processor
 
 
 def encode(golden, model):
@@ -128,6 +141,32 @@ def test_generator_adapter_and_scores(folder):
 
 
 @pytest.mark.parametrize("folder", SEGMENTERS)
+def test_projected_features_and_the_texts_of_each_picture(folder):
+    golden = Golden(folder)
+    for prefix in golden.meta["runs"]:
+        _, model, _ = converted(folder, prefix)
+        with torch.no_grad():
+            projected = model.project_features(model.clip.get_feature_maps(golden.inputs["pixel_values"])[-1])
+            adapted, void = model.adapt_texts(encode(golden, model), model.get_void_embeds(), projected)
+        if f"{prefix}clip_dense_projected" in golden.outputs:
+            golden.assert_close(projected, f"{prefix}clip_dense_projected")
+        assert (f"{prefix}text_classifier_cdt" in golden.outputs) == (model.text_transfer is not None)
+        if model.text_transfer is not None:
+            texts = torch.cat([adapted.text_embeds, void], dim=1)
+            golden.assert_close(texts, f"{prefix}text_classifier_cdt")
+
+
+@pytest.mark.parametrize("folder", SEGMENTERS)
+def test_class_scores_of_each_run(folder):
+    golden = Golden(folder)
+    for prefix, _, outputs, _ in runs_from_pictures(folder):
+        found = {"out_vocab_logits": outputs.out_vocabulary_logits, "class_logits": outputs.class_queries_logits}
+        for name, logits in found.items():
+            if f"{prefix}{name}" in golden.outputs:  # stored once for runs that share it
+                golden.assert_close(logits, f"{prefix}{name}")
+
+
+@pytest.mark.parametrize("folder", SEGMENTERS)
 def test_pixel_decoder(folder):
     golden, model, _ = converted(folder)
     with torch.no_grad():
@@ -150,18 +189,12 @@ def test_ensemble_on_valid_masks(folder):
 
 @pytest.mark.parametrize("folder", SEGMENTERS)
 def test_label_maps_segments_and_instances_from_pictures(folder):
-    golden, model, image_processor = converted(folder)
+    golden = Golden(folder)
     hparams, images = golden.meta["hparams"], golden.meta["images"]
-    pictures = [golden.inputs[f"image{number}"] for number in range(len(images))]
-    inputs = image_processor(pictures, do_resize=False, return_tensors="pt")
-    with torch.no_grad():
-        outputs = model(**inputs, vocabulary=encode(golden, model))
     target_sizes = [image["output_hw"] for image in images]
     things = [index for index, is_thing in enumerate(golden.meta["test_isthing"]) if is_thing]
     stuff = set(range(len(golden.meta["test_isthing"]))) - set(things)
-    for prefix, run in golden.meta["runs"].items():
-        if prefix == "eval_validmask.":
-            continue
+    for prefix, run, outputs, image_processor in runs_from_pictures(folder):
         resize_scores = not run["sem_seg_postprocess_before_inference"]
         label_maps = image_processor.post_process_semantic_segmentation(outputs, target_sizes, resize_scores)
         for number, label_map in enumerate(label_maps):
@@ -196,15 +229,9 @@ def test_label_maps_segments_and_instances_from_pictures(folder):
 def test_semantic_scores_before_the_arg_max(folder):
     from hf_maskadapter.post_processing_maskadapter import semantic_scores
 
-    golden, model, image_processor = converted(folder)
+    golden = Golden(folder)
     images = golden.meta["images"]
-    pictures = [golden.inputs[f"image{number}"] for number in range(len(images))]
-    inputs = image_processor(pictures, do_resize=False, return_tensors="pt")
-    with torch.no_grad():
-        outputs = model(**inputs, vocabulary=encode(golden, model))
-    for prefix, run in golden.meta["runs"].items():
-        if prefix == "eval_validmask.":
-            continue
+    for prefix, run, outputs, _ in runs_from_pictures(folder):
         resize_scores = not run["sem_seg_postprocess_before_inference"]
         scores = semantic_scores(outputs, [image["output_hw"] for image in images], resize_scores)
         for number, of_image in enumerate(scores):

@@ -1,4 +1,4 @@
-"""Released checkpoints of OpenCLIP, FC-CLIP and Mask-Adapter → models of this package."""
+"""Released checkpoints of OpenCLIP, FC-CLIP, MAFT+ and Mask-Adapter → models of this package."""
 
 from .convert import Conversion, ConversionReport, convert_checkpoint
 from .errors import ConversionError

@@ -25,6 +25,9 @@ _SEGMENTER_SETTINGS = (
     "overlap_threshold",
     "instance_top_k",
     "warmup_scoring",
+    "text_transfer_heads",
+    "text_transfer_panoptic",
+    "mix_projected_positions",
 )
 
 
@@ -41,7 +44,12 @@ def read_sizes(state: StateDict, layout: Layout) -> dict[str, Any]:
     if layout == OPENCLIP:
         return read_clip_sizes(state)
     clip = read_clip_sizes(_part(state, "clip"))
-    sizes: dict[str, Any] = {"clip_config": clip, "mask_generator_config": None, "use_adapter": layout.has("adapter")}
+    sizes: dict[str, Any] = {
+        "clip_config": clip,
+        "mask_generator_config": None,
+        "use_adapter": layout.has("adapter"),
+        "text_transfer": layout.has("transfer"),
+    }
     if layout.has("generator"):
         strides = [clip["patch_size"] * 2**stage for stage in range(len(clip["hidden_sizes"]))]
         sizes["mask_generator_config"] = read_generator_sizes(_part(state, "generator"), clip["hidden_sizes"], strides)
@@ -73,6 +81,8 @@ def build_config(
             config: ConvNextClipConfig | MaskAdapterConfig = _clip_config(sizes, settings)
         else:
             generator = sizes["mask_generator_config"]
+            if layout.has("transfer"):
+                _check_transfer_heads(sizes["clip_config"]["projection_dim"], settings)
             config = MaskAdapterConfig(
                 **sizes
                 | {
@@ -99,6 +109,15 @@ def _clip_config(sizes: dict[str, Any], settings: ConversionSettings) -> ConvNex
         )
     text_config = sizes["text_config"] | {"num_attention_heads": text_heads}
     return ConvNextClipConfig(**sizes | {"text_config": text_config} | _given(settings, _CLIP_SETTINGS))
+
+
+def _check_transfer_heads(width: int, settings: ConversionSettings) -> None:
+    heads = settings.text_transfer_heads
+    if heads is not None and width % heads:
+        raise ConversionError(
+            f"text_transfer_heads={heads} does not divide the width of the checkpoint's text transfer, {width}: give "
+            "the number of heads that it was trained with."
+        )
 
 
 def _generator_config(sizes: dict[str, Any], settings: ConversionSettings) -> FcClipMaskGeneratorConfig:

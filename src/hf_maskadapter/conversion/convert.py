@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,10 +31,12 @@ from .presets import (
     Preset,
     choose_preset,
     find_preset,
+    fitting_presets,
     has_effect,
     make_settings,
     read_settings,
     require_settings,
+    settings_of_layout,
 )
 from .reading import read_checkpoint
 from .saving import check_output, replacing
@@ -139,9 +141,9 @@ def convert_checkpoint(
 ) -> Conversion:
     """Convert a released checkpoint, exactly and completely.
 
-    OpenCLIP's ConvNeXt CLIPs become a [`ConvNextClipModel`]; FC-CLIP, FC-CLIP + Mask-Adapter and Mask-Adapter's warm-up
-    checkpoints a [`MaskAdapterForOpenVocabularySegmentation`]. What a file is, and every size, is read from its
-    weights. What weights cannot tell comes from `settings`, else from `config`, else from the preset.
+    OpenCLIP's ConvNeXt CLIPs become a [`ConvNextClipModel`]; FC-CLIP and MAFT+, both with or without Mask-Adapter, and
+    Mask-Adapter's warm-up checkpoints a [`MaskAdapterForOpenVocabularySegmentation`]. What a file is, and every size,
+    is read from its weights. What weights cannot tell comes from `settings`, else from `config`, else from the preset.
 
     Example:
 
@@ -153,10 +155,11 @@ def convert_checkpoint(
     Args:
         source: a local file, or a file on the Hub: `owner/name:path/in/repository` or `hf://owner/name/path`.
         output_dir: folder to save model, processor and report in; it appears complete or not at all.
-        preset: name of the released model, see [`PRESETS`]; by default the one that layout and sizes identify.
+        preset: name of the released model, see [`PRESETS`]; by default the one that layout and sizes identify, which
+            the report names together with any others that they fit.
         config: settings as a dict or JSON file: the fields of [`ConversionSettings`], or an `open_clip_config.json`.
-        generator_from: for a warm-up checkpoint, the FC-CLIP checkpoint (a source as above) whose mask generator and
-            void embedding complete it ("weight fusing"). Refused if either is complete already.
+        generator_from: for a warm-up checkpoint, the FC-CLIP or MAFT+ checkpoint (a source as above) whose mask
+            generator and void embedding complete it ("weight fusing"). Refused if either is complete already.
         tokenizer: CLIP's `bpe_simple_vocab_16e6.txt.gz`, a folder or Hub repository with a tokenizer, or a tokenizer.
             By default, when something is saved, that of [`TOKENIZER_REPOSITORY`] if the Hub can be reached; if not, the
             model is saved without and the report says so.
@@ -187,7 +190,10 @@ def convert_checkpoint(
     weights = convert_state_dict(source_state, layout, name)
     sizes = read_sizes(weights.state, layout)
     chosen = choose_preset(wanted, layout, sizes)
-    final = explicit if chosen is None else chosen.settings.updated(explicit)
+    final = settings_of_layout(layout)
+    if chosen is not None:
+        final = final.updated(chosen.settings_for(layout))
+    final = final.updated(explicit)
     require_settings(final, layout)
     model_config = build_config(sizes, layout, final)
     model_class = ConvNextClipModel if layout == OPENCLIP else MaskAdapterForOpenVocabularySegmentation
@@ -210,7 +216,8 @@ def convert_checkpoint(
         has_tokenizer=processor is not None,
         notes=tuple(
             [
-                *_notes_on_settings(None if wanted else chosen, layout, final, explicit),
+                *(_notes_on_presets(fitting_presets(layout, sizes), layout) if wanted is None else []),
+                *_notes_on_settings(layout, final, explicit),
                 *([TOKENIZER_NOTE] if output is not None and processor is None else []),
             ]
         ),
@@ -351,12 +358,22 @@ def _recorded(settings: ConversionSettings) -> dict[str, Any]:
     return recorded
 
 
-def _notes_on_settings(
-    recognised: Preset | None, layout: Layout, settings: ConversionSettings, explicit: ConversionSettings
-) -> list[str]:
+def _notes_on_presets(fitting: Sequence[Preset], layout: Layout) -> list[str]:
+    if not fitting:
+        return []
+    recognised, *others = fitting
+    notes = [f"layout and sizes are those of {recognised.title}: its preset fills in what was not given."]
+    if others:
+        titles = [
+            f"{preset.title}{'' if preset.layout == layout else ', a part left out'} (preset {preset.name})"
+            for preset in others
+        ]
+        notes.append(f"the weights cannot tell it from {'; '.join(titles)}: name that preset if it is that model.")
+    return notes
+
+
+def _notes_on_settings(layout: Layout, settings: ConversionSettings, explicit: ConversionSettings) -> list[str]:
     notes = []
-    if recognised is not None:
-        notes.append(f"layout and sizes are those of {recognised.title}: its preset fills in what was not given.")
     if isinstance(settings.training_vocabulary, str) and explicit.training_vocabulary is None:
         notes.append(
             f"a class counts as seen in training if one of its names is in the label set "

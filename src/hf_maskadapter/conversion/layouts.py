@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from .adapter import ADAPTER_KEYS
 from .errors import ConversionError
 from .fcclip import FCCLIP_KEYS
 from .key_tables import KeyTable, StateDict, shorten
+from .maft_plus import MAFT_PLUS_IGNORED, TRANSFER_KEYS
 from .openclip import FIRST_KEY, OPENCLIP_IGNORED, OPENCLIP_KEYS
 
 VOID_KEY = "void_embedding.weight"
@@ -36,6 +37,7 @@ class Part:
 PARTS: dict[str, Part] = {
     "clip": Part("backbone.clip_model.", "clip.", OPENCLIP_KEYS, OPENCLIP_IGNORED),
     "generator": Part("sem_seg_head.", "mask_generator.", FCCLIP_KEYS, {}),
+    "transfer": Part("cdt.", "text_transfer.", TRANSFER_KEYS, {}),
     "adapter": Part("mask_adapter.", "adapter.", ADAPTER_KEYS, {}),
     "void": Part("void_embedding.", "", KeyTable({"weight": "void_embedding"}), {}),
 }
@@ -56,19 +58,27 @@ class Layout:
         name: what presets and reports call it.
         title: what messages call it.
         parts: its parts by name.
+        ignored: how keys begin that belong to no part, and why they are not needed.
     """
 
     name: str
     title: str
     parts: Mapping[str, Part]
+    ignored: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, part: str) -> bool:
         """Whether a part is in such a checkpoint."""
         return part in self.parts
 
+    def reason_to_ignore(self, key: str) -> str | None:
+        """Why a key that belongs to no part is not needed; `None` if nothing is known about it."""
+        reasons = (reason for prefix, reason in self.ignored.items() if key.startswith(prefix))
+        return IGNORED.get(key) or next(reasons, None)
+
 
 def _layout(name: str, title: str, *parts: str) -> Layout:
-    return Layout(name, title, {part: PARTS[part] for part in parts})
+    ignored = MAFT_PLUS_IGNORED if "transfer" in parts else {}
+    return Layout(name, title, {part: PARTS[part] for part in parts}, ignored)
 
 
 OPENCLIP = Layout("openclip", "an OpenCLIP ConvNeXt CLIP", {"clip": Part("", "", OPENCLIP_KEYS, OPENCLIP_IGNORED)})
@@ -77,9 +87,20 @@ FCCLIP_ADAPTER = _layout(
     "fcclip_adapter", "an FC-CLIP + Mask-Adapter checkpoint", "clip", "generator", "adapter", "void"
 )
 WARMUP = _layout("warmup", "a warm-up checkpoint (adapter without mask generator)", "clip", "adapter", "void")
-LAYOUTS = (OPENCLIP, FCCLIP, FCCLIP_ADAPTER, WARMUP)
+MAFT_PLUS = _layout("maft_plus", "a MAFT+ checkpoint without adapter", "clip", "generator", "transfer", "void")
+MAFT_PLUS_ADAPTER = _layout(
+    "maft_plus_adapter", "a MAFT+ + Mask-Adapter checkpoint", "clip", "generator", "transfer", "adapter", "void"
+)
+MAFT_PLUS_WARMUP = _layout(
+    "maft_plus_warmup",
+    "a warm-up checkpoint on MAFT+ (text transfer and adapter without mask generator)",
+    "clip",
+    "transfer",
+    "adapter",
+    "void",
+)
+LAYOUTS = (OPENCLIP, FCCLIP, FCCLIP_ADAPTER, WARMUP, MAFT_PLUS, MAFT_PLUS_ADAPTER, MAFT_PLUS_WARMUP)
 
-_TEXT_TRANSFER_PREFIX = "cdt."
 _OPENCLIP_PREFIXES = ("visual.", "transformer.resblocks.")
 
 
@@ -93,11 +114,6 @@ def recognise(state: StateDict, name: str) -> Layout:
     Raises:
         ConversionError: if it has none of [`LAYOUTS`].
     """
-    if any(key.startswith(_TEXT_TRANSFER_PREFIX) for key in state):
-        raise ConversionError(
-            f"{name} is a MAFT+ checkpoint: its text transfer ({_TEXT_TRANSFER_PREFIX}*) has no counterpart in this "
-            f"version's models. These are converted: {_titles()}."
-        )
     found = {
         part_name
         for part_name, part in PARTS.items()
@@ -106,8 +122,8 @@ def recognise(state: StateDict, name: str) -> Layout:
     if not found and any(key.startswith(_OPENCLIP_PREFIXES) for key in state):
         _require_convnext(FIRST_KEY in state, name)
         return OPENCLIP
-    for layout in (FCCLIP, FCCLIP_ADAPTER, WARMUP):
-        if found == layout.parts.keys() - {"void"}:
+    for layout in LAYOUTS:
+        if layout != OPENCLIP and found == layout.parts.keys() - {"void"}:
             _require_convnext(PARTS["clip"].source_prefix + FIRST_KEY in state, name)
             return layout
     if found and "clip" not in found:
@@ -161,7 +177,7 @@ def convert_state_dict(state: StateDict, layout: Layout, name: str = "The checkp
     """
     converted: dict[str, Tensor] = {}
     targets: dict[str, tuple[str, ...]] = {}
-    ignored = {key: IGNORED[key] for key in state if key in IGNORED}
+    ignored = {key: reason for key in state if (reason := layout.reason_to_ignore(key)) is not None}
     unknown = set(state) - ignored.keys()
     for part in layout.parts.values():
         renamed = part.keys.rename(
@@ -188,19 +204,23 @@ def convert_state_dict(state: StateDict, layout: Layout, name: str = "The checkp
 def fuse(
     adapter_state: StateDict, generator_state: StateDict, adapter_name: str, generator_name: str
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Give a warm-up checkpoint the mask generator and void embedding of an FC-CLIP checkpoint.
+    """Give a warm-up checkpoint the mask generator and void embedding of an FC-CLIP or MAFT+ checkpoint.
+
+    MAFT+'s text transfer comes from either; if both have one, it must be the same.
 
     Args:
-        adapter_state: state dict of the warm-up checkpoint: CLIP, adapter, void embedding.
-        generator_state: state dict of the FC-CLIP checkpoint: the same CLIP, generator, void embedding.
+        adapter_state: state dict of the warm-up checkpoint: CLIP, adapter, void embedding, perhaps a text transfer.
+        generator_state: state dict of the FC-CLIP or MAFT+ checkpoint: the same CLIP, generator, void embedding, and
+            MAFT+'s text transfer.
         adapter_name, generator_name: what to call them in messages.
 
     Returns:
-        State dict of an FC-CLIP + Mask-Adapter checkpoint; and what was left out of either, with the reason.
+        State dict of an FC-CLIP or MAFT+ checkpoint with Mask-Adapter; and what was left out of either, with the
+        reason.
 
     Raises:
         ConversionError: if the first has a generator or the second an adapter already (a fused checkpoint must not be
-            fused again), or their CLIPs differ.
+            fused again), or their CLIPs or text transfers differ.
     """
     adapter_layout = recognise(adapter_state, adapter_name)
     if adapter_layout.has("generator"):
@@ -215,13 +235,21 @@ def fuse(
         raise ConversionError(f"{generator_name} has no mask generator to take, it is {generator_layout.title}.")
     if generator_layout.has("adapter"):
         raise ConversionError(
-            f"{generator_name} already has an adapter, it is {generator_layout.title}: give the plain FC-CLIP "
-            "checkpoint as generator_from (--generator-from), or convert this one as it is."
+            f"{generator_name} already has an adapter, it is {generator_layout.title}: give the plain FC-CLIP or "
+            "MAFT+ checkpoint as generator_from (--generator-from), or convert this one as it is."
         )
-    _require_same_clip(adapter_state, generator_state, adapter_name, generator_name)
+    if adapter_layout.has("transfer") and not generator_layout.has("transfer"):
+        raise ConversionError(
+            f"{adapter_name} was trained on MAFT+, but {generator_name} is {generator_layout.title}: give the plain "
+            "MAFT+ checkpoint that the warm-up started from as generator_from (--generator-from)."
+        )
+    shared = [part for part in ("clip", "transfer") if adapter_layout.has(part)]
+    for part in shared:
+        _require_same(part, adapter_state, generator_state, adapter_name, generator_name)
     if VOID_KEY not in generator_state:
         raise ConversionError(f"{generator_name} is incomplete: it has no {VOID_KEY}.")
-    generator_prefix, clip_prefix = PARTS["generator"].source_prefix, PARTS["clip"].source_prefix
+    generator_prefix = PARTS["generator"].source_prefix
+    shared_prefixes = tuple(PARTS[part].source_prefix for part in shared)
     fused = {key: tensor for key, tensor in adapter_state.items() if key != VOID_KEY}
     fused |= {
         key: tensor for key, tensor in generator_state.items() if key == VOID_KEY or key.startswith(generator_prefix)
@@ -230,7 +258,10 @@ def fuse(
     if VOID_KEY in adapter_state:
         left_out[f"{adapter_name}: {VOID_KEY}"] = f"replaced by that of {generator_name}"
     for key in generator_state.keys() - fused.keys():
-        reason = f"the same as in {adapter_name}" if key.startswith(clip_prefix) else IGNORED.get(key)
+        if key.startswith(shared_prefixes):
+            reason: str | None = f"the same as in {adapter_name}"
+        else:
+            reason = generator_layout.reason_to_ignore(key)
         if reason is not None:
             left_out[f"{generator_name}: {key}"] = reason
         else:
@@ -238,26 +269,31 @@ def fuse(
     return fused, left_out
 
 
-def _require_same_clip(first: StateDict, second: StateDict, first_name: str, second_name: str) -> None:
-    prefix = PARTS["clip"].source_prefix
-    clips = [
+_SHARED_PARTS = {"clip": ("CLIPs", "the CLIP"), "transfer": ("text transfers", "the text transfer")}
+
+
+def _require_same(part_name: str, first: StateDict, second: StateDict, first_name: str, second_name: str) -> None:
+    part = PARTS[part_name]
+    prefix = part.source_prefix
+    weights = [
         {
             key: tensor
             for key, tensor in state.items()
-            if key.startswith(prefix) and key.removeprefix(prefix) not in OPENCLIP_IGNORED
+            if key.startswith(prefix) and key.removeprefix(prefix) not in part.ignored
         }
         for state in (first, second)
     ]
     differing = [
         key.removeprefix(prefix)
-        for key in sorted(clips[0].keys() | clips[1].keys())
-        if not _same_tensor(clips[0].get(key), clips[1].get(key))
+        for key in sorted(weights[0].keys() | weights[1].keys())
+        if not _same_tensor(weights[0].get(key), weights[1].get(key))
     ]
     if differing:
+        plural, singular = _SHARED_PARTS[part_name]
         raise ConversionError(
-            f"{first_name} and {second_name} hold different CLIPs ({len(differing)} of {len(clips[0])} weights differ: "
-            f"{shorten(differing)}). An adapter and a mask generator work together only on the CLIP that both were "
-            "trained on."
+            f"{first_name} and {second_name} hold different {plural} ({len(differing)} of {len(weights[0])} weights "
+            f"differ: {shorten(differing)}). An adapter and a mask generator work together only with {singular} that "
+            "both were trained on."
         )
 
 
@@ -271,6 +307,9 @@ __all__ = [
     "FCCLIP",
     "FCCLIP_ADAPTER",
     "LAYOUTS",
+    "MAFT_PLUS",
+    "MAFT_PLUS_ADAPTER",
+    "MAFT_PLUS_WARMUP",
     "OPENCLIP",
     "WARMUP",
     "ConvertedWeights",

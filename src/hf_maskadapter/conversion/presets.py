@@ -1,7 +1,7 @@
 """What weights cannot tell: one table with the facts of each released model, and the same as explicit settings.
 
-Sources: the papers' configurations (Mask-Adapter, arXiv 2412.04533; FC-CLIP, arXiv 2308.02487) and OpenCLIP's model
-configurations.
+Sources: the papers' configurations (Mask-Adapter, arXiv 2412.04533; FC-CLIP, arXiv 2308.02487; MAFT+, arXiv 2408.00744)
+and OpenCLIP's model configurations.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from typing import Any
 from ..image_processing_maskadapter import PIXEL_MEAN, PIXEL_STD
 from ..vocabulary import Vocabulary, check_templates
 from .errors import ConversionError
-from .layouts import FCCLIP, FCCLIP_ADAPTER, OPENCLIP, WARMUP, Layout
+from .layouts import (
+    FCCLIP,
+    FCCLIP_ADAPTER,
+    MAFT_PLUS,
+    MAFT_PLUS_ADAPTER,
+    MAFT_PLUS_WARMUP,
+    OPENCLIP,
+    WARMUP,
+    Layout,
+)
 
 #: Epsilon of timm's ConvNeXts where it is not 1e-6.
 _TIMM_NORM_EPS = {"convnext_xxlarge": 1e-5}
@@ -45,7 +54,15 @@ _KINDS: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     (
         "a positive whole number",
         _is_count,
-        ("text_heads", "image_size", "decoder_heads", "instance_top_k", "shortest_edge", "longest_edge"),
+        (
+            "text_heads",
+            "image_size",
+            "decoder_heads",
+            "text_transfer_heads",
+            "instance_top_k",
+            "shortest_edge",
+            "longest_edge",
+        ),
     ),
     ("a positive number", lambda value: _is_number(value) and value > 0, ("norm_eps",)),
     (
@@ -53,7 +70,11 @@ _KINDS: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         lambda value: _is_number(value) and 0 <= value <= 1,
         ("ensemble_alpha", "ensemble_beta", "mask_threshold", "object_threshold", "overlap_threshold"),
     ),
-    ("true or false", lambda value: isinstance(value, bool), ("ensemble_on_valid_masks", "warmup_scoring")),
+    (
+        "true or false",
+        lambda value: isinstance(value, bool),
+        ("ensemble_on_valid_masks", "warmup_scoring", "text_transfer_panoptic", "mix_projected_positions"),
+    ),
     ("three positive numbers", _is_triple, ("image_mean", "image_std")),
     ("a list of texts with one {} each", _is_list, ("prompt_templates",)),
 )
@@ -74,6 +95,11 @@ class ConversionSettings:
         mask_threshold: probability above which a pixel belongs to the mask that the adapter sees.
         object_threshold, overlap_threshold, instance_top_k: of panoptic and instance post-processing.
         warmup_scoring: score the caller's masks as the published warm-up model does.
+        text_transfer_heads: attention heads of MAFT+'s text transfer.
+        text_transfer_panoptic: whether that transfer computes text + norm(linear(attention)), the formula of models
+            trained for panoptic segmentation, instead of norm(text + linear(attention)).
+        mix_projected_positions: whether adapter and text transfer see positions and channels mixed, as MAFT+'s do. On
+            wherever there is a text transfer, unless given.
         training_vocabulary: the classes seen in training, in any form that [`Vocabulary.parse`] reads.
         prompt_templates: texts with one `{}` each.
         shortest_edge, longest_edge: pictures are resized so that the shorter side has `shortest_edge` pixels, but the
@@ -96,6 +122,9 @@ class ConversionSettings:
     overlap_threshold: float | None = None
     instance_top_k: int | None = None
     warmup_scoring: bool | None = None
+    text_transfer_heads: int | None = None
+    text_transfer_panoptic: bool | None = None
+    mix_projected_positions: bool | None = None
     training_vocabulary: Any = None
     prompt_templates: Sequence[str] | None = None
     shortest_edge: int | None = None
@@ -211,6 +240,7 @@ class Preset:
         layout: how its checkpoint is laid out.
         sizes: fields of the configuration that tell it from others, read from the weights; nested ones by dots.
         settings: what its weights cannot tell.
+        reduced_layout: how its checkpoint is laid out where a part was left out.
     """
 
     name: str
@@ -218,6 +248,17 @@ class Preset:
     layout: Layout
     sizes: Mapping[str, Any]
     settings: ConversionSettings
+    reduced_layout: Layout | None = None
+
+    def is_for(self, layout: Layout) -> bool:
+        """Whether the model's checkpoints can have a layout."""
+        return layout in (self.layout, self.reduced_layout)
+
+    def settings_for(self, layout: Layout) -> ConversionSettings:
+        """The settings, without those that have no effect on a checkpoint of this layout."""
+        return ConversionSettings(
+            **{name: value for name, value in self.settings.given().items() if has_effect(name, layout)}
+        )
 
     def contradictions(self, sizes: Mapping[str, Any]) -> list[str]:
         """How sizes read from weights differ from the preset's, one text for each."""
@@ -258,6 +299,7 @@ _FCCLIP_GENERATOR = {
     "decoder_layers": 10,
     "dim_feedforward": 2048,
 }
+_MAFT_PLUS_GENERATOR = _FCCLIP_GENERATOR | {"num_queries": 100}
 _ADAPTER = {"mask_channels": 16, "hidden_size": 768, "num_blocks": 3, "num_output_maps": 16}
 
 _CLIP_SETTINGS = ConversionSettings(
@@ -276,7 +318,35 @@ _FCCLIP_SETTINGS = dataclasses.replace(
     instance_top_k=100,
     training_vocabulary="coco_panoptic_133",
 )
+_WARMUP_SETTINGS = ConversionSettings(
+    mask_threshold=0.45, object_threshold=0.0, overlap_threshold=0.8, instance_top_k=100
+)
+_MAFT_PLUS_TRANSFER = ConversionSettings(
+    text_transfer_heads=8,
+    text_transfer_panoptic=False,
+    mix_projected_positions=True,
+    training_vocabulary="coco_stuff_171",
+)
+_MAFT_PLUS_SETTINGS = dataclasses.replace(
+    _MAFT_PLUS_TRANSFER,
+    decoder_heads=8,
+    ensemble_alpha=1.0,
+    ensemble_beta=1.0,
+    ensemble_on_valid_masks=False,
+    object_threshold=0.2,
+    overlap_threshold=0.7,
+    instance_top_k=100,
+)
+_MAFT_PLUS_ADAPTER_SETTINGS = dataclasses.replace(
+    _MAFT_PLUS_SETTINGS, object_threshold=0.0, shortest_edge=896, longest_edge=896
+)
 
+
+def _maft_plus(clip: Mapping[str, Any]) -> dict[str, Any]:
+    return _nested("clip_config.", clip) | _nested("mask_generator_config.", _MAFT_PLUS_GENERATOR)
+
+
+#: The released models. Of those that weights cannot tell apart, the first is the one that is recognised.
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
@@ -312,14 +382,78 @@ PRESETS: dict[str, Preset] = {
             "Mask-Adapter's warm-up on FC-CLIP-L's CLIP",
             WARMUP,
             _nested("clip_config.", _CONVNEXT_LARGE_D_320) | _ADAPTER,
+            dataclasses.replace(_LARGE.updated(_WARMUP_SETTINGS), training_vocabulary="coco_panoptic_133"),
+        ),
+        Preset(
+            "maft-plus-convnext-base",
+            "MAFT+-B without adapter",
+            MAFT_PLUS,
+            _maft_plus(_CONVNEXT_BASE_W_320),
+            _BASE.updated(_MAFT_PLUS_SETTINGS),
+        ),
+        Preset(
+            "maft-plus-convnext-large",
+            "MAFT+-L without adapter",
+            MAFT_PLUS,
+            _maft_plus(_CONVNEXT_LARGE_D_320),
+            _LARGE.updated(_MAFT_PLUS_SETTINGS),
+        ),
+        Preset(
+            "maft-plus-convnext-large-panoptic",
+            "MAFT+-L without adapter, trained on COCO panoptic",
+            MAFT_PLUS,
+            _maft_plus(_CONVNEXT_LARGE_D_320),
             dataclasses.replace(
-                _LARGE,
-                mask_threshold=0.45,
-                object_threshold=0.0,
-                overlap_threshold=0.8,
-                instance_top_k=100,
+                _LARGE.updated(_MAFT_PLUS_SETTINGS),
+                text_transfer_panoptic=True,
                 training_vocabulary="coco_panoptic_133",
             ),
+        ),
+        Preset(
+            "mask-adapter-maft-plus-convnext-base",
+            "Mask-Adapter on MAFT+-B",
+            MAFT_PLUS_ADAPTER,
+            _maft_plus(_CONVNEXT_BASE_W_320) | _ADAPTER,
+            dataclasses.replace(_BASE.updated(_MAFT_PLUS_ADAPTER_SETTINGS), ensemble_alpha=0.7, mask_threshold=0.45),
+        ),
+        Preset(
+            "mask-adapter-maft-plus-convnext-large",
+            "Mask-Adapter on MAFT+-L as it was trained, and measured on A-150",
+            MAFT_PLUS_ADAPTER,
+            _maft_plus(_CONVNEXT_LARGE_D_320) | _ADAPTER,
+            dataclasses.replace(
+                _LARGE.updated(_MAFT_PLUS_ADAPTER_SETTINGS),
+                ensemble_alpha=0.8,
+                mask_threshold=0.40,
+                text_transfer_panoptic=True,
+            ),
+        ),
+        Preset(
+            "mask-adapter-maft-plus-convnext-large-semantic",
+            "Mask-Adapter on MAFT+-L as it was measured on the benchmarks other than A-150",
+            MAFT_PLUS_ADAPTER,
+            _maft_plus(_CONVNEXT_LARGE_D_320) | _ADAPTER,
+            dataclasses.replace(_LARGE.updated(_MAFT_PLUS_ADAPTER_SETTINGS), ensemble_alpha=0.8, mask_threshold=0.40),
+        ),
+        Preset(
+            "mask-adapter-warmup-maft-plus-convnext-base",
+            "Mask-Adapter's warm-up on MAFT+-B's CLIP",
+            MAFT_PLUS_WARMUP,
+            _nested("clip_config.", _CONVNEXT_BASE_W_320) | _ADAPTER,
+            dataclasses.replace(
+                _BASE.updated(_WARMUP_SETTINGS).updated(_MAFT_PLUS_TRANSFER), text_transfer_panoptic=True
+            ),
+            reduced_layout=WARMUP,
+        ),
+        Preset(
+            "mask-adapter-warmup-maft-plus-convnext-large",
+            "Mask-Adapter's warm-up on MAFT+-L's CLIP",
+            MAFT_PLUS_WARMUP,
+            _nested("clip_config.", _CONVNEXT_LARGE_D_320) | _ADAPTER,
+            dataclasses.replace(
+                _LARGE.updated(_WARMUP_SETTINGS).updated(_MAFT_PLUS_TRANSFER), text_transfer_panoptic=True
+            ),
+            reduced_layout=WARMUP,
         ),
     )
 }
@@ -328,12 +462,13 @@ PRESETS: dict[str, Preset] = {
 NEEDED: dict[str, tuple[str, ...]] = {
     "clip": ("text_heads", "norm_eps"),
     "generator": ("ensemble_alpha", "ensemble_beta", "overlap_threshold", "training_vocabulary"),
+    "transfer": ("text_transfer_heads", "text_transfer_panoptic"),
     "adapter": ("mask_threshold",),
 }
 
-
 _SETTINGS_OF_PARTS: dict[str, tuple[str, ...]] = {
     "generator": ("decoder_heads", "ensemble_alpha", "ensemble_beta", "ensemble_on_valid_masks"),
+    "transfer": ("text_transfer_heads", "text_transfer_panoptic"),
     "adapter": ("mask_threshold",),
 }
 _SETTINGS_OF_SEGMENTERS = (
@@ -349,7 +484,23 @@ def has_effect(setting: str, layout: Layout) -> bool:
     """Whether a setting can change a model of this layout."""
     if setting in _SETTINGS_OF_SEGMENTERS:
         return layout != OPENCLIP
+    if setting == "mix_projected_positions":
+        return layout.has("transfer") or layout.has("adapter")
     return all(layout.has(part) for part, settings in _SETTINGS_OF_PARTS.items() if setting in settings)
+
+
+def settings_of_layout(layout: Layout) -> ConversionSettings:
+    """What holds for every checkpoint of a layout, unless something else is given.
+
+    MAFT+ mixes positions in what its text transfer, and an adapter trained on it, see of the picture. Without adapter,
+    it classifies by its pooled features alone: its generator only tells void.
+    """
+    if not layout.has("transfer"):
+        return ConversionSettings()
+    mixed = ConversionSettings(mix_projected_positions=True)
+    if layout.has("adapter"):
+        return mixed
+    return dataclasses.replace(mixed, ensemble_alpha=1.0, ensemble_beta=1.0)
 
 
 def find_preset(name: str) -> Preset:
@@ -367,7 +518,7 @@ def find_preset(name: str) -> Preset:
 
 
 def choose_preset(wanted: Preset | None, layout: Layout, sizes: Mapping[str, Any]) -> Preset | None:
-    """The wanted preset, checked against a checkpoint; without one, that of the one released model that it can be.
+    """The wanted preset, checked against a checkpoint; without one, the first of [`fitting_presets`].
 
     Args:
         wanted: a preset, or `None`.
@@ -378,11 +529,8 @@ def choose_preset(wanted: Preset | None, layout: Layout, sizes: Mapping[str, Any
         ConversionError: if the wanted preset is for another model.
     """
     if wanted is None:
-        fitting = [
-            preset for preset in PRESETS.values() if preset.layout == layout and not preset.contradictions(sizes)
-        ]
-        return fitting[0] if len(fitting) == 1 else None
-    if wanted.layout != layout:
+        return next(iter(fitting_presets(layout, sizes)), None)
+    if not wanted.is_for(layout):
         raise ConversionError(
             f"The preset {wanted.name!r} is for {wanted.layout.title}, but this is {layout.title}. "
             f"{_fitting_presets(layout)}"
@@ -394,6 +542,17 @@ def choose_preset(wanted: Preset | None, layout: Layout, sizes: Mapping[str, Any
             "the preset of this model, or none and give its settings explicitly (config)."
         )
     return wanted
+
+
+def fitting_presets(layout: Layout, sizes: Mapping[str, Any]) -> list[Preset]:
+    """Presets of the released models that a checkpoint can be; first those whose complete checkpoint it can be.
+
+    Args:
+        layout: the checkpoint's layout.
+        sizes: fields of the configuration, read from its weights.
+    """
+    fitting = [preset for preset in PRESETS.values() if preset.is_for(layout) and not preset.contradictions(sizes)]
+    return sorted(fitting, key=lambda preset: preset.layout != layout)
 
 
 def require_settings(settings: ConversionSettings, layout: Layout) -> None:
@@ -411,7 +570,7 @@ def require_settings(settings: ConversionSettings, layout: Layout) -> None:
 
 
 def _fitting_presets(layout: Layout) -> str:
-    names = [preset.name for preset in PRESETS.values() if preset.layout == layout]
+    names = [preset.name for preset in PRESETS.values() if preset.is_for(layout)]
     return f"Presets for {layout.title}: {', '.join(names) or 'none'}."
 
 
@@ -421,8 +580,10 @@ __all__ = [
     "Preset",
     "choose_preset",
     "find_preset",
+    "fitting_presets",
     "has_effect",
     "make_settings",
     "read_settings",
     "require_settings",
+    "settings_of_layout",
 ]
