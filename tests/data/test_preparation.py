@@ -284,6 +284,23 @@ def test_the_result_opens_with_datasets_alone_and_streams(tmp_path):
     assert "2 train, 2 validation samples" in card and "255 where ignored" in card
 
 
+def test_folders_of_one_name_and_one_prepared_again_give_their_own_data(tmp_path):
+    make_ade20k(tmp_path / "ade")
+    make_cityscapes(tmp_path / "city")
+    names = {}
+    for layout, source, place in (
+        ("ade20k_150", "ade", "first"),
+        ("cityscapes_19", "city", "second"),
+        ("cityscapes_19", "city", "first"),
+    ):
+        shutil.rmtree(tmp_path / place, ignore_errors=True)
+        prepare_dataset(layout, tmp_path / source, tmp_path / place / "prepared", progress=False)
+        opened = load_segmentation_dataset(tmp_path / place / "prepared", split="validation")
+        names[layout, place] = [sample.sample_id for sample in opened]
+    assert names["ade20k_150", "first"] == ["ADE_val_00000000", "ADE_val_00000001"]
+    assert names["cityscapes_19", "second"] == names["cityscapes_19", "first"] != names["ade20k_150", "first"]
+
+
 def test_several_processes_and_shards_give_the_same_files(tmp_path, monkeypatch):
     make_ade20k(tmp_path / "ade")
     monkeypatch.setattr("hf_maskadapter.data.preparation._SHARD_BYTES", 1)

@@ -305,8 +305,22 @@ def _load_local(path: Path, split: str | None, config_name: str | None, streamin
             raise DataError(f"{path} is not a data set file: expected {', '.join(_FILE_BUILDERS)}, or COCO's .json.")
         return _load_from_hub(builder, split, None, None, streaming, cache_dir, data_files=str(path))
     else:
+        files = _prepared_files(path)
+        if files and config_name is None:
+            # Files that a card names are not part of the cache's key in `datasets`: two folders of one name, or one
+            # that was prepared again, would give the data of the first.
+            return _load_from_hub("parquet", split, None, None, streaming, cache_dir, data_files=files, name=str(path))
         return _load_from_hub(str(path), split, config_name, None, streaming, cache_dir)
     return dataset.to_iterable_dataset() if streaming else dataset
+
+
+def _prepared_files(path: Path) -> dict[str, list[str]]:
+    """The Parquet files of a folder that `prepare_dataset` wrote, by split."""
+    files: dict[str, list[str]] = {}
+    if (path / "vocabulary.json").is_file():
+        for file in sorted((path / "data").glob("*-*-of-*.parquet")):
+            files.setdefault(file.name.rsplit("-", 3)[0], []).append(str(file))
+    return files
 
 
 def _load_from_hub(
@@ -316,15 +330,17 @@ def _load_from_hub(
     revision: str | None,
     streaming: bool,
     cache_dir: Any,
+    name: str | None = None,
     **options: Any,
 ) -> Any:
+    name = name or source
     try:
         loaded = datasets.load_dataset(
             source, config_name, split=split, revision=revision, streaming=streaming, cache_dir=cache_dir, **options
         )
     except (datasets.exceptions.DatasetsError, FileNotFoundError, ValueError, OSError) as error:
-        raise DataError(f"The data set {source!r} cannot be opened: {type(error).__name__}: {error}") from error
-    return loaded if split is not None else _choose_split(loaded, None, source)
+        raise DataError(f"The data set {name!r} cannot be opened: {type(error).__name__}: {error}") from error
+    return loaded if split is not None else _choose_split(loaded, None, name)
 
 
 def _hub_facts(source: str, revision: str | None) -> ClassFacts:
