@@ -189,8 +189,8 @@ def _segment(args: argparse.Namespace) -> int:
     jobs = _jobs(_pictures(args.pictures), args.output)
     if args.font is not None and not args.font.is_file():
         raise UserError(f"there is no font file {args.font}")
-    if len(jobs) == 1:
-        _read_picture(jobs[0].picture)  # before the model is loaded
+    # A mistake in the only picture is told before the model is loaded.
+    read_ahead = {jobs[0]: _read_picture(jobs[0].picture)} if len(jobs) == 1 else {}
     segmenter = _load_segmenter(args)
     try:
         segmenter.encode_vocabulary(vocabulary)
@@ -220,7 +220,7 @@ def _segment(args: argparse.Namespace) -> int:
             nonlocal failed
             for job in jobs:
                 try:
-                    picture = _read_picture(job.picture)
+                    picture = read_ahead.get(job) or _read_picture(job.picture)
                 except UserError as error:
                     failed += 1
                     progress.update()
