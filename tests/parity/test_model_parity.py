@@ -5,8 +5,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from hf_maskadapter.conversion import convert_checkpoint
 from parity.golden import PIXEL_SHARE, Golden, folders
-from parity.golden_models import convert_golden
+from parity.golden_models import checkpoint_file, convert_golden, golden_settings
 
 OPEN_CLIP_ZERO_SHOT_SCALE = 100.0  # fixed in OpenCLIP's zero-shot evaluation
 OPEN_CLIP = folders("open_clip")
@@ -237,6 +238,29 @@ def test_semantic_scores_before_the_arg_max(folder):
         for number, of_image in enumerate(scores):
             if f"{prefix}img{number}.sem_seg" in golden.outputs:
                 golden.assert_close(of_image, f"{prefix}img{number}.sem_seg")
+
+
+@pytest.mark.parametrize("folder", folders("maft"))
+def test_plain_maft_plus_classifies_by_its_pooled_features_and_the_texts_of_the_picture(folder, tmp_path):
+    golden = Golden(folder)
+    state = torch.load(checkpoint_file(folder), weights_only=True)["model"]
+    flat = {key: tensor for key, tensor in state.items() if not key.startswith("mask_adapter.")}
+    torch.save(flat, tmp_path / "plain.pth")
+    settings = {name: value for name, value in golden_settings(folder).items() if not name.startswith("ensemble_")}
+    model = convert_checkpoint(tmp_path / "plain.pth", **settings).model.eval()
+    with torch.no_grad():
+        output = model(golden.inputs["pixel_values"], encode(golden, model))
+        features = golden.outputs["eval.features.clip_vis_dense"]
+        masks = F.interpolate(golden.outputs["eval.pred_masks"], features.shape[-2:], mode="bilinear") > 0
+        sums = torch.einsum("bchw,bnhw->bnc", features, masks.float())
+        pooled = sums / (masks.sum(dim=(-2, -1))[..., None] + 1e-8)
+        embeddings = F.normalize(model.clip.project(pooled), dim=-1)
+        texts = golden.outputs["eval.text_classifier_cdt"]
+        synonyms = (model.clip.get_logit_scale() * embeddings @ texts.transpose(1, 2))[..., :-1]
+        logits = [scores.amax(dim=-1) for scores in synonyms.split(golden.meta["test_num_synonyms"], dim=-1)]
+        void = golden.outputs["eval.pred_logits"].softmax(dim=-1)[..., -1:]
+        expected = torch.cat([torch.stack(logits, dim=-1).softmax(dim=-1) * (1 - void), void], dim=-1).add(1e-8).log()
+    torch.testing.assert_close(output.class_queries_logits, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("folder", WARM_UPS)
