@@ -1,8 +1,8 @@
 """The miniature world: pictures of coloured, textured shapes on textured backgrounds, drawn from a seed alone.
 
-Things are the 256 combinations of 8 colours, 4 textures and 8 shapes ("striped red star"); stuff is one of 6 backgrounds. A
-quarter of the combinations is *novel*: a CLIP may read about them in captions, but no mask that a mask generator or an
-adapter is trained on shows one. Novelty of this kind is compositional, so there is a harder split too, which withholds
+Things are the 256 combinations of 8 colours, 4 textures and 8 shapes ("striped red star"); stuff is one of 6 backgrounds.
+A quarter of the combinations is *novel*: a CLIP may read about them in captions, but no mask that a mask generator or
+an adapter is trained on shows one. Novelty of this kind is compositional, so there is a harder split too, which withholds
 every combination with one value of an attribute (for example every heart).
 
 A scene depends on its seed, its split and its [`SceneConfig`] only, so data sets need no files: [`SceneDataset`] is
@@ -146,8 +146,8 @@ class Scene:
     Attributes:
         picture: (size, size, 3) uint8, RGB.
         panoptic_map: (size, size) int32, the id of each pixel's segment, 0 for void.
-        segments_info: one dict a visible segment: `id`, `category_id` (position in `CLASS_NAMES`), `isthing`, `iscrowd`,
-            `area` in pixels, `bbox` as x, y, width, height.
+        segments_info: one dict a visible segment: `id`, `category_id` (position in `CLASS_NAMES`), `isthing`,
+            `iscrowd`, `area` in pixels, `bbox` as x, y, width, height.
         caption: what is to be seen, e.g. `"a striped red star and a plain blue ring on grass"`.
         things: the visible things, in the order of `segments_info`.
         stuff: the visible backgrounds, likewise.
@@ -235,7 +235,7 @@ def _sand(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _water(rng: np.random.Generator, size: int) -> np.ndarray:
-    y, x = _grid(size)
+    y, _ = _grid(size)
     swell = 6 * _smooth_noise(rng, size, max(3, size // 20))
     waves = np.sin(y * np.float32(rng.uniform(0.5, 0.8)) + swell + np.float32(rng.uniform(0, 6.3)))
     return _blend(0.5 + 0.5 * waves, (0.06, 0.20, 0.38), (0.28, 0.47, 0.60))
@@ -521,7 +521,7 @@ class SceneDataset:
         return draw_scene((*split_seed(self.split), self.seed, index), self.config, self.combinations)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """A row as panoptic data sets have it: `image_id`, `image`, `panoptic_map` (RGB ids), `segments_info`, `caption`."""
+        """A row as panoptic data sets have it: the scene's name, pictures, `segments_info` and caption."""
         scene = self.scene(index)
         ids = scene.panoptic_map
         colours = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)

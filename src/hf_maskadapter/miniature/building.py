@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,21 @@ from ..data.scenes import (
     training_class_names,
 )
 from ..loss_maskadapter import pairwise_mask_iou
-from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+from ..modeling_convnext_clip import ConvNextClipModel
+from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation, log_with_void
 from ..modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
+from ..training.checkpoints import write_json
+from ..training.contrastive import ContrastiveArguments, ContrastiveTrainer, spread_text_embeddings
 from ..training.optimization import LearningRateSchedule, parameter_groups
-from ..training.stages import SegmenterStage
-from .pretraining import normalise_pictures
+from ..training.stages import GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining, SegmenterStage
+from ..vocabulary import Vocabulary
+from .pretraining import Curriculum, build_clip_config, build_tokenizer, normalise_pictures, zero_shot_accuracy
+
+PARTS = ("clip", "generator", "warmup", "mixed", "export", "results")
+"""What is built, in this order; each part needs the ones before."""
+
+MINUTES = {"clip": 35, "generator": 25, "warmup": 25, "mixed": 15, "export": 1, "results": 15}
+"""Time budget of each part on one core that nothing else uses; a part that takes longer says so and goes on."""
 
 METHODS = ("pooling/hard", "pooling/area", "pooling/any", "crop", "adapter")
 """Ways from a mask to an embedding that are compared."""
@@ -270,8 +282,6 @@ def mean_iou(
         ground_truth_masks: take the true masks rather than the generator's.
         out_vocabulary_only: with the generator's masks, leave its own class branch out but for void.
     """
-    from ..modeling_maskadapter import log_with_void
-
     classes = vocabulary.num_classes
     counts = {method: np.zeros((3, classes), dtype=np.int64) for method in methods}
     for scene in evaluation_scenes(split, count):
@@ -332,3 +342,139 @@ def save_segmenter(
     )
     segmenter.save_pretrained(folder)
     MaskAdapterProcessor(image_processor=image_processor, tokenizer=tokenizer).save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What is built. The defaults are those of the embedded checkpoint.
+
+    Args:
+        seed: of all random weights and training scenes.
+        clip_steps, clip_batch_size: length of CLIP's pre-training.
+        generator_steps, warmup_steps, mixed_steps: lengths of the generator's training and of the adapter's two stages.
+        batch_size: scenes a batch in these three.
+        scenes: how many scenes of `split` results are measured on.
+        split: `"validation"` while choosing, `"test"` for what is published.
+        withheld: see [`hf_maskadapter.data.scenes.base_combinations`].
+    """
+
+    seed: int = 0
+    clip_steps: int = 2200
+    clip_batch_size: int = 64
+    generator_steps: int = 600
+    warmup_steps: int = 600
+    mixed_steps: int = 0
+    batch_size: int = 8
+    scenes: int = 300
+    split: str = "validation"
+    withheld: str | None = None
+
+
+def train_clip(
+    tokenizer: CLIPTokenizer, settings: BuildSettings, checkpoint_path: Path, report: Callable[[dict[str, float]], None]
+) -> ConvNextClipModel:
+    """Pre-train the miniature's CLIP; its logit scale stays at its initial 40, so that attributes do not compete."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        clip = ConvNextClipModel(build_clip_config(tokenizer))
+    spread_text_embeddings(clip, [tokenizer.bos_token_id, tokenizer.eos_token_id], settings.seed)
+    clip.logit_scale.requires_grad_(False)
+    return ContrastiveTrainer(
+        clip,
+        Curriculum(tokenizer, settings.clip_batch_size, settings.clip_steps),
+        ContrastiveArguments(max_steps=settings.clip_steps),
+        checkpoint_path,
+        report=report,
+    ).train()
+
+
+def load_stage(segmenter: MaskAdapterForOpenVocabularySegmentation, checkpoint_path: Path) -> None:
+    """Put what a stage has trained into a segmenter."""
+    segmenter.load_state_dict(torch.load(checkpoint_path, weights_only=True)["stage"], strict=False)
+
+
+def build_miniature(
+    work_dir: Path, output_dir: Path, settings: BuildSettings | None = None, parts: Sequence[str] = PARTS
+) -> None:
+    """Build the miniature; finished steps in `work_dir` are not done again.
+
+    Args:
+        work_dir: for the parts' checkpoints.
+        output_dir: for the finished checkpoint and `results.json`.
+        settings: what is built.
+        parts: which of `PARTS`.
+    """
+    settings = settings or BuildSettings()
+    work_dir = Path(work_dir)
+    tokenizer = build_tokenizer()
+
+    def timed(part: str, work: Callable[[Callable[[dict[str, float]], None]], Any]) -> Any:
+        started = time.perf_counter()
+        result = work(lambda numbers: print(part, json.dumps({k: round(v, 4) for k, v in numbers.items()}), flush=True))
+        minutes = (time.perf_counter() - started) / 60
+        late = f", over its budget of {MINUTES[part]}" if minutes > MINUTES[part] else ""
+        print(f"{part}: {minutes:.1f} minutes{late}", flush=True)
+        return result
+
+    clip = timed("clip", lambda report: train_clip(tokenizer, settings, work_dir / "clip.pt", report))
+    segmenter = build_segmenter(clip, build_segmenter_config(clip.config, settings.withheld), settings.seed)
+    vocabulary = segmenter.encode_vocabulary(
+        Vocabulary.from_list([[name] for name in training_class_names(settings.withheld)]), tokenizer
+    )
+    stages: dict[str, tuple[Callable[[], SegmenterStage], int, float]] = {
+        "generator": (
+            lambda: MaskGeneratorTraining(segmenter, vocabulary, num_points=256, num_matching_points=400),
+            settings.generator_steps,
+            1.5e-3,
+        ),
+        "warmup": (
+            lambda: GroundTruthWarmup(segmenter, vocabulary, train_void=False),
+            settings.warmup_steps,
+            2e-3,
+        ),
+        "mixed": (
+            lambda: MixedMaskTraining(segmenter, vocabulary, train_void=False),
+            settings.mixed_steps,
+            1e-3,
+        ),
+    }
+    for number, (part, (build_stage, steps, learning_rate)) in enumerate(stages.items(), start=1):
+        path = work_dir / f"{part}.pt"
+        if part in parts and steps > 0:
+            timed(
+                part,
+                lambda report, build=build_stage, n=number, s=steps, rate=learning_rate, file=path: train_stage(
+                    build(),
+                    SceneBatches(settings.batch_size, 1000 * settings.seed + n, settings.withheld),
+                    max_steps=s,
+                    learning_rate=rate,
+                    checkpoint_path=file,
+                    report=report,
+                ),
+            )
+        elif path.exists() and steps > 0:
+            load_stage(segmenter, path)
+    segmenter.eval()
+    if "export" in parts:
+        timed("export", lambda report: save_segmenter(segmenter, tokenizer, output_dir))
+    if "results" in parts:
+        results = timed("results", lambda report: measure(segmenter, tokenizer, settings))
+        write_json(output_dir / "results.json", results)
+
+
+def measure(
+    segmenter: MaskAdapterForOpenVocabularySegmentation, tokenizer: CLIPTokenizer, settings: BuildSettings
+) -> dict[str, Any]:
+    """Every number that the checkpoint is described by, with the settings that they were measured with."""
+    vocabulary = segmenter.encode_vocabulary(Vocabulary.from_list([[name] for name in CLASS_NAMES]), tokenizer)
+    shared = (segmenter, vocabulary, settings.split, settings.scenes)
+    end_to_end = tuple(method for method in METHODS if method != "crop")
+    return {
+        "settings": asdict(settings),
+        "clip_zero_shot": zero_shot_accuracy(segmenter.clip, tokenizer),
+        "generator": generator_recall(*shared),
+        "ground_truth_masks_accuracy": mask_accuracy(*shared),
+        "ground_truth_masks_mean_iou": mean_iou(*shared, ground_truth_masks=True, methods=end_to_end),
+        "generated_masks_mean_iou": mean_iou(*shared, methods=end_to_end),
+        "generated_masks_mean_iou_out_of_vocabulary": mean_iou(*shared, methods=end_to_end, out_vocabulary_only=True),
+    }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,8 +24,8 @@ IMAGE_STD = (68.5005327, 66.6321579, 70.32316305)
 CONTEXT_LENGTH = 77
 
 _TRAIN_STREAM, _TEST_STREAM = 11, 13
-_WORD_PHASES = (({"shape": 1.0}, 0.6), ({"shape": 1.0, "colour": 1.0, "texture": 2.0}, 0.75))
-"""Kinds of captions in the phases of bare words, and the running batch accuracy at which each phase ends."""
+_FIRST_PHASES = (({"shape": 1.0}, 0.6), ({"texture colour shape": 1.0}, 0.6))
+"""Kinds of captions in the first phases, and the running batch accuracy at which each ends."""
 
 _KINDS = {
     "shape": 1.0,
@@ -58,7 +60,7 @@ def _learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
     splits = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges: list[tuple[str, str]] = []
     while True:
-        pairs = Counter(pair for split in splits for pair in zip(split, split[1:], strict=False))
+        pairs = Counter(pair for split in splits for pair in pairwise(split))
         if not pairs:
             return merges
         merge = min(pairs, key=lambda pair: (-pairs[pair], pair))
@@ -79,7 +81,7 @@ def _byte_characters() -> list[str]:
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer with a small vocabulary: every word of the miniature world is a token, other text falls to bytes."""
+    """CLIP's tokenizer with a small vocabulary: each word of the world is a token, other text falls to bytes."""
     merges = _learn_merges(_words())
     characters = _byte_characters()
     tokens = [*characters, *(character + "</w>" for character in characters)]
@@ -91,7 +93,7 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def build_clip_config(tokenizer: CLIPTokenizer) -> ConvNextClipConfig:
-    """1.2 million parameters; strides 4, 8, 16; batch norm, overlapping stem and kernels 7/5/3 for good dense features."""
+    """1.4 million parameters; strides 4, 8, 16; batch norm, overlapping stem, kernels 7/5/3 for dense features."""
     return ConvNextClipConfig(
         text_config=CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -117,7 +119,7 @@ def build_clip_config(tokenizer: CLIPTokenizer) -> ConvNextClipConfig:
         projection_dim=128,
         projection_hidden_dim=None,
         image_size=64,
-        logit_scale_init_value=2.6592,
+        logit_scale_init_value=math.log(40.0),
     )
 
 
@@ -145,10 +147,10 @@ def caption(things: Sequence[Combination], stuff: Sequence[str], kind: str) -> s
 class Curriculum:
     """Batches of picture-caption pairs, a function of the step and of what the trainer has learned.
 
-    First big single objects with captions of one word: only the shape, until the running batch accuracy passes 0.6, then
-    one attribute a batch, until it passes 0.75. After these phases single objects with one kind of caption and one prompt
-    template a batch; in the second half of the steps two batches of five are pictures of up to three objects. Some
-    batches therefore carry captions that name the shape alone.
+    First big single objects with captions of one word, only the shape, until the running batch accuracy passes 0.6;
+    then with all three attributes named, until it passes 0.6 again. After these phases single objects with one kind of
+    caption and one prompt template a batch; in the second half of the steps two batches of five are pictures of up to
+    three objects. Some batches therefore carry captions that name the shape alone.
 
     Args:
         tokenizer: of the captions.
@@ -163,9 +165,9 @@ class Curriculum:
     def __call__(self, step: int, trainer: ContrastiveTrainer) -> ContrastiveBatch:
         phase = self._phase(step, trainer)
         rng = np.random.default_rng((_TRAIN_STREAM, step))
-        several = phase == len(_WORD_PHASES) and step > 0.45 * self.max_steps and rng.random() < 0.4
-        if phase < len(_WORD_PHASES):
-            weights, template, config = _WORD_PHASES[phase][0], "{}", _LARGE
+        several = phase == len(_FIRST_PHASES) and step > 0.45 * self.max_steps and rng.random() < 0.4
+        if phase < len(_FIRST_PHASES):
+            weights, template, config = _FIRST_PHASES[phase][0], "{}", _LARGE
         else:
             weights = _KINDS_OF_SEVERAL if several else _KINDS
             config = _SEVERAL if several else _SINGLE
@@ -182,9 +184,9 @@ class Curriculum:
         """Number of the phase; the trainer's memory holds where the ones before ended."""
         memory = trainer.memory
         phase = sum(name.startswith("end_of_phase") for name in memory)
-        if phase < len(_WORD_PHASES):
+        if phase < len(_FIRST_PHASES):
             start = memory.get(f"end_of_phase_{phase - 1}", 0)
-            if step >= start + _LEAST_PHASE and trainer.accuracy > _WORD_PHASES[phase][1]:
+            if step >= start + _LEAST_PHASE and trainer.accuracy > _FIRST_PHASES[phase][1]:
                 memory[f"end_of_phase_{phase}"] = step
                 trainer.accuracy = 0.0
                 phase += 1

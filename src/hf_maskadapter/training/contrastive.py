@@ -1,7 +1,7 @@
 """Contrastive pre-training of a CLIP on pictures and captions (arXiv 2103.00020, figure 3).
 
-The loss is symmetric, compares the pictures and captions of all processes, and counts identical captions as matching each
-other. Batches are a function of the step, so a run that was cut off goes on exactly where its checkpoint was written.
+The loss is symmetric, compares the pictures and captions of all processes, and counts identical captions as matching
+each other. Batches are a function of the step, so a run that was cut off goes on where its checkpoint was written.
 """
 
 from __future__ import annotations
@@ -107,9 +107,9 @@ def spread_text_embeddings(model: ConvNextClipModel, special_token_ids: Sequence
     """Initialise the text tower so that different texts start apart.
 
     With the usual initialisation the output at the end token hardly depends on the words: cosines between prompts start
-    at .94–.98 and attributes that need fine visual evidence, such as shape, are then not learned. Here the special tokens
-    share one direction, which the first layer's values ignore, so its output at the end token starts as the mean of the
-    words' embeddings.
+    at .94–.98 and attributes that need fine visual evidence, such as shape, are then not learned. Here the special
+    tokens share one direction, which the first layer's values ignore, so its output at the end token starts as the mean
+    of the words' embeddings.
 
     Args:
         model: a freshly initialised model.
@@ -149,8 +149,8 @@ class ContrastiveTrainer:
 
     Args:
         model: the model; every parameter that requires a gradient is trained.
-        batches: gives a step's batch. It receives the step and the trainer, whose `accuracy` (a running mean) and `memory`
-            (a dict of plain values that checkpoints keep) let a curriculum depend on what has been learned.
+        batches: gives a step's batch. It receives the step and the trainer, whose `accuracy` (a running mean) and
+            `memory` (a dict of plain values that checkpoints keep) let a curriculum depend on what has been learned.
         arguments: how to train.
         checkpoint_path: file to write checkpoints to and to resume from; None for neither.
         device: where to train.

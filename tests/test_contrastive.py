@@ -1,0 +1,140 @@
+"""Contrastive pre-training: the loss, resumption, the text tower's start, the miniature's tokenizer and captions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from hf_maskadapter.data.scenes import CLASS_NAMES, COMBINATIONS
+from hf_maskadapter.miniature.pretraining import (
+    Curriculum,
+    build_clip_config,
+    build_tokenizer,
+    caption,
+    encode_names,
+    tokenize,
+)
+from hf_maskadapter.modeling_convnext_clip import ConvNextClipModel
+from hf_maskadapter.training.contrastive import (
+    ContrastiveArguments,
+    ContrastiveTrainer,
+    caption_groups,
+    contrastive_loss,
+    spread_text_embeddings,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer()
+
+
+def build_model(tokenizer):
+    torch.manual_seed(0)
+    model = ConvNextClipModel(build_clip_config(tokenizer))
+    spread_text_embeddings(model, [tokenizer.bos_token_id, tokenizer.eos_token_id])
+    return model
+
+
+@given(st.integers(2, 8), st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_without_repeated_captions_the_loss_is_clips(batch, seed):
+    generator = torch.Generator().manual_seed(seed)
+    image, text = torch.randn(batch, 6, generator=generator), torch.randn(batch, 6, generator=generator)
+    logits = 7.0 * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+    own = torch.arange(batch)
+    expected = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    torch.testing.assert_close(contrastive_loss(image, text, own, torch.tensor(7.0)), expected)
+
+
+def test_identical_captions_match_each_other():
+    image = torch.eye(2)[[0, 0, 1]]
+    text = torch.eye(2)[[0, 0, 1]]
+    grouped = contrastive_loss(image, text, torch.tensor([0, 0, 1]), torch.tensor(100.0))
+    apart = contrastive_loss(image, text, torch.arange(3), torch.tensor(100.0))
+    assert grouped.item() == pytest.approx(2 / 3 * math.log(2), abs=1e-4)
+    image_of_other = contrastive_loss(image[[0, 2, 1]], text, torch.tensor([0, 0, 1]), torch.tensor(100.0))
+    assert image_of_other > 10 * grouped and apart.item() == pytest.approx(grouped.item(), abs=1e-4)
+
+
+def test_captions_are_compared_up_to_the_end_token():
+    groups = caption_groups(torch.tensor([[1, 5, 2, 2], [1, 5, 2, 0], [1, 6, 2, 2], [1, 5, 7, 2]]), eos_token_id=2)
+    assert groups[0] == groups[1]
+    assert len(set(groups.tolist())) == 3
+
+
+def test_texts_start_apart(tokenizer):
+    embeds = encode_names(build_model(tokenizer).eval(), tokenizer, ["circle", "star", "ring", "heart"], ["{}"])
+    cosines = embeds @ embeds.T
+    assert cosines[~torch.eye(4, dtype=torch.bool)].max() < 0.7
+
+
+def test_every_word_of_a_class_name_is_one_token_and_other_text_tokenises_too(tokenizer):
+    assert len(tokenizer) < 3000
+    for name in CLASS_NAMES:
+        assert len(tokenizer(name).input_ids) == len(name.split()) + 2
+    unknown = tokenizer("Ein Zebra läuft 42 Meilen 🙂").input_ids
+    assert tokenizer.unk_token_id == tokenizer.eos_token_id and tokenizer.eos_token_id not in unknown[:-1]
+    assert max(unknown) < len(tokenizer)
+
+
+def test_a_saved_tokenizer_reads_text_the_same(tokenizer, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("a photo of a striped red star.", "unheard-of things"):
+        assert loaded(text).input_ids == tokenizer(text).input_ids
+
+
+def test_a_caption_names_the_attributes_asked_for_only():
+    thing = COMBINATIONS[0]
+    assert caption([thing], ["grass"], "shape") == thing.shape
+    assert caption([thing], ["grass"], "texture colour") == f"{thing.texture} {thing.colour}"
+    assert caption([thing], ["grass"], "texture colour shape stuff") == f"{thing.name} on grass"
+    assert caption([thing], ["grass", "sky"], "stuff") == "grass and sky"
+
+
+def train(tokenizer, steps, checkpoint=None, until=None):
+    model = build_model(tokenizer)
+    arguments = ContrastiveArguments(max_steps=steps, warmup_steps=2, checkpoint_steps=2, bf16=False)
+    trainer = ContrastiveTrainer(model, Curriculum(tokenizer, 8, steps), arguments, checkpoint)
+    if until is not None:
+        while trainer.step < until:
+            trainer.model.train()
+            trainer._train_step()
+        trainer._save()
+        return trainer
+    trainer.train()
+    return trainer
+
+
+def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tokenizer, tmp_path):
+    whole = train(tokenizer, 6)
+    train(tokenizer, 6, tmp_path / "clip.pt", until=4)
+    resumed = train(tokenizer, 6, tmp_path / "clip.pt")
+    for name, value in whole.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], value, msg=name)
+
+
+def test_training_lowers_the_loss_on_a_batch_seen_again(tokenizer):
+    model = build_model(tokenizer)
+    trainer = ContrastiveTrainer(
+        model,
+        lambda step, trainer: Curriculum(tokenizer, 16, 100)(0, trainer),
+        ContrastiveArguments(max_steps=15, warmup_steps=1, bf16=False),
+    )
+    trainer.model.train()
+    first = trainer._train_step()
+    for _ in range(13):
+        trainer._train_step()
+    assert trainer._train_step() < first - 0.5
+
+
+def test_captions_of_a_batch_are_padded_to_the_longest(tokenizer):
+    assert tokenize(tokenizer, ["red", "striped red star"]).shape == (2, 5)
