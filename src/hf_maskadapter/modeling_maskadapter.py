@@ -206,7 +206,7 @@ class TextTransfer(nn.Module):
 
     def __init__(self, config: MaskAdapterConfig):
         super().__init__()
-        self.panoptic = config.text_transfer_panoptic
+        self.config = config
         self.position_embedding = Float32SinePositionEmbedding(config.embed_dim // 2, normalize=True)
         self.attention = nn.MultiheadAttention(config.embed_dim, config.text_transfer_heads, batch_first=True)
         self.norm = nn.LayerNorm(config.embed_dim, eps=FINAL_NORM_EPS)
@@ -229,7 +229,9 @@ class TextTransfer(nn.Module):
         )
         text_embeds = text_embeds.to(values.dtype).expand(len(values), -1, -1)
         change = self.projection(self.attention(text_embeds, keys, values, need_weights=False)[0])
-        return text_embeds + self.norm(change) if self.panoptic else self.norm(text_embeds + change)
+        if self.config.text_transfer_panoptic:
+            return text_embeds + self.norm(change)
+        return self.norm(text_embeds + change)
 
 
 class MaskAdapterPreTrainedModel(PreTrainedModel):
