@@ -1,9 +1,9 @@
 """The miniature world: pictures of coloured, textured shapes on textured backgrounds, drawn from a seed alone.
 
-Things are the 256 combinations of 8 colours, 4 textures and 8 shapes ("striped red star"); stuff is one of 6 backgrounds.
-A quarter of the combinations is *novel*: a CLIP may read about them in captions, but no mask that a mask generator or
-an adapter is trained on shows one. Novelty of this kind is compositional, so there is a harder split too, which withholds
-every combination with one value of an attribute (for example every heart).
+Things are the 256 combinations of 8 colours, 4 textures and 8 shapes ("striped red star"); stuff is one of 6
+backgrounds. A quarter of the combinations is *novel*: a CLIP may read about them in captions, but no mask that a mask
+generator or an adapter is trained on shows one. Novelty of this kind is compositional, so there is a harder split too,
+which withholds every combination with one value of an attribute (for example every heart).
 
 A scene depends on its seed, its split and its [`SceneConfig`] only, so data sets need no files: [`SceneDataset`] is
 map-style, [`load_scenes`] gives a Hugging Face data set, map-style or streaming. `SCENES.md` beside this file is the

@@ -1,1 +1,48 @@
-"""The miniature: a small trained checkpoint of the whole method, for a drawn world."""
+"""The miniature: a small trained checkpoint of the whole method, for the drawn world of `hf_maskadapter.data.scenes`.
+
+It knows coloured, textured shapes on six backgrounds and nothing else; on photographs its answers mean nothing. See
+`scripts/build_miniature.py` for how it is built.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+    from ..processing_maskadapter import MaskAdapterProcessor
+
+
+def checkpoint_path() -> Path:
+    """Folder of the embedded checkpoint, in the form that `from_pretrained` reads.
+
+    Raises:
+        FileNotFoundError: if this installation holds none.
+    """
+    path = Path(__file__).parent / "checkpoint"
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(
+            f"This installation has no embedded checkpoint ({path} is missing). Build it: "
+            f"python scripts/build_miniature.py --output-dir {path}"
+        )
+    return path
+
+
+def load_miniature() -> tuple[MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor]:
+    """The embedded model, in evaluation mode, and its processor; nothing is downloaded.
+
+    Raises:
+        FileNotFoundError: see [`checkpoint_path`].
+    """
+    from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+    from ..processing_maskadapter import MaskAdapterProcessor
+
+    path = checkpoint_path()
+    return (
+        MaskAdapterForOpenVocabularySegmentation.from_pretrained(path, local_files_only=True).eval(),
+        MaskAdapterProcessor.from_pretrained(path, local_files_only=True),
+    )
+
+
+__all__ = ["checkpoint_path", "load_miniature"]
