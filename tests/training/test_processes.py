@@ -59,6 +59,12 @@ def train_here(resume=None, **options):
     toy.reset_accelerate()
 
 
+def start_in_processes(runs):
+    """Train on two processes; their messages are shown if they fail."""
+    done = subprocess.run(command(runs, 2), env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
 def checkpoints(output_dir):
     return CheckpointStore(Path(output_dir) / "checkpoints")
 
@@ -79,10 +85,7 @@ class TestTwoProcesses:
         runs = [{"name": name, "output_dir": str(folder / f"{name}_two"), **options} for name in STAGES]
         begun = str(checkpoints(folder / "warmup_one").path(2))
         runs.append({"name": "warmup", "output_dir": str(folder / "one_then_two"), "resume": begun, **options})
-        done = subprocess.run(
-            command(runs, 2), env=environment(), capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
+        start_in_processes(runs)
         return folder
 
     def test_hold_different_numbers_of_masks(self):
@@ -117,6 +120,27 @@ class TestTwoProcesses:
         expected = final_weights(results / "warmup_one", STEPS)
         for parameter, value in final_weights(results / "one_then_two", STEPS).items():
             torch.testing.assert_close(value, expected[parameter], rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["warmup", "mixed"])
+def test_sharded_runs_equal_others_and_go_on(name, tmp_path):
+    options = {"name": name, "steps": STEPS, "batch_size": 4, "learning_rate": 0.1, "optimizer": "sgd", "save_steps": 2}
+    whole = {"output_dir": str(tmp_path / "whole"), "weights_file": str(tmp_path / "whole.safetensors")}
+    begun = str(checkpoints(tmp_path / "whole").path(2))
+    again = {
+        "output_dir": str(tmp_path / "again"),
+        "weights_file": str(tmp_path / "again.safetensors"),
+        "resume": begun,
+    }
+    start_in_processes([options | whole | {"fsdp": True}, options | again | {"fsdp": True}])
+    train_here(output_dir=tmp_path / "one", **options)
+    expected = final_weights(tmp_path / "one", STEPS)
+    for weights_file in (whole["weights_file"], again["weights_file"]):
+        found = load_file(weights_file)
+        assert found.keys() == expected.keys()
+        for parameter, value in expected.items():
+            torch.testing.assert_close(found[parameter], value, rtol=1e-3, atol=2e-5)
 
 
 class TestKilledRuns:

@@ -105,6 +105,15 @@ class TestSteps:
         assert trainer.checkpoints.steps() == []
 
 
+class TestSharding:
+    def test_what_it_cannot_do_is_an_error(self, tmp_path):
+        with pytest.raises(ValueError, match=r"cannot shard mask_generator\.class_head\.logit_scale"):
+            toy.trainer(tmp_path, "generator", fsdp=True)
+        toy.reset_accelerate()
+        with pytest.raises(ValueError, match="leave both out"):
+            toy.trainer(tmp_path, fsdp=True, ema_decay=0.9)
+
+
 class TestReports:
     def test_every_step_is_logged(self, tmp_path):
         trainer = toy.trainer(tmp_path, "mixed", steps=5)

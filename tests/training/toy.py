@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import DistributedType
 from PIL import Image
+from safetensors.torch import save_file
 
 import tiny_models
 from hf_maskadapter.data import SegmentationSample, SegmentInfo, TrainingTransform, create_training_loader
@@ -110,6 +112,7 @@ def trainer(
     validate=None,
     mixed_precision="no",
     of_stage=None,
+    fsdp=False,
     **settings,
 ):
     """A trainer on the toy world; `batch_size` counts all processes and accumulated batches.
@@ -118,6 +121,8 @@ def trainer(
     of gradients that are nothing but rounding.
     """
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation, mixed_precision=mixed_precision)
+    if fsdp:
+        shard_fully(accelerator)
     of_stage = of_stage if of_stage is not None else stage(name)
     loader = create_training_loader(
         source if source is not None else Rectangles(delay=delay),
@@ -142,6 +147,14 @@ def trainer(
     )
 
 
+def shard_fully(accelerator):
+    """Have Accelerate shard with FSDP on the CPU, where it offers plain data parallelism only."""
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type="SHARDED_STATE_DICT")
+    for state in (PartialState._shared_state, accelerator.state._shared_state):
+        state["distributed_type"] = DistributedType.FSDP
+    accelerator.state._shared_state["fsdp_plugin"] = plugin
+
+
 def reset_accelerate():
     """Forget the precision and accumulation that Accelerate keeps in the process."""
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -149,11 +162,18 @@ def reset_accelerate():
 
 
 def main(arguments):
-    """Train once for each run in a JSON list of keyword arguments, with `resume` for `Trainer.train`."""
+    """Train once for each run in a JSON list of keyword arguments, with `resume` for `Trainer.train` and `weights_file`
+    to save whole weights in."""
     torch.set_num_threads(1)
     for run in json.loads(arguments):
-        resume = run.pop("resume", None)
-        trainer(**run).train(resume)
+        resume, weights_file = run.pop("resume", None), run.pop("weights_file", None)
+        of_run = trainer(**run)
+        of_run.train(resume)
+        if weights_file is not None:
+            weights = of_run.accelerator.get_state_dict(of_run.prepared_stage)
+            if of_run.accelerator.is_main_process:
+                save_file(weights, weights_file)
+        reset_accelerate()
 
 
 if __name__ == "__main__":

@@ -295,7 +295,7 @@ def save_result(
     if accelerator.is_main_process:
         state = {name: tensor for name, tensor in segmenter.state_dict().items() if name not in trained} | trained
         with replacing(output_dir / MODEL_FOLDER) as folder:
-            segmenter.save_pretrained(folder, state_dict=state, save_original_format=False)
+            segmenter.save_pretrained(folder, state_dict=dict(state), save_original_format=False)
             processor.save_pretrained(folder)
             write_json(folder / ARGUMENTS_FILE, arguments.fingerprint())
         if not isinstance(trainer.stage, MaskGeneratorTraining):

@@ -133,6 +133,8 @@ class SegmenterStage(TrainingStage):
 
     def _void_embeds(self) -> Tensor:
         embedding = self.void_embedding if self.train_void else self.segmenter.void_embedding
+        if hasattr(embedding, "full_tensor"):  # sharded by FSDP, outside `forward`
+            embedding = embedding.full_tensor()
         return F.normalize(embedding, dim=-1)
 
     def _mask_labels(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
@@ -208,7 +210,7 @@ class AdapterStage(SegmenterStage):
         else:
             feature_maps = clip.get_feature_maps(batch["pixel_values"])
             dense_features = feature_maps[-1]
-        projected = clip.project_dense(dense_features)
+        projected = self.segmenter.project_features(dense_features)
         return feature_maps, {"dense_features": dense_features, "projected_features": projected}
 
     def _ground_truth_slots(
@@ -239,7 +241,10 @@ class AdapterStage(SegmenterStage):
         with torch.autocast(embeddings.device.type, enabled=False):  # logits of cosines × 100 need fp32
             embeddings = embeddings.float()
             scale = segmenter.clip.get_logit_scale().float()
-            class_logits = open_vocabulary_logits(embeddings, self.vocabulary, self._void_embeds().float(), scale)
+            texts, void_embeds = segmenter.adapt_texts(
+                self.vocabulary, self._void_embeds().float(), inputs["projected_features"].float()
+            )
+            class_logits = open_vocabulary_logits(embeddings, texts, void_embeds, scale)
             loss = mask_classification_loss(class_logits, labels, denominators["masks"])
             output = {"losses": {"loss_class": self.class_weight * loss}, "sums": {}}
             self._add_pair_losses(output["losses"], embeddings, inputs, denominators)

@@ -209,6 +209,12 @@ class Trainer:
                 "A moving average and validation during training need whole parameters, but FSDP and DeepSpeed shard "
                 "them: leave both out, or train with plain data parallelism."
             )
+        scalars = [name for name, parameter in self.stage.named_parameters() if parameter.ndim == 0]
+        if accelerator.distributed_type == DistributedType.FSDP and scalars:
+            raise ValueError(
+                f"FSDP cannot shard {', '.join(scalars)} (a scalar): train {self.stage.name!r} with plain data "
+                "parallelism; what it updates is small."
+            )
 
     def _prepare_parts(
         self, stage: TrainingStage, optimizer: torch.optim.Optimizer
