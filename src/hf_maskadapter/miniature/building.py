@@ -137,7 +137,7 @@ def train_stage(
     report: Callable[[dict[str, float]], None] | None = None,
     report_steps: int = 50,
 ) -> None:
-    """Train a stage on one process: AdamW, warm-up then cosine, clipping at 1; resumes from its checkpoint.
+    """Train a stage on one CPU process in bf16: AdamW, warm-up then cosine, clipping at 1; resumes from its checkpoint.
 
     Args:
         stage: what is trained.
@@ -164,9 +164,10 @@ def train_stage(
     while step < max_steps:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * schedule(step)
-        with torch.no_grad():
-            prepared = stage.prepare(batches(step))
-        output = stage(prepared.inputs, {name: count or 1.0 for name, count in prepared.counts.items()})
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                prepared = stage.prepare(batches(step))
+            output = stage(prepared.inputs, {name: count or 1.0 for name, count in prepared.counts.items()})
         sum(output["losses"].values()).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -352,7 +353,7 @@ class BuildSettings:
         seed: of all random weights and training scenes.
         clip_steps, clip_batch_size: length of CLIP's pre-training.
         generator_steps, warmup_steps, mixed_steps: lengths of the generator's training and of the adapter's two stages.
-        batch_size: scenes a batch in these three.
+        generator_batch_size, adapter_batch_size: scenes a batch in these three.
         scenes: how many scenes of `split` results are measured on.
         split: `"validation"` while choosing, `"test"` for what is published.
         withheld: see [`hf_maskadapter.data.scenes.base_combinations`].
@@ -361,10 +362,11 @@ class BuildSettings:
     seed: int = 0
     clip_steps: int = 2200
     clip_batch_size: int = 64
-    generator_steps: int = 600
+    generator_steps: int = 700
     warmup_steps: int = 600
     mixed_steps: int = 0
-    batch_size: int = 8
+    generator_batch_size: int = 4
+    adapter_batch_size: int = 8
     scenes: int = 300
     split: str = "validation"
     withheld: str | None = None
@@ -438,6 +440,7 @@ def build_miniature(
             1e-3,
         ),
     }
+    sizes = {1: settings.generator_batch_size, 2: settings.adapter_batch_size, 3: settings.adapter_batch_size}
     for number, (part, (build_stage, steps, learning_rate)) in enumerate(stages.items(), start=1):
         path = work_dir / f"{part}.pt"
         if part in parts and steps > 0:
@@ -445,7 +448,7 @@ def build_miniature(
                 part,
                 lambda report, build=build_stage, n=number, s=steps, rate=learning_rate, file=path: train_stage(
                     build(),
-                    SceneBatches(settings.batch_size, 1000 * settings.seed + n, settings.withheld),
+                    SceneBatches(sizes[n], 1000 * settings.seed + n, settings.withheld),
                     max_steps=s,
                     learning_rate=rate,
                     checkpoint_path=file,
