@@ -36,6 +36,10 @@ _AREA_EPS = 1e-6
 def _target_sizes(outputs: Any, target_sizes: Sequence[Size] | Tensor | None) -> list[Size]:
     batch_size = outputs.class_queries_logits.shape[0]
     sizes = outputs.image_sizes if target_sizes is None else target_sizes
+    if isinstance(sizes, Tensor):
+        sizes = sizes.tolist()
+    if any(not isinstance(size, Collection) or len(size) != 2 for size in sizes):
+        raise ValueError(f"target_sizes must be a list of one (height, width) for each picture, got {sizes}.")
     sizes = [(int(height), int(width)) for height, width in sizes]
     if len(sizes) != batch_size:
         raise ValueError(f"Give one target size (height, width) for each picture: got {len(sizes)} for {batch_size}.")
@@ -282,10 +286,10 @@ def post_process_panoptic_segmentation(
         if len(kept):
             won, own, visible = _assign_pixels(masks.chosen(kept), scores[kept], mask_threshold, segmentation)
             fused: dict[int, dict[str, Any]] = {}
-            for position, mask in enumerate(kept.tolist()):
+            of_kept = zip(labels[kept].tolist(), scores[kept].tolist(), strict=True)
+            for position, (label, score) in enumerate(of_kept):
                 if not visible[position] or won[position] / own[position] < overlap_mask_area_threshold:
                     continue
-                label, score = int(labels[mask]), float(scores[mask])
                 segment = fused.get(label)
                 if segment is None:
                     was_fused = label in to_fuse
@@ -361,11 +365,13 @@ def post_process_instance_segmentation(
 
     Raises:
         ValueError: if there is not one target size for each picture, `mask_threshold` is not a probability,
-            `class_score` is unknown, or two forms of masks are asked for.
+            `top_k` is negative, `class_score` is unknown, or two forms of masks are asked for.
     """
     _check_mask_threshold(mask_threshold)
     if class_score not in ("softmax", "sigmoid"):
         raise ValueError(f'class_score must be "softmax" or "sigmoid", got {class_score!r}.')
+    if top_k < 0:
+        raise ValueError(f"top_k is a number of pairs, at least 0, got {top_k}.")
     if return_binary_maps and return_coco_annotation:
         raise ValueError("Ask for return_binary_maps or return_coco_annotation, not both.")
     results = []
