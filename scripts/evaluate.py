@@ -74,6 +74,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "for the benchmark)",
     )
     method.add_argument(
+        "--text_transfer_panoptic",
+        action=argparse.BooleanOptionalAction,
+        help="formula of a MAFT+ model's text transfer, instead of the model's",
+    )
+    method.add_argument(
         "--label_matching",
         choices=("names", "order"),
         default="names",

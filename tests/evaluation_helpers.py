@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -94,8 +98,22 @@ class LabelPredictor(Predictor):
         labels, scores = [], []
         for number, segment in enumerate(item.sample.segments_info):
             right = self.right(item.index, number, method)
-            labels.append(segment.category_id if right else (segment.category_id + 1) % len(VOCABULARY))
+            labels.append(segment.category_id if right else (segment.category_id + 1) % len(self.vocabulary))
             scores.append((1 + item.index % 3) / 4)
-        prediction = label_segments(item.sample, labels, scores, VOCABULARY)
+        prediction = label_segments(item.sample, labels, scores, self.vocabulary)
         prediction.segment_labels = None
         return prediction
+
+
+def main(folder: str) -> None:
+    """One process of several that evaluate together; writes what it found."""
+    from hf_maskadapter.evaluation import evaluate_model
+
+    result = evaluate_model(LabelPredictor(), SampleList(), show_progress=False, output_dir=folder, num_worst=3)
+    content = {name: getattr(result, name) for name in ("methods", "worst", "num_resumed")}
+    content["pictures"] = [str(path) for path in result.pictures]
+    Path(folder, f"{os.environ['RANK']}.json").write_text(json.dumps(content))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+import evaluation_helpers
 from data_samples import encode, labels, picture
 from evaluation_helpers import VOCABULARY, LabelPredictor, SampleList, make_sample
 from hf_maskadapter.data import DataError, load_segmentation_dataset
@@ -490,7 +491,7 @@ def test_two_processes_give_the_result_of_one_also_after_one_was_interrupted(tmp
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path)],
+            [sys.executable, evaluation_helpers.__file__, str(tmp_path)],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -508,15 +509,3 @@ def test_two_processes_give_the_result_of_one_also_after_one_was_interrupted(tmp
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert same(found["methods"], json.loads(json.dumps(expected.methods)))
         assert found["worst"] == expected.worst and found["num_resumed"] == 3 and len(found["pictures"]) == 3
-
-
-def main(folder: str) -> None:
-    rank = int(os.environ["RANK"])
-    result = run(output_dir=folder, num_worst=3)
-    content = {name: getattr(result, name) for name in ("methods", "worst", "num_resumed")}
-    content["pictures"] = [str(path) for path in result.pictures]
-    Path(folder, f"{rank}.json").write_text(json.dumps(content))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

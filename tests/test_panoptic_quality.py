@@ -75,7 +75,7 @@ def assert_same(result, expected, **tolerance):
         np.testing.assert_allclose(result[key], value, err_msg=key, **tolerance)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(seeds)
 def test_equals_the_plain_oracle_with_void_and_crowd(seeds):
     predictions, references = zip(*(random_panoptic(seed, CATEGORIES) for seed in seeds), strict=True)

@@ -204,8 +204,9 @@ class MaskAdapterPredictor(Predictor):
         self._encoded: Any = None
 
     def to(self, device: torch.device) -> None:
-        self.model.to(device)
-        self._encoded = None
+        if self.model.device != device:
+            self.model.to(device)
+            self._encoded = None
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -182,8 +182,8 @@ def _shifted(values: np.ndarray, low: int, dtype: type[np.unsignedinteger] | typ
 def _compress(values: np.ndarray, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
     """The distinct values, ascending, and for each element its place among them."""
     if high - low >= _LOOKUP_RANGE:
-        distinct, index = np.unique(values, return_inverse=True)
-        return distinct.astype(np.int64), index.astype(np.intp)
+        distinct = np.unique(values)
+        return distinct.astype(np.int64), np.searchsorted(distinct, values)
     offsets = _shifted(values, low, np.intp)
     present = np.flatnonzero(np.bincount(offsets))
     place = np.zeros(high - low + 1, np.intp)
