@@ -1,5 +1,6 @@
 """The zero-shot image segmentation pipeline."""
 
+import base64
 import subprocess
 import sys
 from pathlib import Path
@@ -176,7 +177,9 @@ class TestInputs:
     def test_paths_pictures_and_arrays_give_the_same(self, segmenter, picture, tmp_path):
         picture.save(tmp_path / "picture.png")
         expected = segmenter(picture, LABELS)
-        for image in (str(tmp_path / "picture.png"), tmp_path / "picture.png", np.asarray(picture)):
+        data = base64.b64encode((tmp_path / "picture.png").read_bytes()).decode()
+        address = f"data:image/png;base64,{data}"
+        for image in (str(tmp_path / "picture.png"), tmp_path / "picture.png", address, np.asarray(picture)):
             assert_equal(segmenter(image, LABELS), expected)
 
     def test_list_gives_a_list_for_each_picture(self, segmenter, picture):

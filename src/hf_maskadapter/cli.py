@@ -323,19 +323,14 @@ def _jobs(pictures: Sequence[Path], output: str) -> list[_Job]:
 
 
 def _read_picture(path: Path) -> Image.Image:
-    from PIL import Image
-
-    from .image_processing_maskadapter import as_viewer_shows
+    from .image_processing_maskadapter import read_picture
 
     try:
-        with Image.open(path) as file:
-            return as_viewer_shows(file)
+        return read_picture(path)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
-    except Image.UnidentifiedImageError as error:
-        raise UserError(f"{path} is not a picture that can be read") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # whatever Pillow raises
-        raise UserError(f"{path} cannot be read: {_one_line(error)}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(_one_line(error)) from error
 
 
 def _load_segmenter(args: argparse.Namespace) -> Any:

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import AutoModelForUniversalSegmentation
-from transformers.image_utils import load_image
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
+from .image_processing_maskadapter import read_picture
 from .modeling_maskadapter import MaskAdapterSegmentationOutput
 from .modeling_text_classifier import EncodedVocabulary
 from .post_processing_maskadapter import (
@@ -81,7 +81,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
 
         Args:
             images:
-                A picture: a PIL image, a file's path, a URL, or a `(height, width, 3)` uint8 array. Or a dict
+                A picture: a PIL image, a file's path, an address on the web, an array or a tensor. Or a dict
                 `{"image": picture, "candidate_labels": labels}`, for labels of its own. Or a list, generator or data
                 set of these; for a generator or data set results come one by one, as they are asked for.
             candidate_labels:
@@ -155,7 +155,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
                 vocabulary = parse_candidate_labels(inputs["candidate_labels"])
         if vocabulary is None:
             raise ValueError('Say what to look for, for example candidate_labels=["cat", "sofa", "wall"].')
-        features = self.processor(images=_fetch(image, timeout), return_tensors="pt")
+        features = self.processor(images=read_picture(image, timeout=timeout), return_tensors="pt")
         return {
             "pixel_values": features["pixel_values"].to(self.dtype),
             "pixel_mask": features["pixel_mask"],
@@ -292,12 +292,6 @@ def parse_candidate_labels(candidate_labels: Any) -> Vocabulary:
             return Vocabulary.from_label_set(candidate_labels)
         return Vocabulary.from_list([[name] for name in candidate_labels.split(",") if name.strip()])
     return Vocabulary.parse(candidate_labels)
-
-
-def _fetch(image: Any, timeout: float | None) -> Any:
-    """A picture from the web; everything else is left to the image processor."""
-    is_remote = isinstance(image, str) and image.startswith(("http://", "https://", "data:image/"))
-    return load_image(image, timeout=timeout) if is_remote else image
 
 
 def _to_image(mask: Tensor) -> Image.Image:
