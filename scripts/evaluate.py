@@ -24,7 +24,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     data = parser.add_argument_group("data")
     data.add_argument("--benchmark", help="one of the benchmarks that --list shows; needs --data_dir")
     data.add_argument("--data_dir", help="folder with the benchmark's download, or what prepare_dataset.py made of it")
-    data.add_argument("--dataset", help="a data set instead of a benchmark: folder, COCO-style JSON file, or Hub id")
+    data.add_argument(
+        "--dataset",
+        help="a data set instead of a benchmark: folder, COCO-style JSON file, Hub id, or scenes: 300 (--max_samples) "
+        "drawn scenes of the miniature world",
+    )
     data.add_argument(
         "--vocabulary",
         help="the data set's classes: a file, a label set or a list; with --benchmark a file of synonyms for them",

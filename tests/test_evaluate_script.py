@@ -101,6 +101,16 @@ def test_an_interrupted_command_goes_on(evaluate, folder, tiny_model_dir, tmp_pa
     assert read(whole / "results.json")["results"] == read(out / "results.json")["results"]
 
 
+def test_scenes_of_the_miniature_world_need_no_data(evaluate, tiny_model_dir, tmp_path, capsys):
+    command = ["--model", tiny_model_dir, "--dataset", "scenes", "--max_samples", 3, "--output_dir", tmp_path / "out"]
+    assert evaluate(*command, "--task", "semantic", "panoptic", "--num_worst", 1) == 0
+    results = read(tmp_path / "out" / "results.json")
+    assert results["num_samples"] == 3 and results["split"] == "test"
+    assert results["dataset"]["name"] == "miniature scenes, split 'test', seed 0"
+    assert evaluate(*command, "--vocabulary", "sky", "--overwrite") == 1
+    assert "have their own classes" in capsys.readouterr().err
+
+
 def test_annotated_masks_give_the_upper_bound(evaluate, folder, tiny_model_dir, capsys):
     command = ["--model", tiny_model_dir, "--dataset", folder, "--masks", "annotation", "--mask_embedding", "pooling"]
     assert evaluate(*command) == 0

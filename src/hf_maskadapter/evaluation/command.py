@@ -19,12 +19,14 @@ from ..processing_maskadapter import MaskAdapterProcessor
 from ..vocabulary import Vocabulary
 from .evaluator import EvaluationResult, evaluate_model
 from .predictors import LabelMatching, MaskAdapterPredictor, MaskSource, Method, Predictor, Task, UniversalPredictor
-from .presets import get_benchmark
+from .presets import SceneSamples, get_benchmark
 from .progress import ProgressStore, write_json, write_text
 from .report import describe_run, remove_old_pictures, report_text, summary_table, update_model_card, without_nan
 
 RESULTS = "results.json"
 REPORT = "report.md"
+SCENES = "scenes"
+NUM_SCENES = 300
 
 
 def load_predictor(
@@ -131,7 +133,8 @@ def run_evaluation(
     Args:
         model: Folder or Hub id.
         benchmark, data_dir: A benchmark's name, see `BENCHMARKS`, and the folder with its data; or
-        dataset: a data set, as `load_segmentation_dataset` takes it.
+        dataset: a data set, as `load_segmentation_dataset` takes it, or ``"scenes"``: drawn scenes of the miniature
+            world.
         vocabulary: The data set's classes; with a benchmark, a file of synonyms.
         task: What to measure; default: the benchmark's tasks, or semantic.
         mask_embedding: Methods to compare, see `Method.parse`.
@@ -170,6 +173,13 @@ def run_evaluation(
         if preset.image_size is not None and shortest_edge is None and longest_edge is None:
             shortest_edge, longest_edge = preset.image_size
         resize_scores = preset.resize_scores if resize_scores is None else resize_scores
+    elif dataset == SCENES:
+        if given or vocabulary or reduce_labels or ignore_unlisted or streaming:
+            raise ValueError(
+                "The miniature scenes have their own classes and form: leave out the options that set them."
+            )
+        split = split or "test"
+        data = SceneSamples(split, max_samples or NUM_SCENES)
     else:
         data = load_segmentation_dataset(
             str(dataset),

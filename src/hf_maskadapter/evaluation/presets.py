@@ -15,6 +15,7 @@ from typing import Any
 from ..data.loading import load_segmentation_dataset
 from ..data.preparation import RAW_LAYOUTS, PanopticAnnotation, RawLayout
 from ..data.samples import IGNORE_INDEX, DataError, SampleReader, SegmentationSample
+from ..data.scenes import SceneDataset, scene_vocabulary
 from ..vocabulary import Vocabulary
 from .predictors import Task
 
@@ -171,6 +172,36 @@ class RawDataset:
         return self._reader(row)
 
 
+class SceneSamples:
+    """Scenes of the miniature world, drawn when they are read: a sequence of `SegmentationSample`.
+
+    Args:
+        split: One of `hf_maskadapter.data.scenes.SPLITS`.
+        num_scenes: How many.
+        seed: Another seed gives other scenes of the same split.
+    """
+
+    has_instances = True
+
+    def __init__(self, split: str = "test", num_scenes: int = 300, seed: int = 0):
+        self._scenes = SceneDataset(split, num_scenes, seed=seed)
+        self.vocabulary = scene_vocabulary()
+        self.name = f"miniature scenes, split {split!r}, seed {seed}"
+        self._reader = SampleReader(
+            self.vocabulary,
+            panoptic_column="panoptic_map",
+            segments_column="segments_info",
+            id_column="image_id",
+            name=self.name,
+        )
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def __getitem__(self, index: int) -> SegmentationSample:
+        return self._reader(self._scenes[index])
+
+
 def _published(fcclip: Sequence[float], maft_base: Sequence[float], maft_large: Sequence[float]) -> dict[str, float]:
     """Pairs of (without adapter, with Mask-Adapter) by model."""
     models = {"FC-CLIP-L": fcclip, "MAFT+-B": maft_base, "MAFT+-L": maft_large}
@@ -262,4 +293,4 @@ def get_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-__all__ = ["BENCHMARKS", "Benchmark", "RawDataset", "get_benchmark"]
+__all__ = ["BENCHMARKS", "Benchmark", "RawDataset", "SceneSamples", "get_benchmark"]
