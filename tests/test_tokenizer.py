@@ -165,7 +165,9 @@ def test_another_file_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "damage", [b"\x1f\x8b", b"\x1f\x8b\x08\x00rubbish, not gzip", gzip.compress(b"i n\n" * 9)[:-4]]
+    "damage",
+    [b"\x1f\x8b", b"\x1f\x8b\x08\x00rubbish, not gzip", gzip.compress(b"i n\n" * 9)[:-4]],
+    ids=["empty", "rubbish", "cut"],
 )
 def test_a_damaged_archive_is_refused(tmp_path, damage):
     path = tmp_path / "bpe.txt.gz"
