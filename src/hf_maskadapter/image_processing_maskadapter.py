@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -76,24 +77,37 @@ def read_picture(
     """
     if not isinstance(source, (str, os.PathLike)):
         return as_viewer_shows(source, input_data_format)
-    address = os.fspath(source)
-    name = address if len(address) <= _LONG_NAME else f"{address[:_LONG_NAME]}..."
-    file = _fetch(address, timeout)
+    file = _fetch(os.fspath(source), timeout)
+    with _naming(_shortened(source)), Image.open(file) as image:
+        return as_viewer_shows(image)
+
+
+def _shortened(source: str | os.PathLike) -> str:
+    name = os.fspath(source)
+    return name if len(name) <= _LONG_NAME else f"{name[:_LONG_NAME]}..."
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Errors in reading a picture that tell its name."""
     try:
-        with Image.open(file) as image:
-            return as_viewer_shows(image)
+        yield
     except FileNotFoundError:
         raise
     except UnidentifiedImageError:
-        raise ValueError(f"{name} is not a picture in a known format.") from None
+        raise ValueError(f"{name} cannot be read: it is not a picture in a known format.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # PIL's, for broken pictures
-        raise ValueError(f"{name} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ValueError(f"{name} cannot be read: {reason}") from error
 
 
 def _fetch(address: str, timeout: float | None) -> str | BytesIO:
     """What an address holds, or the path that it is."""
     if address.startswith("data:image/"):
-        return BytesIO(base64.b64decode(address.partition(",")[2]))
+        try:
+            return BytesIO(base64.b64decode(address.partition(",")[2], validate=True))
+        except ValueError as error:
+            raise ValueError(f"{_shortened(address)} cannot be read: {error}") from error
     if not address.startswith(("http://", "https://")):
         return address
     from huggingface_hub.utils import httpx  # as Transformers fetches pictures
@@ -104,11 +118,16 @@ def _fetch(address: str, timeout: float | None) -> str | BytesIO:
         raise OSError(f"{address} cannot be fetched: {error}") from error
 
 
-def _as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
+def _as_array(values: Any) -> np.ndarray:
+    """Values of an array, a tensor, a PIL picture (of a palette the indices, turned as EXIF says) or a list of them."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         return (values.float() if values.is_floating_point() else values).numpy()  # numpy knows no bfloat16
-    return values
+    if isinstance(values, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(values))
+    if isinstance(values, (list, tuple)):
+        return np.asarray([_as_array(value) for value in values])
+    return np.asarray(values)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -153,6 +172,7 @@ def _eight_bits(array: np.ndarray) -> np.ndarray:
         raise ValueError("The picture holds values that are not finite.")
     low, high = array.min(), array.max()
     if array.dtype.kind == "f":
+        array = array.astype(np.float32, copy=False)
         scale = 255.0 if high <= 1 else 1.0
     else:
         has_sixteen_bits = (array.dtype.kind == "u" and array.dtype.itemsize == 2) or high > 255
@@ -401,8 +421,10 @@ def _masks_of_each(masks: Any, number: int) -> list:
         masks = list(masks)
     elif not isinstance(masks, (list, tuple)):
         masks = [masks]
-    elif number == 1 and masks and all(np.ndim(mask) == 2 for mask in masks):
-        masks = [np.stack([np.asarray(_as_array(mask)) for mask in masks])]
+    elif number == 1:
+        arrays = [_as_array(mask) for mask in masks]
+        if all(array.ndim == 2 for array in arrays):  # also of an empty list
+            masks = [arrays]
     return _one_each(masks, number, "masks")
 
 
@@ -410,7 +432,8 @@ def _maps_of_each(maps: Any, number: int, are_panoptic: bool) -> list:
     """A picture's map each; they may come as one array, and a single picture's without a list around."""
     if not isinstance(maps, (list, tuple)):
         is_rgb = are_panoptic and np.shape(maps)[-1:] in ((3,), (4,))
-        maps = list(maps) if getattr(maps, "ndim", 0) == 3 + is_rgb else [maps]
+        is_batch = getattr(maps, "ndim", 0) == 3 + is_rgb and len(maps) == number
+        maps = list(maps) if is_batch else [maps]
     return _one_each(maps, number, "segmentation_maps")
 
 
@@ -444,13 +467,16 @@ def _prepare_masks(
             continue
         for number, mask in enumerate(array):
             resized = Image.fromarray(mask).resize((width, height), resample=resample)
-            result[index, number, :height, :width] = np.asarray(resized)
+            result[index, number, :height, :width] = np.asarray(resized).clip(0, 1)  # cubic kernels overshoot
     return {"masks": result, "num_masks": np.array([len(array) for array in arrays])}
 
 
 def _read_masks(masks: Any, size: tuple[int, int], index: int) -> np.ndarray:
     """Masks of a picture, `(num_masks, height, width)`, hard ones as booleans, soft ones as floats."""
-    array = np.asarray(_as_array(masks))
+    try:
+        array = _as_array(masks)
+    except ValueError:
+        raise ValueError(f"The masks of picture {index} must all be of one size.") from None
     if array.size == 0:
         return np.zeros((0, *size), dtype=bool)
     if array.ndim == 2:
@@ -475,14 +501,11 @@ def _read_masks(masks: Any, size: tuple[int, int], index: int) -> np.ndarray:
 def _read_map(label_map: Any, size: tuple[int, int], index: int, is_panoptic: bool) -> np.ndarray:
     """Class or segment ids of a picture, `(height, width)` int64."""
     if isinstance(label_map, (str, os.PathLike)):
-        try:
-            with Image.open(label_map) as file:
-                label_map = ImageOps.exif_transpose(file)
-        except UnidentifiedImageError:
-            raise ValueError(f"The segmentation map of picture {index}, {label_map}, cannot be read.") from None
-    elif isinstance(label_map, Image.Image):
-        label_map = ImageOps.exif_transpose(label_map)
-    values = np.asarray(_as_array(label_map))
+        name = f"The segmentation map of picture {index}, {os.fspath(label_map)},"
+        with _naming(name), Image.open(label_map) as file:
+            values = _as_array(file)
+    else:
+        values = _as_array(label_map)
     if values.ndim == 3 and values.shape[-1] in (3, 4) and is_panoptic:
         values = values[..., :3].astype(np.int64) @ (1, 256, 256**2)
     if values.ndim != 2 or values.dtype.kind not in "iub":
@@ -520,11 +543,15 @@ def _segments(info: Sequence[dict], values: np.ndarray, index: int) -> dict[int,
 
 
 def _resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Nearest resize of `(..., height, width)` values of any kind, at pixel centres as PIL does."""
+    """Nearest resize of `(..., height, width)` values of any kind, of ids too large for PIL too.
+
+    Positions are summed up from step to step as PIL does, whose last bits decide between two equally near pixels.
+    """
     if values.shape[-2:] == size:
         return values
     rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(np.int64) for new, old in zip(size, values.shape[-2:], strict=True)
+        np.cumsum([0.5 * old / new] + [old / new] * (new - 1)).astype(np.int64)
+        for new, old in zip(size, values.shape[-2:], strict=True)
     )
     return values[..., rows[:, None], columns]
 
