@@ -360,11 +360,11 @@ class BuildSettings:
     """
 
     seed: int = 0
-    clip_steps: int = 2200
+    clip_steps: int = 8000
     clip_batch_size: int = 64
-    generator_steps: int = 700
-    warmup_steps: int = 600
-    mixed_steps: int = 0
+    generator_steps: int = 1500
+    warmup_steps: int = 1500
+    mixed_steps: int = 300
     generator_batch_size: int = 4
     adapter_batch_size: int = 8
     scenes: int = 300

@@ -29,13 +29,13 @@ _FIRST_PHASES = (({"shape": 1.0}, 0.6), ({"texture colour shape": 1.0}, 0.6))
 
 _KINDS = {
     "shape": 1.0,
-    "colour": 0.6,
-    "texture": 1.4,
+    "colour": 1.2,
+    "texture": 1.6,
     "texture shape": 1.4,
     "texture colour": 1.0,
     "colour shape": 1.0,
     "texture colour shape": 4.0,
-    "stuff": 0.6,
+    "stuff": 1.2,
     "texture colour shape stuff": 1.0,
 }
 """What a batch's captions name, and how often."""
@@ -45,6 +45,7 @@ _LEAST_PHASE = 30
 
 _LARGE = SceneConfig(size=64, objects=(1, 1), radius=(20.0, 31.0), backgrounds=(1, 1))
 _SINGLE = SceneConfig(size=64, objects=(1, 1), radius=(16.0, 31.0), backgrounds=(1, 2))
+_MOSTLY_STUFF = SceneConfig(size=64, objects=(0, 1), radius=(14.0, 26.0), backgrounds=(1, 1))
 _SEVERAL = SceneConfig(size=96, objects=(1, 3), radius=(15.0, 34.0), backgrounds=(1, 2), repeat_probability=0.0)
 
 
@@ -150,7 +151,8 @@ class Curriculum:
     First big single objects with captions of one word, only the shape, until the running batch accuracy passes 0.6;
     then with all three attributes named, until it passes 0.6 again. After these phases single objects with one kind of
     caption and one prompt template a batch; in the second half of the steps two batches of five are pictures of up to
-    three objects. Some batches therefore carry captions that name the shape alone.
+    three objects. Some batches therefore carry captions that name the shape alone. Where captions name the background
+    only, half of the pictures show nothing else; otherwise its texts are never matched with bare background.
 
     Args:
         tokenizer: of the captions.
@@ -174,6 +176,8 @@ class Curriculum:
             template = PROMPT_TEMPLATES[int(rng.integers(len(PROMPT_TEMPLATES)))] if rng.random() < 0.7 else "{}"
         probabilities = np.array(list(weights.values()))
         kind = list(weights)[int(rng.choice(len(weights), p=probabilities / probabilities.sum()))]
+        if kind == "stuff":
+            config = _MOSTLY_STUFF
         scenes = [draw_scene((_TRAIN_STREAM, step, self.rank, index), config) for index in range(self.batch_size)]
         captions = [template.format(caption(scene.things, scene.stuff, kind)) for scene in scenes]
         return ContrastiveBatch(
