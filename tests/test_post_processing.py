@@ -403,6 +403,20 @@ def test_empty_masks_that_fill_up_a_batch_change_nothing():
         assert torch.equal(before["segmentation"], after["segmentation"])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+def test_hard_masks_of_every_type_give_what_floats_give(dtype):
+    masks = torch.rand(4, 12, 9, generator=torch.Generator().manual_seed(0)) > 0.6
+    masks[1] = False
+    outputs = flat_outputs(torch.rand(4, 6).softmax(dim=-1).tolist(), masks)
+    expected = [post_process_panoptic_segmentation(outputs), post_process_instance_segmentation(outputs)]
+    outputs.mask_probabilities = outputs.mask_probabilities.to(dtype)
+    found = [post_process_panoptic_segmentation(outputs), post_process_instance_segmentation(outputs)]
+    for (result,), (other,) in zip(found, expected, strict=True):
+        assert result["segments_info"] == other["segments_info"] and other["segments_info"]
+        assert torch.equal(result["segmentation"], other["segmentation"])
+
+
 # Semantic
 
 

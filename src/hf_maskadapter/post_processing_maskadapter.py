@@ -144,7 +144,7 @@ def _pictures(outputs: Any, target_sizes: Sequence[Size] | Tensor | None) -> Ite
     for index, target_size in enumerate(_target_sizes(outputs, target_sizes)):
         class_logits, masks = outputs.class_queries_logits[index].float(), _PictureMasks(outputs, index, target_size)
         if not masks.are_logits:
-            not_empty = masks.masks.flatten(1).any(dim=1)  # empty ones fill up batches
+            not_empty = masks.masks.flatten(1).any(dim=1).bool()  # empty ones fill up batches
             class_logits, masks = class_logits[not_empty], masks.chosen(not_empty)
         yield class_logits, masks
 

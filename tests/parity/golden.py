@@ -87,6 +87,34 @@ class Golden:
         assert actual.shape == expected.shape, name
         assert (actual.long() != expected).float().mean() <= PIXEL_SHARE, name
 
+    def assert_same_segments(self, result: dict, name: str) -> None:
+        """Fail unless a panoptic result has the golden segments in the golden places."""
+        self.assert_same_pixels(result["segmentation"], f"{name}.panoptic_seg")
+        if f"{name}.segments_info" in self.outputs:
+            expected = [tuple(row) for row in self.outputs[f"{name}.segments_info"][:, [0, 2]].tolist()]
+            assert [(segment["id"], segment["label_id"]) for segment in result["segments_info"]] == expected, name
+
+    def assert_same_instances(self, result: dict, name: str) -> None:
+        """Fail unless there is for each golden instance one of its class, score and mask, and no other.
+
+        The order may differ where scores tie.
+        """
+        scores = self.outputs[f"{name}.instances.scores"].tolist()
+        classes = self.outputs[f"{name}.instances.classes"].tolist()
+        masks = self.outputs[f"{name}.instances.masks"].bool()
+        left = list(range(len(result["segments_info"])))
+        assert len(left) == len(scores), name
+        for score, label, mask in zip(scores, classes, masks, strict=True):
+            for row in left:
+                found = result["segments_info"][row]
+                if found["label_id"] != label or abs(found["score"] - score) > ATOL:
+                    continue
+                if (result["segmentation"][row] != mask).float().mean() <= PIXEL_SHARE:
+                    left.remove(row)
+                    break
+            else:
+                pytest.fail(f"{name}: no instance of class {label} with score {score}")
+
 
 @lru_cache(maxsize=8)
 def _tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -55,33 +55,6 @@ def assert_embedded(golden, output, prefix):
     golden.assert_close(output.class_queries_logits, f"{prefix}class_logits")
 
 
-def assert_segments(golden, result, name):
-    """The same segments in the same places; their order may differ where areas or scores tie."""
-    golden.assert_same_pixels(result["segmentation"], f"{name}.panoptic_seg")
-    if f"{name}.segments_info" in golden.outputs:
-        expected = [tuple(row) for row in golden.outputs[f"{name}.segments_info"][:, [0, 2]].tolist()]
-        assert [(segment["id"], segment["label_id"]) for segment in result["segments_info"]] == expected
-
-
-def assert_instances(golden, result, name):
-    """The same scores, and for each golden instance one of the same class, score and mask."""
-    scores = golden.outputs[f"{name}.instances.scores"]
-    classes = golden.outputs[f"{name}.instances.classes"].tolist()
-    masks = golden.outputs[f"{name}.instances.masks"].bool()
-    left = list(range(len(result["segments_info"])))
-    assert len(left) == len(scores)
-    for score, label, mask in zip(scores.tolist(), classes, masks, strict=True):
-        for row in left:
-            found = result["segments_info"][row]
-            if found["label_id"] != label or abs(found["score"] - score) > 1e-4:
-                continue
-            if (result["segmentation"][row] != mask).float().mean() <= PIXEL_SHARE:
-                left.remove(row)
-                break
-        else:
-            pytest.fail(f"{name}: no instance of class {label} with score {score}")
-
-
 @pytest.mark.parametrize("folder", OPEN_CLIP)
 def test_clip_features_projection_and_texts(folder):
     golden = Golden(folder)
@@ -212,7 +185,7 @@ def test_label_maps_segments_and_instances_from_pictures(folder):
                 target_sizes=target_sizes,
             )
             for number, result in enumerate(results):
-                assert_segments(golden, result, f"{prefix}img{number}")
+                golden.assert_same_segments(result, f"{prefix}img{number}")
         if run["instance_on"]:
             results = image_processor.post_process_instance_segmentation(
                 outputs,
@@ -223,7 +196,7 @@ def test_label_maps_segments_and_instances_from_pictures(folder):
                 return_binary_maps=True,
             )
             for number, result in enumerate(results):
-                assert_instances(golden, result, f"{prefix}img{number}")
+                golden.assert_same_instances(result, f"{prefix}img{number}")
 
 
 @pytest.mark.parametrize("folder", SEGMENTERS)
@@ -296,7 +269,7 @@ def test_warm_up_model_on_ground_truth_masks(folder):
             label_ids_to_fuse=stuff,
             target_sizes=target_sizes,
         )
-        assert_segments(golden, result, name)
+        golden.assert_same_segments(result, name)
         (result,) = image_processor.post_process_instance_segmentation(
             output,
             mask_threshold=hparams["mask_threshold"],
@@ -307,4 +280,4 @@ def test_warm_up_model_on_ground_truth_masks(folder):
             return_binary_maps=True,
             class_score="sigmoid",
         )
-        assert_instances(golden, result, name)
+        golden.assert_same_instances(result, name)
