@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
+import subprocess
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +17,37 @@ pytest.importorskip("evaluate")
 
 from hf_maskadapter.benchmarks import metrics
 
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
 
 def test_prints_times_of_both_metrics():
     text = metrics.run(num_images=2, rounds=1, size=64, num_labels=20, memory_images=())
     assert "Opponent: a metric of the Hub's data flow" in text
     assert re.search(r"^\| uint8 \| [\d.]+ \| [\d.]+ \| [\d.]+× \|$", text, re.MULTILINE)
     assert re.search(r"^\| int64 \| [\d.]+ \| [\d.]+ \| [\d.]+× \|$", text, re.MULTILINE)
+
+
+def run_script(*arguments, **options):
+    command = [sys.executable, str(SCRIPTS / "benchmark.py"), "metrics", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+@pytest.mark.slow
+def test_the_command_finds_evaluate_though_a_script_has_its_name():
+    assert (SCRIPTS / "evaluate.py").is_file()
+    environment = {**os.environ, "PYTHONPATH": str(Path(metrics.__file__).parents[2])}
+    run = run_script("--images", "1", "--rounds", "1", "--memory-images", env=environment, cwd=SCRIPTS)
+    assert run.returncode == 0, run.stderr
+    assert "| uint8 |" in run.stdout
+
+
+def test_a_file_that_hides_evaluate_is_named(monkeypatch):
+    module = types.ModuleType("evaluate")
+    module.__file__ = "somewhere/evaluate.py"
+    monkeypatch.setitem(sys.modules, "evaluate", module)
+    monkeypatch.delitem(sys.modules, "hf_maskadapter.evaluation.streaming_metric", raising=False)
+    with pytest.raises(ImportError, match=r"somewhere/evaluate\.py hides Hugging Face Evaluate"):
+        importlib.import_module("hf_maskadapter.evaluation.streaming_metric")
 
 
 @pytest.mark.slow

@@ -16,6 +16,11 @@ except ImportError as error:
         "pip install 'hf-maskadapter[eval]'. (hf_maskadapter.evaluation.functional works without it.)"
     ) from error
 
+if not hasattr(evaluate, "Metric"):
+    raise ImportError(
+        f"{evaluate.__file__} hides Hugging Face Evaluate, the package of its name: take its folder out of sys.path."
+    )
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
