@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+import hf_maskadapter
 from hf_maskadapter.data.scenes import CLASS_NAMES, COMBINATIONS
 from hf_maskadapter.miniature.pretraining import (
     Curriculum,
@@ -138,3 +143,25 @@ def test_training_lowers_the_loss_on_a_batch_seen_again(tokenizer):
 
 def test_captions_of_a_batch_are_padded_to_the_longest(tokenizer):
     assert tokenize(tokenizer, ["red", "striped red star"]).shape == (2, 5)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_whole_batch(tmp_path):
+    import contrastive_process
+
+    command = [sys.executable, contrastive_process.__file__]
+    source = str(Path(hf_maskadapter.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "rendezvous"), str(tmp_path / "model.pt")], env=environment
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    together = torch.load(tmp_path / "model.pt", weights_only=True)
+    alone = contrastive_process.build_trainer(0, 1).train().state_dict()
+    for name, value in alone.items():
+        if name.endswith("k_proj.bias"):
+            continue  # attention does not depend on it: its gradient is rounding noise, which Adam makes steps of
+        torch.testing.assert_close(together[name], value, rtol=1e-3, atol=1e-5, msg=name)

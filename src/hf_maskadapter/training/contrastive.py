@@ -61,13 +61,29 @@ class ContrastiveArguments:
     logging_steps: int = 50
 
 
-def _gather(embeds: Tensor) -> Tensor:
-    """Rows of all processes, in rank order, with gradients to each; every process must hold as many rows."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return embeds
-    from torch.distributed.nn.functional import all_gather
+class _GatherRows(torch.autograd.Function):
+    """Rows of all processes, in rank order; the gradients of all processes' losses flow back to each."""
 
-    return torch.cat(all_gather(embeds.contiguous()))
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, rows.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _gather(embeds: Tensor) -> Tensor:
+    """Rows of all processes with gradients to each; every process must hold as many rows."""
+    return _GatherRows.apply(embeds) if _is_distributed() else embeds
 
 
 def caption_groups(input_ids: Tensor, eos_token_id: int) -> Tensor:
@@ -238,7 +254,7 @@ class ContrastiveTrainer:
         return loss.item()
 
     def _average_gradients(self) -> None:
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if _is_distributed():
             for parameter in self.model.parameters():
                 if parameter.requires_grad:
                     if parameter.grad is None:
@@ -247,7 +263,7 @@ class ContrastiveTrainer:
                     parameter.grad /= dist.get_world_size()
 
     def _save(self) -> None:
-        if self.checkpoint_path is None or (dist.is_available() and dist.is_initialized() and dist.get_rank() != 0):
+        if self.checkpoint_path is None or (_is_distributed() and dist.get_rank() != 0):
             return
         self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.checkpoint_path.with_name(self.checkpoint_path.name + ".tmp")
@@ -279,7 +295,7 @@ def caption_groups_with_rows(input_ids: Tensor, eos_token_id: int) -> tuple[Tens
 
 
 def _gather_ids(input_ids: Tensor, eos_token_id: int) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not _is_distributed():
         return input_ids
     length = torch.tensor(input_ids.shape[1], device=input_ids.device)
     dist.all_reduce(length, op=dist.ReduceOp.MAX)
