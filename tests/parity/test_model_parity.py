@@ -73,16 +73,16 @@ def test_clip_features_projection_and_texts(folder):
         golden.assert_close(model.get_logit_scale().reshape(1), "logit_scale_exp")
 
 
-@pytest.mark.parametrize("folder", [*OPEN_CLIP, *SEGMENTERS])
+@pytest.mark.parametrize("folder", [*OPEN_CLIP, *SEGMENTERS, *WARM_UPS])
 def test_pictures_become_the_same_pixel_values(folder):
     golden = Golden(folder)
     image_processor = convert_golden(folder).image_processor
-    numbers = range(len(golden.meta["images"]))
-    if "pixel_values" in golden.inputs:
-        groups = [(list(numbers), "pixel_values")]
-    else:
-        groups = [([number], f"pixel_values{number}") for number in numbers]
-    for members, name in groups:
+    groups = {f"{prefix}pixel_values": run["images"] for prefix, run in golden.meta.get("runs", {}).items()}
+    groups |= {f"pixel_values{number}": [number] for number in range(len(golden.meta["images"]))}
+    groups["pixel_values"] = range(len(golden.meta["images"]))
+    groups = {name: members for name, members in groups.items() if name in golden.inputs}
+    assert groups
+    for name, members in groups.items():
         pictures = [Image.fromarray(golden.inputs[f"image{number}"].permute(1, 2, 0).numpy()) for number in members]
         pixel_values = image_processor(pictures, do_resize=False, return_tensors="pt")["pixel_values"]
         torch.testing.assert_close(pixel_values, golden.inputs[name], rtol=0, atol=1e-6)
