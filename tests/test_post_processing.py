@@ -458,6 +458,13 @@ def test_a_mask_that_won_too_little_of_itself_is_dropped():
     assert [segment["label_id"] for segment in just["segments_info"]] == [0, 1]
 
 
+def test_pixels_outside_every_mask_are_won_by_none():
+    outputs = flat_outputs([[0.5, 0.3, 0.2], [0.05, 0.9, 0.05]], [[[1, 1, 0, 0, 0, 0]], [[1, 0, 0, 0, 0, 0]]])
+    (result,) = post_process_panoptic_segmentation(outputs)  # the first keeps half of itself
+    assert result["segmentation"].tolist() == [[1, 0, 0, 0, 0, 0]]
+    assert [segment["label_id"] for segment in result["segments_info"]] == [1]
+
+
 def test_void_and_uncertain_masks_take_no_part_in_panoptic():
     outputs = flat_outputs([[0.1, 0.1, 0.8], [0.5, 0.25, 0.25]], [WHOLE, LEFT])
     (result,) = post_process_panoptic_segmentation(outputs)
