@@ -94,3 +94,28 @@ def test_encoded_vocabulary_moves_to_another_dtype(model):
     encoded = model.encode_vocabulary(Vocabulary.from_list(["cat", "dog"]), TOKENIZER).to(torch.bfloat16)
     assert encoded.text_embeds.dtype == torch.bfloat16
     assert encoded.class_ids.dtype == torch.long and encoded.seen_classes.dtype == torch.bool
+
+
+def test_gradients_do_not_depend_on_what_memory_held_before():
+    vocabulary = EncodedVocabulary(
+        text_embeds=F.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), dim=-1),
+        class_ids=torch.tensor([0, 0, 1, 2, 2, 2]),
+        seen_classes=torch.zeros(3, dtype=torch.bool),
+    )
+    embeddings = torch.randn(1, 64, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    gradients = []
+    for _ in range(20):  # freed results lie in memory, and are what the next ones are compared with
+        logits = open_vocabulary_logits(embeddings, vocabulary, None, torch.tensor(10.0))
+        gradients.append(torch.autograd.grad(logits.sum(), embeddings)[0])
+        del logits
+    best = torch.autograd.grad(
+        sum(
+            (10 * F.normalize(embeddings, dim=-1) @ vocabulary.text_embeds.T)[..., vocabulary.class_ids == index]
+            .amax(-1)
+            .sum()
+            for index in range(3)
+        ),
+        embeddings,
+    )[0]
+    for gradient in gradients:
+        torch.testing.assert_close(gradient, best)

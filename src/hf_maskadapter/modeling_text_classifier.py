@@ -127,9 +127,9 @@ def open_vocabulary_logits(
     """
     embeddings = scale * F.normalize(embeddings, dim=-1)
     synonym_logits = embeddings @ vocabulary.text_embeds.to(embeddings.dtype).transpose(-1, -2)
-    logits = synonym_logits.new_empty(*synonym_logits.shape[:-1], vocabulary.num_classes).scatter_reduce(
-        -1, vocabulary.class_ids.expand_as(synonym_logits), synonym_logits, "amax", include_self=False
-    )
+    # Gradients are shared with the initial values where those equal the maximum, so they must be values that cannot.
+    lowest = synonym_logits.new_full((*synonym_logits.shape[:-1], vocabulary.num_classes), float("-inf"))
+    logits = lowest.scatter_reduce(-1, vocabulary.class_ids.expand_as(synonym_logits), synonym_logits, "amax")
     if void_embeds is None:
         return logits
     return torch.cat([logits, embeddings @ void_embeds.to(embeddings.dtype).transpose(-1, -2)], dim=-1)
