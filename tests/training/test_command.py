@@ -187,6 +187,18 @@ class TestResult:
         train(options, report_to=("tensorboard",))
         assert list(Path(options["output_dir"]).rglob("events.out.tfevents*"))
 
+    def test_needs_the_texts_only_once(self, options, monkeypatch):
+        encoded = []
+        encode = MaskAdapterForOpenVocabularySegmentation.encode_vocabulary
+
+        def count(model, vocabulary, *arguments, **kwargs):
+            encoded.append(vocabulary.names)
+            return encode(model, vocabulary, *arguments, **kwargs)
+
+        monkeypatch.setattr(MaskAdapterForOpenVocabularySegmentation, "encode_vocabulary", count)
+        train(options, stage="mixed")
+        assert [list(names) for names in encoded] == [["cat", "sky", "road"]]
+
     def test_of_epochs(self, options):
         assert train({name: value for name, value in options.items() if name != "max_steps"}, num_epochs=1.5).step == 5
 

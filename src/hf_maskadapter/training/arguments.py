@@ -257,7 +257,9 @@ def with_preset(options: Mapping[str, Any]) -> TrainingArguments:
         if options.get("max_steps", preset["max_steps"]) != published_steps and "milestones" in preset:
             preset["milestones"] = tuple(step / published_steps for step in preset["milestones"])
     given = {name: value for name, value in options.items() if value is not None}
-    merged = {name: tuple(value) if isinstance(value, list) else value for name, value in (preset | given).items()}
+    merged: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in (preset | given).items()
+    }
     return TrainingArguments(**merged)
 
 

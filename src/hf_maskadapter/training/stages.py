@@ -497,7 +497,7 @@ class MaskGeneratorTraining(SegmenterStage):
             raise ValueError("The model has no mask generator to train: give it a mask_generator_config.")
         self.mask_generator = segmenter.mask_generator.requires_grad_(True)
         self.no_object_weight = no_object_weight
-        self.loss_options = {
+        self.loss_options: dict[str, Any] = {
             "class_weight": class_weight,
             "mask_weight": mask_weight,
             "dice_weight": dice_weight,
