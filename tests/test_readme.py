@@ -24,17 +24,21 @@ def newcomer_command(name: str) -> str:
 @pytest.fixture
 def clone(tmp_path, monkeypatch) -> Path:
     """A folder that looks like a clone, where the README's commands can write."""
-    for name in ("examples", "tests"):
+    for name in ("examples", "scripts", "tests"):
         os.symlink(PROJECT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def run_commands(line: str) -> None:
-    """Run a shell line made of `maskadapter` commands; installing is not repeated."""
+    """Run a shell line of `maskadapter` commands and launched scripts; installing is not repeated."""
     for command in line.split(" && "):
         program, *arguments = shlex.split(command)
-        if program != "pip":
+        if program == "accelerate":
+            launched = [sys.executable, *arguments[1:]]
+            finished = subprocess.run(launched, capture_output=True, text=True)
+            assert finished.returncode == 0, f"{command}\n{finished.stdout}\n{finished.stderr}"
+        elif program != "pip":
             assert program == "maskadapter", f"the README runs {program}, which this test does not know"
             assert cli.main(arguments) == 0, command
 
@@ -54,6 +58,9 @@ def test_commands_and_python_blocks_run_as_they_stand(clone, capsys):
         "panoptic_masks.png",
         "overlay.png",
         "pictures/scene.png",
+        "warmup/model/model.safetensors",
+        "mixed/model/model.safetensors",
+        "evaluation/results.json",
     ):
         assert (clone / "out" / result).is_file(), result
 
