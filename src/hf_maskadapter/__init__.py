@@ -33,6 +33,7 @@ _MODULE_OF = {
     "VocabularyClass": "vocabulary",
     "ZeroShotImageSegmentationPipeline": "pipeline_zero_shot_image_segmentation",
     "convert_checkpoint": "conversion",
+    "load_with_adapter": "adapter_weights",
 }
 _REGISTERING_MODULES = (
     "configuration_maskadapter",

@@ -112,6 +112,15 @@ def test_ade20k_scene_parsing(tmp_path):
     check(opened["validation"], ["ADE_val_00000000", "ADE_val_00000001"], truths)
 
 
+def test_annotations_of_another_data_set_are_noticed_and_the_file_is_named(tmp_path):
+    make_ade20k(tmp_path / "ade")
+    wrong = tmp_path / "ade" / "annotations" / "training" / "ADE_train_00000001.png"
+    save(wrong, np.array([0, 1, 171], np.uint8)[labels(1)])
+    with pytest.raises(DataError, match=r"ADE_train_00000001\.png: the value 171 is neither a class of ade20k_150"):
+        prepare("ade20k_150", tmp_path / "ade", tmp_path)
+    assert not (tmp_path / "prepared").exists()
+
+
 def test_ade20k_panoptic(tmp_path):
     make_ade20k(tmp_path / "ade")
     for split, name in (("training", "ADE_train_0000000{}"), ("validation", "ADE_val_0000000{}")):

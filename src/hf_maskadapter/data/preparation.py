@@ -33,6 +33,7 @@ from .samples import IGNORE_INDEX, DataError, SampleReader, dataset_id_mapping, 
 _SHARD_BYTES = 256 << 20  # of pictures in one Parquet file, uncompressed
 _ROW_GROUP = 100  # rows: what a reader must load at once
 _CITYSCAPES_INSTANCE = 1000
+_CITYSCAPES_LABEL_IDS = (*range(34), 255)  # all of Cityscapes' labelIds, most of which are not evaluated; -1 as 255
 _SHORT_SPLITS = {"train": "train", "validation": "val"}
 
 
@@ -144,16 +145,29 @@ def _open(path: Path) -> np.ndarray:
         raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}).") from error
 
 
-def _read_labels(path: Path, label_set: str, offset: int = 0) -> np.ndarray:
+def _read_labels(path: Path, label_set: str, ignored: Sequence[int], offset: int = 0) -> np.ndarray:
     labels = _open(path)
     if labels.ndim != 2:
         raise DataError(f"{path}: a label map must have one channel, this picture has shape {labels.shape}.")
-    return _lookup(label_set, offset)[labels]
+    return _classes(labels, path, label_set, ignored, offset)
 
 
-def _label_records(columns: Mapping[str, list[Any]], label_set: str, offset: int) -> list[RawRecord]:
+def _classes(labels: np.ndarray, path: Path, label_set: str, ignored: Sequence[int], offset: int) -> np.ndarray:
+    classes = _lookup(label_set, offset)[labels]
+    unlisted = labels[(classes == IGNORE_INDEX) & ~np.isin(labels, ignored)]
+    if unlisted.size:
+        raise DataError(
+            f"{path}: the value {unlisted[0]} is neither a class of {label_set} nor ignored there; is this the "
+            "annotation of another data set?"
+        )
+    return classes
+
+
+def _label_records(
+    columns: Mapping[str, list[Any]], label_set: str, ignored: Sequence[int], offset: int
+) -> list[RawRecord]:
     return [
-        RawRecord(name, Path(image), partial(_read_labels, Path(labels), label_set, offset))
+        RawRecord(name, Path(image), partial(_read_labels, Path(labels), label_set, ignored, offset))
         for name, image, labels in zip(columns["id"], columns["image"], columns["label_map"], strict=True)
     ]
 
@@ -192,7 +206,7 @@ def _read_coco_panoptic(path: Path, segments: list[dict[str, Any]]) -> PanopticA
 
 
 def _coco_stuff_171(root: Path, split: str) -> list[RawRecord]:
-    return _label_records(index_coco_stuff(root, split).columns, "coco_stuff_171", -1)
+    return _label_records(index_coco_stuff(root, split).columns, "coco_stuff_171", (255,), -1)
 
 
 # --- ADE20K -----------------------------------------------------------------------------------------------------------
@@ -202,7 +216,7 @@ _ADE20K_SPLITS = {"train": "training", "validation": "validation"}
 
 def _ade20k_150(root: Path, split: str) -> list[RawRecord]:
     name = _ADE20K_SPLITS[split]
-    return _label_records(pair_files(root / "images" / name, root / "annotations" / name), "ade20k_150", 1)
+    return _label_records(pair_files(root / "images" / name, root / "annotations" / name), "ade20k_150", (0,), 1)
 
 
 def _ade20k_150_panoptic(root: Path, split: str) -> list[RawRecord]:
@@ -230,7 +244,7 @@ def _read_ade20k_panoptic(label_path: Path, instance_path: Path) -> PanopticAnno
     The instance map's red channel is the class (in a numbering of its own), its green one the number in the
     picture. Pixels labelled as a thing that belong to no instance stay without a segment, as in the panoptic benchmark.
     """
-    labels = _read_labels(label_path, "ade20k_150", 1)
+    labels = _read_labels(label_path, "ade20k_150", (0,), 1)
     instances = _open(instance_path)
     if instances.ndim != 3 or instances.shape[:2] != labels.shape:
         raise DataError(f"{instance_path} does not fit {label_path}: shapes {instances.shape} and {labels.shape}.")
@@ -292,7 +306,7 @@ def _pascal_voc(label_set: str, root: Path, split: str) -> list[RawRecord]:
         RawRecord(
             name,
             _existing(folder / "JPEGImages" / f"{name}.jpg"),
-            partial(_read_labels, _existing(folder / "SegmentationClass" / f"{name}.png"), label_set),
+            partial(_read_labels, _existing(folder / "SegmentationClass" / f"{name}.png"), label_set, (0, 255)),
         )
         for name in _names_in(folder / "ImageSets" / "Segmentation" / f"{_SHORT_SPLITS[split]}.txt")
     ]
@@ -365,7 +379,7 @@ def _read_context_mat(path: Path) -> np.ndarray:
         labels = loadmat(path)["LabelMap"]
     except Exception as error:  # SciPy raises many kinds for damaged files
         raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}).") from error
-    return _lookup("pascal_context_459", 1)[labels.astype(np.int64)]
+    return _classes(labels.astype(np.int64), path, "pascal_context_459", (0,), 1)
 
 
 def _names_in(path: Path) -> list[str]:
@@ -391,7 +405,7 @@ def _cityscapes_files(root: Path, split: str, ending: str) -> dict[str, list[Any
 
 
 def _cityscapes_19(root: Path, split: str) -> list[RawRecord]:
-    return _label_records(_cityscapes_files(root, split, "labelIds"), "cityscapes_19", 0)
+    return _label_records(_cityscapes_files(root, split, "labelIds"), "cityscapes_19", _CITYSCAPES_LABEL_IDS, 0)
 
 
 def _cityscapes_19_panoptic(root: Path, split: str) -> list[RawRecord]:
