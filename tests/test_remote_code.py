@@ -89,8 +89,13 @@ def test_ordinary_saving_afterwards_copies_no_code(published, tmp_path):
     assert "auto_map" not in config and "custom_pipelines" not in config
 
 
-def test_part_of_a_segmenter_is_published_alone(tiny_model_dir, tmp_path):
+@pytest.mark.parametrize("with_processor", [False, True])
+def test_part_of_a_segmenter_is_published_without_the_pipeline(with_processor, tiny_model_dir, tmp_path):
     model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(tiny_model_dir)
-    save_with_remote_code(tmp_path, model.clip)
+    processor = MaskAdapterProcessor.from_pretrained(tiny_model_dir) if with_processor else None
+    save_with_remote_code(tmp_path, model.clip, processor)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["auto_map"]["AutoModel"] == "modeling_convnext_clip.ConvNextClipModel"
+    assert "custom_pipelines" not in config
+    assert not (tmp_path / "pipeline_zero_shot_image_segmentation.py").exists()
+    assert (tmp_path / "processor_config.json").exists() == with_processor

@@ -48,8 +48,9 @@ def save_with_remote_code(
         auto_classes[type(processor.image_processor)] = "AutoImageProcessor"
     with _code_goes_along(auto_classes):
         try:
-            if is_segmenter and processor is not None:
-                pipeline_class = ZeroShotImageSegmentationPipeline
+            pipeline_class = ZeroShotImageSegmentationPipeline
+            serves_pipeline = is_segmenter and processor is not None
+            if serves_pipeline:
                 model.config.custom_pipelines = {
                     TASK: {
                         "impl": f"{pipeline_class.__module__.rpartition('.')[2]}.{pipeline_class.__name__}",
@@ -60,6 +61,7 @@ def save_with_remote_code(
             model.save_pretrained(output_dir)
             if processor is not None:
                 processor.save_pretrained(output_dir)
+            if serves_pipeline:
                 custom_object_save(pipeline_class, output_dir)
         finally:
             for name in ("auto_map", "custom_pipelines"):

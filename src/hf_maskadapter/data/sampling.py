@@ -76,7 +76,36 @@ class SampleKey(NamedTuple):
     item: int | Mapping[str, Any]
 
 
-class TrainingBatchSampler(Sampler[list[SampleKey]]):
+class _ResumableBatchSampler(Sampler[list[SampleKey]]):
+    """What both batch samplers are told, and where in their endless sequence they begin."""
+
+    def __init__(
+        self,
+        batch_size: int,
+        seed: int,
+        num_processes: int,
+        process_index: int,
+        num_batches: int | None,
+        shuffle: bool,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        _check_process(num_processes, process_index)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_processes = num_processes
+        self.process_index = process_index
+        self.num_batches = num_batches
+        self.shuffle = shuffle
+        self._start = 0
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples in a batch of all processes together."""
+        return self.batch_size * self.num_processes
+
+
+class TrainingBatchSampler(_ResumableBatchSampler):
     """Batches of one process from an endless, shuffled, resumable sequence over a map-style data set.
 
     For a `DataLoader(batch_sampler=...)`. It already shards by process: do not let `Accelerator.prepare` do so again.
@@ -108,22 +137,8 @@ class TrainingBatchSampler(Sampler[list[SampleKey]]):
     ) -> None:
         if num_samples < 1:
             raise DataError("The training data set is empty.")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        _check_process(num_processes, process_index)
+        super().__init__(batch_size, seed, num_processes, process_index, num_batches, shuffle)
         self.num_samples = num_samples
-        self.batch_size = batch_size
-        self.seed = seed
-        self.num_processes = num_processes
-        self.process_index = process_index
-        self.num_batches = num_batches
-        self.shuffle = shuffle
-        self._start = 0
-
-    @property
-    def global_batch_size(self) -> int:
-        """Samples in a batch of all processes together."""
-        return self.batch_size * self.num_processes
 
     def state_dict(self, consumed: int) -> dict[str, Any]:
         """State after the training has consumed so many samples, counted over all processes.
@@ -153,7 +168,7 @@ class TrainingBatchSampler(Sampler[list[SampleKey]]):
             yield keys
 
 
-class StreamingBatchSampler(Sampler[list[SampleKey]]):
+class StreamingBatchSampler(_ResumableBatchSampler):
     """The same for a stream, whose length nobody knows.
 
     The rows are read here, in the training process, and decoded in the workers: their order cannot depend on workers.
@@ -180,24 +195,10 @@ class StreamingBatchSampler(Sampler[list[SampleKey]]):
         shuffle: bool = True,
         shuffle_buffer: int = 1000,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        _check_process(num_processes, process_index)
+        super().__init__(batch_size, seed, num_processes, process_index, num_batches, shuffle)
         self.stream = stream
-        self.batch_size = batch_size
-        self.seed = seed
-        self.num_processes = num_processes
-        self.process_index = process_index
-        self.num_batches = num_batches
-        self.shuffle = shuffle
         self.shuffle_buffer = shuffle_buffer
-        self._start = 0
         self._epoch_lengths: list[int] = []
-
-    @property
-    def global_batch_size(self) -> int:
-        """Samples in a batch of all processes together."""
-        return self.batch_size * self.num_processes
 
     def state_dict(self, consumed: int) -> dict[str, Any]:
         """State after so many consumed samples of all processes; it holds the lengths of the epochs read so far."""
