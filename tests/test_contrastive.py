@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import hf_maskadapter
-from hf_maskadapter.data.scenes import CLASS_NAMES, COMBINATIONS
+from hf_maskadapter.data.scenes import ATTRIBUTES, CLASS_NAMES, COMBINATIONS
 from hf_maskadapter.miniature.pretraining import (
     Curriculum,
     build_clip_config,
@@ -27,6 +27,7 @@ from hf_maskadapter.miniature.pretraining import (
 from hf_maskadapter.modeling_convnext_clip import ConvNextClipModel
 from hf_maskadapter.training.contrastive import (
     ContrastiveArguments,
+    ContrastiveBatch,
     ContrastiveTrainer,
     caption_groups,
     contrastive_loss,
@@ -139,6 +140,55 @@ def test_training_lowers_the_loss_on_a_batch_seen_again(tokenizer):
     for _ in range(13):
         trainer._train_step()
     assert trainer._train_step() < first - 0.5
+
+
+def one_step(tokenizer, captions, **options):
+    """The loss of a first step on four pictures, and the trained model."""
+    input_ids = tokenize(tokenizer, [text for position in captions for text in position])
+    input_ids = input_ids.unflatten(0, (len(captions), 4)) if len(captions) > 1 else input_ids
+    pixel_values = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    arguments = ContrastiveArguments(max_steps=4, warmup_steps=1, bf16=False, **options)
+    trainer = ContrastiveTrainer(build_model(tokenizer), lambda *_: ContrastiveBatch(pixel_values, input_ids), arguments)
+    trainer.model.train()
+    return trainer._train_step(), trainer
+
+
+def test_the_loss_of_several_captions_is_the_mean_of_each(tokenizer):
+    shapes, colours = ["star", "ring", "star", "heart"], ["red", "red", "blue", "pink"]
+    both, _ = one_step(tokenizer, [shapes, colours])
+    one, _ = one_step(tokenizer, [shapes])
+    other, _ = one_step(tokenizer, [colours])
+    assert both == pytest.approx((one + other) / 2, abs=1e-5) and one != pytest.approx(other, abs=1e-3)
+
+
+def test_the_text_tower_waits_for_its_start_and_then_learns_slower(tokenizer):
+    captions = [["star", "ring", "cross", "heart"]]
+
+    def change(part, **options):
+        _, trainer = one_step(tokenizer, captions, **options)
+        before = build_model(tokenizer).state_dict()
+        return max(
+            (value - before[name]).abs().max().item()
+            for name, value in trainer.model.state_dict().items()
+            if name.startswith(part) and value.is_floating_point() and "running" not in name
+        )
+
+    assert change("text_model", text_start_step=1) == 0 < change("vision_model", text_start_step=1)
+    assert change("text_model", text_learning_rate_scale=0.1) == pytest.approx(0.1 * change("text_model"), rel=0.05)
+
+
+def test_after_the_first_phase_each_picture_has_a_caption_for_each_attribute(tokenizer):
+    class Trainer:
+        accuracy, memory = 0.9, {}  # noqa: RUF012
+
+    curriculum = Curriculum(tokenizer, 4, 1000)
+    first = curriculum(0, Trainer)
+    assert first.input_ids.shape[:2] == (2, 4) and not Trainer.memory
+    batches = [curriculum(step, Trainer) for step in range(40, 60)]
+    assert Trainer.memory == {"end_of_first_phase": 40}
+    assert {batch.input_ids.shape[0] for batch in batches} == {5, 1}
+    words = [tokenizer.decode(row, skip_special_tokens=True) for row in first.input_ids[:, 0]]
+    assert words[0] in ATTRIBUTES["shape"] and words[1] in ATTRIBUTES["texture"]
 
 
 def test_captions_of_a_batch_are_padded_to_the_longest(tokenizer):

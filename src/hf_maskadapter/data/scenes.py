@@ -300,9 +300,9 @@ def _texture(rng: np.random.Generator, texture: str, x: np.ndarray, y: np.ndarra
     b = np.float32(math.cos(angle)) * y - np.float32(math.sin(angle)) * x
     phase = rng.uniform(0, 2 * math.pi, 2).astype(np.float32)
     if texture == "striped":
-        return np.clip(0.5 + 2.5 * np.sin(a * np.float32(2 * math.pi / rng.uniform(7.0, 10.0)) + phase[0]), 0, 1)
+        return np.clip(0.5 + 2.5 * np.sin(a * np.float32(2 * math.pi / rng.uniform(6.0, 8.0)) + phase[0]), 0, 1)
     if texture == "checked":
-        frequency = np.float32(2 * math.pi / rng.uniform(11.0, 15.0))
+        frequency = np.float32(2 * math.pi / rng.uniform(16.0, 20.0))
         return np.clip(0.5 + 5 * np.sin(a * frequency + phase[0]) * np.sin(b * frequency + phase[1]), 0, 1)
     frequency = np.float32(2 * math.pi / rng.uniform(8.5, 11.0))
     return np.clip(2.2 * (np.cos(a * frequency + phase[0]) + np.cos(b * frequency + phase[1])) - 1.4, 0, 1)

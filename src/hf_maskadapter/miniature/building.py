@@ -360,7 +360,7 @@ class BuildSettings:
     """
 
     seed: int = 0
-    clip_steps: int = 8000
+    clip_steps: int = 7000
     clip_batch_size: int = 64
     generator_steps: int = 1500
     warmup_steps: int = 1500
@@ -384,7 +384,7 @@ def train_clip(
     return ContrastiveTrainer(
         clip,
         Curriculum(tokenizer, settings.clip_batch_size, settings.clip_steps),
-        ContrastiveArguments(max_steps=settings.clip_steps),
+        ContrastiveArguments(max_steps=settings.clip_steps, text_learning_rate_scale=0.15),
         checkpoint_path,
         report=report,
     ).train()

@@ -24,23 +24,16 @@ IMAGE_STD = (68.5005327, 66.6321579, 70.32316305)
 CONTEXT_LENGTH = 77
 
 _TRAIN_STREAM, _TEST_STREAM = 11, 13
-_FIRST_PHASES = (({"shape": 1.0}, 0.6), ({"texture colour shape": 1.0}, 0.6))
-"""Kinds of captions in the first phases, and the running batch accuracy at which each ends."""
+_FIRST_CAPTIONS = ("shape", "texture")
+"""What captions name in the first phase: the attributes that need fine visual evidence, without colour's easy one."""
 
-_KINDS = {
-    "shape": 1.0,
-    "colour": 1.2,
-    "texture": 1.6,
-    "texture shape": 1.4,
-    "texture colour": 1.0,
-    "colour shape": 1.0,
-    "texture colour shape": 4.0,
-    "stuff": 1.2,
-    "texture colour shape stuff": 1.0,
-}
-"""What a batch's captions name, and how often."""
+_FIRST_PHASE_ACCURACY = 0.7
+"""Running batch accuracy at which the first phase ends."""
 
-_KINDS_OF_SEVERAL = {"texture colour shape": 1.0, "texture colour shape stuff": 1.0}
+_CAPTIONS = ("shape", "colour", "texture", "texture colour shape", "stuff")
+"""What the captions of a picture of one object name, one caption each."""
+
+_CAPTIONS_OF_SEVERAL = ("texture colour shape", "texture colour shape stuff", "stuff")
 _LEAST_PHASE = 30
 
 _LARGE = SceneConfig(size=64, objects=(1, 1), radius=(20.0, 31.0), backgrounds=(1, 1))
@@ -146,55 +139,53 @@ def caption(things: Sequence[Combination], stuff: Sequence[str], kind: str) -> s
 
 
 class Curriculum:
-    """Batches of picture-caption pairs, a function of the step and of what the trainer has learned.
+    """Batches of pictures with several captions each, a function of the step and of what the trainer has learned.
 
-    First big single objects with captions of one word, only the shape, until the running batch accuracy passes 0.6;
-    then with all three attributes named, until it passes 0.6 again. After these phases single objects with one kind of
-    caption and one prompt template a batch; in the second half of the steps two batches of five are pictures of up to
-    three objects. Some batches therefore carry captions that name the shape alone. Where captions name the background
-    only, half of the pictures show nothing else; otherwise its texts are never matched with bare background.
+    First big single objects with two captions of one word, the shape and the texture, until the running batch accuracy
+    passes 0.7. After that pictures of one object, each with five captions: its shape, its colour, its texture, all
+    three, and the background; each position of the batch's captions has one prompt template. Every tenth batch shows
+    backgrounds with hardly any object. In the second half of the steps two batches of five are pictures of up to three
+    objects. Captions that name one attribute alone are part of what this CLIP learns from.
 
     Args:
         tokenizer: of the captions.
         batch_size: pictures a batch and process.
         max_steps: length of the training.
-        rank: number of this process; each sees pictures of its own, with one kind of caption for all.
+        rank: number of this process; each sees pictures of its own, with the same kinds of captions.
     """
 
     def __init__(self, tokenizer: CLIPTokenizer, batch_size: int, max_steps: int, rank: int = 0):
         self.tokenizer, self.batch_size, self.max_steps, self.rank = tokenizer, batch_size, max_steps, rank
 
     def __call__(self, step: int, trainer: ContrastiveTrainer) -> ContrastiveBatch:
-        phase = self._phase(step, trainer)
         rng = np.random.default_rng((_TRAIN_STREAM, step))
-        several = phase == len(_FIRST_PHASES) and step > 0.45 * self.max_steps and rng.random() < 0.4
-        if phase < len(_FIRST_PHASES):
-            weights, template, config = _FIRST_PHASES[phase][0], "{}", _LARGE
+        choice = rng.random()
+        if not self._is_past_first_phase(step, trainer):
+            kinds, config = _FIRST_CAPTIONS, _LARGE
+        elif step > 0.45 * self.max_steps and choice < 0.4:
+            kinds, config = _CAPTIONS_OF_SEVERAL, _SEVERAL
+        elif choice > 0.9:
+            kinds, config = ("stuff",), _MOSTLY_STUFF
         else:
-            weights = _KINDS_OF_SEVERAL if several else _KINDS
-            config = _SEVERAL if several else _SINGLE
-            template = PROMPT_TEMPLATES[int(rng.integers(len(PROMPT_TEMPLATES)))] if rng.random() < 0.7 else "{}"
-        probabilities = np.array(list(weights.values()))
-        kind = list(weights)[int(rng.choice(len(weights), p=probabilities / probabilities.sum()))]
-        if kind == "stuff":
-            config = _MOSTLY_STUFF
+            kinds, config = _CAPTIONS, _SINGLE
         scenes = [draw_scene((_TRAIN_STREAM, step, self.rank, index), config) for index in range(self.batch_size)]
-        captions = [template.format(caption(scene.things, scene.stuff, kind)) for scene in scenes]
-        return ContrastiveBatch(
-            normalise_pictures([scene.picture for scene in scenes]), tokenize(self.tokenizer, captions)
-        )
+        captions = []
+        for kind in kinds:
+            plain = config is _LARGE or rng.random() < 0.3
+            template = "{}" if plain else PROMPT_TEMPLATES[int(rng.integers(len(PROMPT_TEMPLATES)))]
+            captions += [template.format(caption(scene.things, scene.stuff, kind)) for scene in scenes]
+        input_ids = tokenize(self.tokenizer, captions).unflatten(0, (len(kinds), self.batch_size))
+        return ContrastiveBatch(normalise_pictures([scene.picture for scene in scenes]), input_ids)
 
-    def _phase(self, step: int, trainer: ContrastiveTrainer) -> int:
-        """Number of the phase; the trainer's memory holds where the ones before ended."""
-        memory = trainer.memory
-        phase = sum(name.startswith("end_of_phase") for name in memory)
-        if phase < len(_FIRST_PHASES):
-            start = memory.get(f"end_of_phase_{phase - 1}", 0)
-            if step >= start + _LEAST_PHASE and trainer.accuracy > _FIRST_PHASES[phase][1]:
-                memory[f"end_of_phase_{phase}"] = step
-                trainer.accuracy = 0.0
-                phase += 1
-        return phase
+    @staticmethod
+    def _is_past_first_phase(step: int, trainer: ContrastiveTrainer) -> bool:
+        """The trainer's memory holds where the first phase ended."""
+        if "end_of_first_phase" not in trainer.memory:
+            if step < _LEAST_PHASE or trainer.accuracy <= _FIRST_PHASE_ACCURACY:
+                return False
+            trainer.memory["end_of_first_phase"] = step
+            trainer.accuracy = 0.0
+        return True
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:

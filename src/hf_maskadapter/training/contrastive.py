@@ -28,7 +28,8 @@ class ContrastiveBatch:
 
     Attributes:
         pixel_values: (batch, channels, height, width), normalised.
-        input_ids: (batch, length) token ids.
+        input_ids: (batch, length) token ids, or (captions, batch, length) where each picture has several captions:
+            the loss is then the mean over the captions, each compared with those at the same position.
     """
 
     pixel_values: Tensor
@@ -45,6 +46,9 @@ class ContrastiveArguments:
         warmup_steps: steps of linear warm-up.
         weight_decay: decoupled, on matrices and kernels only.
         max_grad_norm: gradient clipping.
+        text_start_step: the text tower is trained from this step on. Texts of what the image tower cannot yet tell
+            apart ("striped", "checked") would run together, and where they coincide neither tower gets a gradient.
+        text_learning_rate_scale: factor on the text tower's learning rate.
         bf16: autocast to bfloat16; the loss stays in float32.
         checkpoint_steps: write a checkpoint every so many steps.
         logging_steps: report every so many steps.
@@ -56,6 +60,8 @@ class ContrastiveArguments:
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
     max_grad_norm: float = 1.0
+    text_start_step: int = 0
+    text_learning_rate_scale: float = 1.0
     bf16: bool = True
     checkpoint_steps: int = 200
     logging_steps: int = 50
@@ -153,11 +159,15 @@ def spread_text_embeddings(model: ConvNextClipModel, special_token_ids: Sequence
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    decayed, others = [], []
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (decayed if parameter.ndim >= 2 and "embedding" not in name else others).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+            decayed = parameter.ndim >= 2 and "embedding" not in name
+            groups.setdefault((name.startswith("text_model."), decayed), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay if decayed else 0.0, "is_text": is_text}
+        for (is_text, decayed), parameters in groups.items()
+    ]
 
 
 class ContrastiveTrainer:
@@ -231,25 +241,35 @@ class ContrastiveTrainer:
         return self.model.eval()
 
     def _train_step(self) -> float:
+        trains_text = self.step >= self.arguments.text_start_step
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.step)
+            scale = self.arguments.text_learning_rate_scale * trains_text if group["is_text"] else 1.0
+            group["lr"] = scale * self.learning_rate(self.step)
         batch = self.batches(self.step, self)
         pixel_values = batch.pixel_values.to(self.device).contiguous(memory_format=torch.channels_last)
         input_ids = batch.input_ids.to(self.device)
+        input_ids = (input_ids[None] if input_ids.ndim == 2 else input_ids).transpose(0, 1)
         eos_token_id = self.model.config.text_config.eos_token_id
-        unique, inverse = caption_groups_with_rows(input_ids, eos_token_id)
+        texts = input_ids.flatten(0, 1)
+        unique, inverse = caption_groups_with_rows(texts, eos_token_id)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.arguments.bf16):
             image_embeds = self.model.get_image_features(pixel_values)
-            text_embeds = self.model.get_text_features(input_ids[unique])[inverse]
-        image_embeds, text_embeds = _gather(image_embeds.float()), _gather(text_embeds.float())
-        groups = caption_groups(_gather_ids(input_ids, eos_token_id), eos_token_id)
-        loss = contrastive_loss(image_embeds, text_embeds, groups, self.model.get_logit_scale())
+            with torch.set_grad_enabled(trains_text):
+                text_embeds = self.model.get_text_features(texts[unique])[inverse]
+        image_embeds = _gather(image_embeds.float())
+        text_embeds = _gather(text_embeds.float().unflatten(0, input_ids.shape[:2]))
+        losses, accuracies = [], []
+        for ids, embeds in zip(_gather_ids(input_ids, eos_token_id).unbind(1), text_embeds.unbind(1), strict=True):
+            groups = caption_groups(ids, eos_token_id)
+            losses.append(contrastive_loss(image_embeds, embeds, groups, self.model.get_logit_scale()))
+            accuracies.append(batch_accuracy(image_embeds.detach(), embeds.detach(), groups))
+        loss = torch.stack(losses).mean()
         loss.backward()
         self._average_gradients()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.arguments.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.accuracy += 0.1 * (batch_accuracy(image_embeds.detach(), text_embeds.detach(), groups) - self.accuracy)
+        self.accuracy += 0.1 * (sum(accuracies) / len(accuracies) - self.accuracy)
         self.step += 1
         return loss.item()
 
@@ -295,11 +315,12 @@ def caption_groups_with_rows(input_ids: Tensor, eos_token_id: int) -> tuple[Tens
 
 
 def _gather_ids(input_ids: Tensor, eos_token_id: int) -> Tensor:
+    """(batch of all processes, captions, length) token ids of all processes."""
     if not _is_distributed():
         return input_ids
-    length = torch.tensor(input_ids.shape[1], device=input_ids.device)
+    length = torch.tensor(input_ids.shape[-1], device=input_ids.device)
     dist.all_reduce(length, op=dist.ReduceOp.MAX)
-    padded = F.pad(input_ids, (0, int(length) - input_ids.shape[1]), value=eos_token_id)
+    padded = F.pad(input_ids, (0, int(length) - input_ids.shape[-1]), value=eos_token_id).contiguous()
     gathered = [torch.empty_like(padded) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, padded)
     return torch.cat(gathered)
