@@ -148,7 +148,8 @@ def one_step(tokenizer, captions, **options):
     input_ids = input_ids.unflatten(0, (len(captions), 4)) if len(captions) > 1 else input_ids
     pixel_values = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     arguments = ContrastiveArguments(max_steps=4, warmup_steps=1, bf16=False, **options)
-    trainer = ContrastiveTrainer(build_model(tokenizer), lambda *_: ContrastiveBatch(pixel_values, input_ids), arguments)
+    batch = ContrastiveBatch(pixel_values, input_ids)
+    trainer = ContrastiveTrainer(build_model(tokenizer), lambda *_: batch, arguments)
     trainer.model.train()
     return trainer._train_step(), trainer
 
@@ -179,7 +180,7 @@ def test_the_text_tower_waits_for_its_start_and_then_learns_slower(tokenizer):
 
 def test_after_the_first_phase_each_picture_has_a_caption_for_each_attribute(tokenizer):
     class Trainer:
-        accuracy, memory = 0.9, {}  # noqa: RUF012
+        accuracy, memory = 0.9, {}
 
     curriculum = Curriculum(tokenizer, 4, 1000)
     first = curriculum(0, Trainer)

@@ -24,7 +24,7 @@ IMAGE_STD = (68.5005327, 66.6321579, 70.32316305)
 CONTEXT_LENGTH = 77
 
 _TRAIN_STREAM, _TEST_STREAM = 11, 13
-_FIRST_CAPTIONS = ("shape", "texture")
+_FIRST_CAPTIONS: tuple[str, ...] = ("shape", "texture")
 """What captions name in the first phase: the attributes that need fine visual evidence, without colour's easy one."""
 
 _FIRST_PHASE_ACCURACY = 0.7
@@ -159,6 +159,7 @@ class Curriculum:
 
     def __call__(self, step: int, trainer: ContrastiveTrainer) -> ContrastiveBatch:
         rng = np.random.default_rng((_TRAIN_STREAM, step))
+        kinds: tuple[str, ...]
         choice = rng.random()
         if not self._is_past_first_phase(step, trainer):
             kinds, config = _FIRST_CAPTIONS, _LARGE
