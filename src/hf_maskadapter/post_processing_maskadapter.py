@@ -7,6 +7,7 @@ those of Transformers' Mask2Former processors: masks are resized from the padded
 Everything is computed in single precision, one picture at a time and a strip of rows at a time, so that memory stays
 bounded whatever the size of the picture and the vocabulary. A bilinear resize reads rows and columns independently:
 the rows that a strip needs are read first, from maps of the masks' own small size, and columns follow.
+Labels of many classes are searched without computing every class's score, see `semantic_label_search.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .semantic_label_search import Axis, LabelSearch, bilinear_taps, index_of_largest
+
 if TYPE_CHECKING:
     from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 
@@ -30,6 +33,7 @@ ClassScore = Literal["softmax", "sigmoid"]
 
 _STRIP_ELEMENTS_ON_CPU = 2**21  # 8 MiB of floats, which stay in the processor's cache
 _STRIP_ELEMENTS_ELSEWHERE = 2**25  # 128 MiB, which keep a GPU busy
+_SEARCH_FROM_PRODUCTS = 2**30  # masks × classes × pixels
 _AREA_EPS = 1e-6
 
 
@@ -53,13 +57,6 @@ def _check_mask_threshold(mask_threshold: float) -> None:
         raise ValueError(f"mask_threshold is a probability, between 0 and 1, got {mask_threshold}.")
 
 
-def _taps(old: int, new: int, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The two source positions that a bilinear resize mixes for each of some new ones, and the second's share."""
-    centres = ((positions.double() + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
-    lower = centres.long()
-    return lower, (lower + 1).clamp(max=old - 1), (centres - lower).float()
-
-
 def _mix_rows(maps: Tensor, lower: Tensor, upper: Tensor, share: Tensor) -> Tensor:
     return torch.lerp(maps[:, lower].float(), maps[:, upper].float(), share[:, None].to(maps.device))
 
@@ -68,7 +65,7 @@ def _rows_of_resized(maps: Tensor, new_height: int, rows: Tensor) -> Tensor:
     """Some rows of maps `(num_maps, height, width)` as after a bilinear resize to `new_height` rows."""
     if maps.shape[1] == new_height:
         return maps[:, rows].float()
-    lower, upper, share = _taps(maps.shape[1], new_height, rows)
+    lower, upper, share = bilinear_taps(maps.shape[1], new_height, rows)
     return _mix_rows(maps, lower, upper, share)
 
 
@@ -118,7 +115,7 @@ class _PictureMasks:
 
     def taps_of_strip(self, strip: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The picture's rows at the padded size that a strip mixes, which two of these, and the second's share."""
-        lower, upper, share = _taps(self.image_height, self.height, torch.arange(strip.start, strip.stop))
+        lower, upper, share = bilinear_taps(self.image_height, self.height, torch.arange(strip.start, strip.stop))
         rows, which = torch.cat([lower, upper]).unique(return_inverse=True)
         return rows, *which.chunk(2), share
 
@@ -156,12 +153,6 @@ def _sum_over_masks(class_probabilities: Tensor, mask_probabilities: Tensor) -> 
     return scores.unflatten(1, mask_probabilities.shape[1:])
 
 
-def _index_of_largest(maps: Tensor) -> Tensor:
-    """As `maps.argmax(dim=0)`, of ties the first, in half the time on CPU, where reducing to values is vectorised."""
-    indices = torch.arange(len(maps), dtype=torch.int32, device=maps.device)[:, None, None]
-    return torch.where(maps == maps.amax(dim=0), indices, indices[-1]).amin(dim=0).long()
-
-
 def _score_strips(class_logits: Tensor, masks: _PictureMasks, resize_scores: bool) -> Iterator[tuple[slice, Tensor]]:
     """Class scores of a picture, a strip of rows after the other, each `(num_classes, strip_height, width)`."""
     probabilities = class_logits.softmax(dim=-1)[:, :-1]
@@ -175,6 +166,29 @@ def _score_strips(class_logits: Tensor, masks: _PictureMasks, resize_scores: boo
         scores = _sum_over_masks(probabilities, masks.probabilities(masks.rows_of_picture(rows)))
         scores = _mix_rows(scores, lower, upper, share)
         yield strip, _resize_columns(scores, masks.width)
+
+
+def _search_pays(class_logits: Tensor, masks: _PictureMasks) -> bool:
+    """Whether labels are found faster by [`LabelSearch`] than from all scores, by measurements.
+
+    Its many small steps do not pay for small pictures and few classes. They use hardly more than one thread, and keep a
+    GPU waiting.
+    """
+    products = len(masks) * (class_logits.shape[-1] - 1) * masks.height * masks.width
+    on_cpu = masks.masks.device.type == "cpu"
+    return on_cpu and products > _SEARCH_FROM_PRODUCTS * torch.get_num_threads() ** 2
+
+
+def _searched_labels(class_logits: Tensor, masks: _PictureMasks, resize_scores: bool) -> Tensor:
+    height, width = masks.masks.shape[1:]
+    search = LabelSearch(
+        class_logits.softmax(dim=-1)[:, :-1],
+        masks.masks,
+        masks.probabilities,
+        Axis.of(height, masks.padded_height, masks.image_height, masks.height, resize_scores),
+        Axis.of(width, masks.padded_width, masks.image_width, masks.width, resize_scores),
+    )
+    return search.label_map()
 
 
 @torch.no_grad()
@@ -236,9 +250,12 @@ def post_process_semantic_segmentation(
         ]
     label_maps = []
     for class_logits, masks in _pictures(outputs, target_sizes):
+        if _search_pays(class_logits, masks):
+            label_maps.append(_searched_labels(class_logits, masks, resize_scores))
+            continue
         label_map = torch.empty(masks.height, masks.width, dtype=torch.long, device=class_logits.device)
         for strip, scores in _score_strips(class_logits, masks, resize_scores):
-            label_map[strip] = _index_of_largest(scores)
+            label_map[strip], _ = index_of_largest(scores)
         label_maps.append(label_map)
     return label_maps
 
@@ -316,10 +333,10 @@ def _assign_pixels(
         probabilities = masks.probabilities(masks.strip_values(strip))
         is_inside = probabilities >= mask_threshold
         weighted = probabilities * scores[:, None, None]
-        winner = _index_of_largest(weighted)
+        winner, largest = index_of_largest(weighted)
         winner_is_inside = is_inside.gather(0, winner[None])[0]
         winners[strip] = torch.where(winner_is_inside, winner, winners[strip])
-        areas[0] += winner[weighted.amax(dim=0) > 0].bincount(minlength=len(masks))
+        areas[0] += winner[largest > 0].bincount(minlength=len(masks))
         areas[1] += is_inside.flatten(1).sum(dim=1, dtype=torch.int32)
         areas[2] += winner[winner_is_inside].bincount(minlength=len(masks))
     won, own, visible = areas.tolist()
@@ -431,7 +448,7 @@ def _painted(masks: _PictureMasks, mask_threshold: float) -> Tensor:
     if len(masks):
         for strip in masks.strips(len(masks)):
             is_inside = masks.strip_values(strip) > masks.cutoff(mask_threshold)
-            segmentation[strip] = torch.where(is_inside.any(dim=0), _index_of_largest(is_inside.byte()) + 1, 0)
+            segmentation[strip] = torch.where(is_inside.any(dim=0), index_of_largest(is_inside.byte())[0] + 1, 0)
     return segmentation
 
 
