@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForUniversalSegmentation, AutoProcessor
 from transformers.utils import logging
 
+from ..atomic_files import write_json, write_text
 from ..configuration_maskadapter import MaskAdapterConfig
 from ..data.loading import load_segmentation_dataset
 from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
@@ -20,7 +21,7 @@ from ..vocabulary import Vocabulary
 from .evaluator import EvaluationResult, evaluate_model
 from .predictors import LabelMatching, MaskAdapterPredictor, MaskSource, Method, Predictor, Task, UniversalPredictor
 from .presets import SceneSamples, get_benchmark
-from .progress import ProgressStore, write_json, write_text
+from .progress import ProgressStore
 from .report import describe_run, remove_old_pictures, report_text, summary_table, update_model_card, without_nan
 
 RESULTS = "results.json"

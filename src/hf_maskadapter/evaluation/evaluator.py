@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import time
@@ -18,6 +17,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from ..atomic_files import write_atomically
 from ..data.loading import SegmentationStream
 from ..data.samples import DataError, SegmentationSample
 from ..data.sampling import shard_indices
@@ -369,11 +369,8 @@ def _draw_worst(
             predictions = {name: of_method[0] for name, of_method in predictor.predict([item]).items()}
         maps = {name: class_map(prediction) for name, prediction in predictions.items()}
         path = folder / f"{place + 1:02d}_{round(100 * score):03d}_{_as_file_name(sample_id)}.jpg"
-        partial = folder / f".{path.name}.partial"
-        with contextlib.ExitStack() as stack:
-            stack.callback(partial.unlink, missing_ok=True)
-            picture_of(sample, maps, predictor.vocabulary).save(partial, "JPEG", quality=90)
-            partial.replace(path)
+        painted = picture_of(sample, maps, predictor.vocabulary)
+        write_atomically(path, partial(painted.save, format="JPEG", quality=90))
         files.append(path)
     return sorted(gather_object(files) if accelerator.num_processes > 1 else files)
 

@@ -10,7 +10,6 @@ with however many processes it goes on.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..atomic_files import write_json
 from .counts import MethodCounts
 
 _NAME = re.compile(r"generation-(\d+)-(base|process-\d+)\.json")
@@ -155,19 +155,4 @@ class ProgressStore:
         write_json(self._path(generation, part), {"fingerprint": self.fingerprint, "progress": progress.state_dict()})
 
 
-def write_json(path: Path, content: Any, indent: int | None = None) -> None:
-    """Writes a JSON file atomically."""
-    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically, in UTF-8."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-__all__ = ["Progress", "ProgressError", "ProgressStore", "write_json", "write_text"]
+__all__ = ["Progress", "ProgressError", "ProgressStore"]

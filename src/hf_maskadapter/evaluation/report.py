@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..atomic_files import write_text
 from ..data.samples import SegmentationSample
 from ..visualization import overlay, side_by_side
 from ..vocabulary import Vocabulary
 from .predictors import NO_CLASS, Prediction, Predictor
-from .progress import write_text
 
 _PACKAGES = (
     "hf-maskadapter",

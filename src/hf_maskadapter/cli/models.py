@@ -1,0 +1,63 @@
+"""Open the model that the options name."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError, one_line
+
+
+def load_segmenter(args: argparse.Namespace) -> Any:
+    """The pipeline of the model that the options of `add_model_options` name.
+
+    Raises:
+        UserError: if there is no such device or model, or the model cannot do what is asked for.
+    """
+    silence_transformers()
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoProcessor
+
+    from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+    from ..pipeline_zero_shot_image_segmentation import ZeroShotImageSegmentationPipeline
+
+    device = None
+    if args.device is not None:
+        try:
+            device = torch.empty(0, device=args.device).device
+        except (RuntimeError, AssertionError) as error:  # an unknown name, or PyTorch was built without it
+            raise UserError(f"--device {args.device} cannot be used: {one_line(error)}") from error
+    if args.model.startswith((".", "/", "~")) and not Path(args.model).is_dir():
+        raise UserError(f"there is no model folder {args.model}")
+    where = {"revision": args.revision or "main", "subfolder": args.subfolder}
+    try:
+        config = AutoConfig.from_pretrained(args.model, **where)
+        if config.model_type != "maskadapter":
+            raise UserError(f"{args.model} holds a model of type {config.model_type!r}, not a Mask-Adapter segmenter")
+        model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(
+            args.model, config=config, dtype=args.dtype, **where
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"the model {args.model} cannot be loaded: {one_line(error)}") from error
+    if args.mask_embedding == "adapter" and model.adapter is None:
+        raise UserError(f"{args.model} has no adapter: choose --mask-embedding pooling or crop")
+    if model.mask_generator is None:
+        raise UserError(f"{args.model} has no mask generator; convert it again with --generator-from")
+    try:
+        processor = AutoProcessor.from_pretrained(args.model, **where)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the processor of {args.model} cannot be loaded; if the model was converted without a tokenizer, convert "
+            f"it again with --tokenizer ({one_line(error)})"
+        ) from error
+    return ZeroShotImageSegmentationPipeline(model=model, processor=processor, device=device)
+
+
+def silence_transformers() -> None:
+    """Keep Transformers' advice and progress bars out of the command's output."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
