@@ -25,6 +25,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_maskadapter import FcClipMaskGeneratorConfig
 from .modeling_convnext_clip import clamped_logit_scale
+from .modeling_mask2former_attention import use_fast_attention
 from .modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
 
 
@@ -122,6 +123,7 @@ class FcClipMaskGenerator(Mask2FormerPreTrainedModel):
         self.first_level = list(config.feature_strides).index(config.common_stride)
         self.pixel_decoder = Mask2FormerPixelDecoder(config, list(config.feature_channels)[self.first_level :])
         self.transformer_module = Mask2FormerTransformerModule(config.feature_size, config)
+        use_fast_attention(self.pixel_decoder, self.transformer_module)
         self.class_head = FcClipClassHead(config)
         self.pixel_decoder.position_embedding = Float32SinePositionEmbedding(config.feature_size // 2, normalize=True)
         self.transformer_module.position_embedder = Float32SinePositionEmbedding(config.hidden_dim // 2, normalize=True)
