@@ -15,16 +15,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core for each worker
     torch.set_num_threads(1)
 
 
-def _byte_level_tokenizer():
-    """A CLIP tokenizer without merges: one token for each byte, in CLIP's form. It needs no file and reads any text."""
-    from transformers import CLIPTokenizer
-
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    characters = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(256 - len(printable))]
-    tokens = [*characters, *(f"{character}</w>" for character in characters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=[], model_max_length=77)
-
-
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory) -> Path:
     """Folder of a complete tiny segmenter with random weights: model, image processor and tokenizer."""
@@ -35,7 +25,7 @@ def tiny_model_dir(tmp_path_factory) -> Path:
         MaskAdapterProcessor,
     )
 
-    tokenizer = _byte_level_tokenizer()
+    tokenizer = tiny_models.byte_level_tokenizer()
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     text_config = (
         tiny_models.TEXT_CONFIG | special | {"pad_token_id": tokenizer.eos_token_id, "vocab_size": len(tokenizer)}

@@ -56,17 +56,18 @@ def segmenter_inputs(batch_size: int = 2) -> dict:
 class ModelTester:
     """What the tests need to know about a model class."""
 
-    def __init__(self, model_class, build, inputs):
+    def __init__(self, model_class, build, inputs, name=None):
         self.model_class = model_class
         self.build = build
         self.inputs = inputs
+        self.name = name or model_class.__name__
 
     def __repr__(self) -> str:
-        return self.model_class.__name__
+        return self.name
 
 
 TESTERS = [
-    ModelTester(ConvNextClipModel, tiny_models.clip, clip_inputs),
+    *(ModelTester(type(build()), build, clip_inputs, name) for name, build in tiny_models.TINY_CLIPS.items()),
     ModelTester(FcClipMaskGenerator, tiny_models.generator, generator_inputs),
     ModelTester(MaskAdapterModel, tiny_models.adapter, adapter_inputs),
     ModelTester(MaskAdapterForOpenVocabularySegmentation, tiny_models.segmenter, segmenter_inputs),

@@ -1,15 +1,25 @@
 """Tiny random models and a tokenizer without files, for tests."""
 
+from collections.abc import Callable
+
 import torch
+from transformers import CLIPTokenizer
 
 from hf_maskadapter import (
     ConvNextClipConfig,
     ConvNextClipModel,
+    DenseClipModel,
     FcClipMaskGenerator,
     FcClipMaskGeneratorConfig,
     MaskAdapterConfig,
     MaskAdapterForOpenVocabularySegmentation,
     MaskAdapterModel,
+    ResNetClipConfig,
+    ResNetClipModel,
+    SiglipClipConfig,
+    SiglipClipModel,
+    VitClipConfig,
+    VitClipModel,
 )
 
 HIDDEN_SIZES = [8, 16, 24, 32]
@@ -34,8 +44,18 @@ TEXT_CONFIG = {
 class CharacterTokenizer:
     """One token a character, called as a Hugging Face tokenizer is."""
 
+    eos_token_id = pad_token_id = END
+
     def __call__(self, prompts, **kwargs):
         return {"input_ids": [[START, *(ord(character) % START for character in prompt), END] for prompt in prompts]}
+
+
+def byte_level_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer without merges: one token for each byte, in CLIP's form. It needs no file and reads any text."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    characters = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(256 - len(printable))]
+    tokens = [*characters, *(f"{character}</w>" for character in characters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=[], model_max_length=77)
 
 
 def clip_config(**changes) -> ConvNextClipConfig:
@@ -49,6 +69,50 @@ def clip_config(**changes) -> ConvNextClipConfig:
         "text_config": TEXT_CONFIG,
     }
     return ConvNextClipConfig(**fields | changes)
+
+
+def resnet_clip_config(**changes) -> ResNetClipConfig:
+    fields = {
+        "width": 8,
+        "depths": [1, 1, 2, 1],
+        "num_attention_heads": 4,
+        "projection_dim": EMBED_DIM,
+        "image_size": 64,
+        "text_config": TEXT_CONFIG,
+    }
+    return ResNetClipConfig(**fields | changes)
+
+
+VISION_CONFIG = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "image_size": 64,
+    "patch_size": 16,
+}
+
+
+def vit_clip_config(model_type: str = "clip", **changes) -> VitClipConfig:
+    wrapped = {
+        "model_type": model_type,
+        "text_config": TEXT_CONFIG,
+        "vision_config": VISION_CONFIG,
+        "projection_dim": EMBED_DIM,
+    }
+    return VitClipConfig(wrapped_config=wrapped, **changes)
+
+
+def siglip_clip_config(model_type: str = "siglip") -> SiglipClipConfig:
+    """Its texts are up to 64 tokens, as SigLIP's are, and its embeddings as wide as its patches."""
+    vision_config = VISION_CONFIG | {"hidden_size": EMBED_DIM}
+    if model_type == "siglip2":
+        del vision_config["image_size"]
+        vision_config["num_patches"] = 16
+    text_config = TEXT_CONFIG | {"max_position_embeddings": 64, "projection_size": EMBED_DIM}
+    return SiglipClipConfig(
+        wrapped_config={"model_type": model_type, "text_config": text_config, "vision_config": vision_config}
+    )
 
 
 def generator_config(**changes) -> FcClipMaskGeneratorConfig:
@@ -88,6 +152,17 @@ def build(model_class, config):
 
 def clip(**changes) -> ConvNextClipModel:
     return build(ConvNextClipModel, clip_config(**changes))
+
+
+#: A tiny version of every CLIP, by name.
+TINY_CLIPS: dict[str, Callable[[], DenseClipModel]] = {
+    "convnext": clip,
+    "resnet": lambda: build(ResNetClipModel, resnet_clip_config()),
+    "clip": lambda: build(VitClipModel, vit_clip_config("clip")),
+    "metaclip_2": lambda: build(VitClipModel, vit_clip_config("metaclip_2")),
+    "siglip": lambda: build(SiglipClipModel, siglip_clip_config("siglip")),
+    "siglip2": lambda: build(SiglipClipModel, siglip_clip_config("siglip2")),
+}
 
 
 def generator(**changes) -> FcClipMaskGenerator:

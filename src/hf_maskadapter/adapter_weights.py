@@ -190,7 +190,7 @@ def load_with_adapter(
 
 def _probe(model: MaskAdapterForOpenVocabularySegmentation) -> list[float]:
     """A few weights by which a base model is recognised: of the CLIP's projection, spread over the matrix."""
-    weights = model.clip.visual_projection.fc2.weight.detach().flatten()
+    weights = model.clip.projection_weight.detach().flatten()
     places = torch.linspace(0, len(weights) - 1, _NUM_PROBES).long().to(weights.device)
     return [round(value, 6) for value in weights[places].float().tolist()]
 

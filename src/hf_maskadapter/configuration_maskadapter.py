@@ -1,10 +1,17 @@
-"""Configurations of the CLIP backbone, the mask generator and the Mask-Adapter segmenter."""
+"""Configurations of the CLIP backbones, the mask generator and the Mask-Adapter segmenter."""
 
-from typing import Literal
+import math
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+
+#: Pixel statistics of OpenAI's and most other CLIPs on the 0–255 scale, as FC-CLIP and Mask-Adapter use them.
+PIXEL_MEAN = (122.7709383, 116.7460125, 104.09373615)
+PIXEL_STD = (68.5005327, 66.6321579, 70.32316305)
+#: Those of SigLIP, which scales pixels to [-1, 1].
+SIGLIP_PIXEL_MEAN = SIGLIP_PIXEL_STD = (127.5, 127.5, 127.5)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -12,8 +19,55 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+class DenseClipConfig(PreTrainedConfig):
+    """What the configuration of every CLIP tells the rest of a segmenter; see [`DenseClipModel`].
+
+    A subclass has `text_config`, `projection_dim` and `image_size` as fields or properties, and the properties
+    `feature_channels` and `feature_strides`.
+    """
+
+    base_config_key = "clip_config"
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the dense features, that is of the last feature map."""
+        return self.feature_channels[-1]
+
+    @property
+    def size_divisor(self) -> int:
+        """Image heights and widths are padded to a multiple of this."""
+        return self.feature_strides[-1]
+
+    @property
+    def pixel_mean(self) -> tuple[float, float, float]:
+        """Mean of red, green and blue on the 0–255 scale that pictures are normalised with."""
+        return PIXEL_MEAN
+
+    @property
+    def pixel_std(self) -> tuple[float, float, float]:
+        """Their standard deviation."""
+        return PIXEL_STD
+
+    @property
+    def pads_text(self) -> bool:
+        """Whether texts are padded to the full length: the text tower reads the padding, too (SigLIP)."""
+        return False
+
+    @property
+    def lowers_text(self) -> bool:
+        """Whether the text tower knows lower-case letters only (SigLIP)."""
+        return False
+
+    def _require_one_space(self) -> None:
+        _require(
+            self.text_config.projection_dim == self.projection_dim,
+            f"text_config.projection_dim ({self.text_config.projection_dim}) must equal projection_dim "
+            f"({self.projection_dim}): images and texts are compared in one space.",
+        )
+
+
 @strict
-class ConvNextClipConfig(PreTrainedConfig):
+class ConvNextClipConfig(DenseClipConfig):
     r"""Configuration of [`ConvNextClipModel`], a CLIP with a ConvNeXt image tower.
 
     The defaults are those of OpenCLIP's `convnext_large_d_320`, the backbone of FC-CLIP-L.
@@ -55,7 +109,6 @@ class ConvNextClipConfig(PreTrainedConfig):
     """
 
     model_type = "convnext_clip"
-    base_config_key = "clip_config"
     sub_configs_defaults = {  # noqa: RUF012
         "text_config": SubConfigSpec(
             config_class=CLIPTextConfig,
@@ -98,16 +151,6 @@ class ConvNextClipConfig(PreTrainedConfig):
         return [self.patch_size * 2**stage for stage in range(len(self.hidden_sizes))]
 
     @property
-    def feature_dim(self) -> int:
-        """Channels of the dense features, that is of the last feature map."""
-        return self.hidden_sizes[-1]
-
-    @property
-    def size_divisor(self) -> int:
-        """Image heights and widths are padded to a multiple of this."""
-        return self.feature_strides[-1]
-
-    @property
     def stage_kernel_sizes(self) -> list[int]:
         """Depthwise kernel size of each stage."""
         if isinstance(self.kernel_sizes, int):
@@ -133,11 +176,241 @@ class ConvNextClipConfig(PreTrainedConfig):
             self.stem == "patch" or (self.patch_size >= 2 and self.patch_size & (self.patch_size - 1) == 0),
             f"stem='overlap' reaches powers of two only, got patch_size={self.patch_size}.",
         )
+        self._require_one_space()
+
+
+@strict
+class ResNetClipConfig(DenseClipConfig):
+    r"""Configuration of [`ResNetClipModel`], a CLIP with OpenAI's modified ResNet and attention pooling.
+
+    The defaults are those of OpenAI's `RN50`.
+
+    Args:
+        text_config (`CLIPTextConfig` or `dict`):
+            The text tower. Its `projection_dim` must equal `projection_dim`.
+        num_channels (`int`, defaults to 3):
+            Channels of the input image.
+        width (`int`, defaults to 64):
+            Width of the bottlenecks of the first stage; it doubles with each further stage, and stages have four times
+            as many channels.
+        depths (`list[int]`):
+            Number of blocks of each stage.
+        num_attention_heads (`int`, defaults to 32):
+            Heads of the attention pooling.
+        projection_dim (`int`, defaults to 1024):
+            Dimension of the space that images and texts share.
+        image_size (`int`, defaults to 224):
+            Side in pixels of the pictures that the CLIP was trained on, a multiple of the last stage's stride; it fixes
+            the number of position embeddings. Masked crops are resized to it.
+        logit_scale_init_value (`float`, defaults to 2.6592):
+            Initial value of the logarithm of the logit scale.
+        initializer_range (`float`, defaults to 0.02):
+            Standard deviation of the initial weights of the image tower.
+    """
+
+    model_type = "resnet_clip"
+    sub_configs_defaults = {  # noqa: RUF012
+        "text_config": SubConfigSpec(config_class=CLIPTextConfig, init_kwargs={"projection_dim": 1024})
+    }
+
+    text_config: dict | PreTrainedConfig | None = None
+    num_channels: int = 3
+    width: int = 64
+    depths: list[int] | tuple[int, ...] = (3, 4, 6, 3)
+    num_attention_heads: int = 32
+    projection_dim: int = 1024
+    image_size: int = 224
+    logit_scale_init_value: float = 2.6592
+    initializer_range: float = 0.02
+
+    @property
+    def feature_channels(self) -> list[int]:
+        """Channels of each feature map."""
+        return [4 * self.width * 2**stage for stage in range(len(self.depths))]
+
+    @property
+    def feature_strides(self) -> list[int]:
+        """Stride in pixels of each feature map."""
+        return [4 * 2**stage for stage in range(len(self.depths))]
+
+    def validate_architecture(self) -> None:
+        """Check that the fields fit together.
+
+        Raises:
+            ValueError: if they do not, with the fields' names and values.
+        """
+        _require(self.width % 2 == 0, f"width must be even, as the stem begins with half of it, got {self.width}.")
         _require(
-            self.text_config.projection_dim == self.projection_dim,
-            f"text_config.projection_dim ({self.text_config.projection_dim}) must equal projection_dim "
+            self.feature_dim % self.num_attention_heads == 0,
+            f"The last stage's channels ({self.feature_dim}) must be a multiple of num_attention_heads "
+            f"({self.num_attention_heads}).",
+        )
+        _require(
+            self.image_size % self.size_divisor == 0,
+            f"image_size ({self.image_size}) must be a multiple of the last stage's stride ({self.size_divisor}).",
+        )
+        self._require_one_space()
+
+
+class _WrappedClipConfig(DenseClipConfig):
+    """One of Transformers' own CLIPs with a vision transformer: one feature map, its patches."""
+
+    wrapped_model_types: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def text_config(self) -> PreTrainedConfig:
+        """The text tower's configuration."""
+        return self.wrapped_config.text_config
+
+    @property
+    def feature_channels(self) -> list[int]:
+        """Channels of the one feature map."""
+        return [self.wrapped_config.vision_config.hidden_size]
+
+    @property
+    def feature_strides(self) -> list[int]:
+        """Its stride in pixels, the side of a patch."""
+        return [self.wrapped_config.vision_config.patch_size]
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the pictures that the CLIP was trained on; masked crops are resized to it."""
+        return self.wrapped_config.vision_config.image_size
+
+    def _require_known_model(self) -> None:
+        _require(
+            self.wrapped_config.model_type in self.wrapped_model_types,
+            f"{type(self).__name__} wraps {' and '.join(self.wrapped_model_types)}, not "
+            f"{self.wrapped_config.model_type}; wrap_clip_config chooses the right class.",
+        )
+        vision = self.wrapped_config.vision_config
+        _require(
+            isinstance(vision.patch_size, int) and isinstance(self.image_size, int),
+            f"Patches and pictures must be square, with one number for their side: patch_size is {vision.patch_size}, "
+            f"image_size {self.image_size}.",
+        )
+
+
+@strict
+class VitClipConfig(_WrappedClipConfig):
+    r"""Configuration of [`VitClipModel`]: Transformers' CLIP or MetaCLIP 2 with a vision transformer.
+
+    Args:
+        wrapped_config (`CLIPConfig`, `MetaClip2Config` or `dict`):
+            The wrapped model's configuration, chosen by its `model_type`; `"clip"` by default.
+        value_features (`bool`, defaults to `True`):
+            Whether the last layer's attention gives each position its own value, without mixing positions, when dense
+            features are computed (MaskCLIP, arXiv 2112.01071). CLIP trains the class token alone, and so the last
+            layer's attention gathers what belongs to the whole picture at any position.
+    """
+
+    model_type = "vit_clip"
+    wrapped_model_types = ("clip", "metaclip_2")
+    sub_configs_defaults = {  # noqa: RUF012
+        "wrapped_config": SubConfigSpec(config_class=AutoConfig, model_type="clip")
+    }
+
+    wrapped_config: dict | PreTrainedConfig | None = None
+    value_features: bool = True
+
+    @property
+    def projection_dim(self) -> int:
+        """Dimension of the space that images and texts share."""
+        return self.wrapped_config.projection_dim
+
+    def validate_architecture(self) -> None:
+        """Check the wrapped configuration.
+
+        Raises:
+            ValueError: if the model cannot be wrapped.
+        """
+        self._require_known_model()
+
+
+@strict
+class SiglipClipConfig(_WrappedClipConfig):
+    r"""Configuration of [`SiglipClipModel`]: Transformers' SigLIP or SigLIP 2.
+
+    SigLIP 2 checkpoints of one resolution are of type `"siglip"`, those of any (NaFlex) of type `"siglip2"`.
+
+    Args:
+        wrapped_config (`SiglipConfig`, `Siglip2Config` or `dict`):
+            The wrapped model's configuration, chosen by its `model_type`; `"siglip"` by default.
+    """
+
+    model_type = "siglip_clip"
+    wrapped_model_types = ("siglip", "siglip2")
+    sub_configs_defaults = {  # noqa: RUF012
+        "wrapped_config": SubConfigSpec(config_class=AutoConfig, model_type="siglip")
+    }
+
+    wrapped_config: dict | PreTrainedConfig | None = None
+
+    @property
+    def projection_dim(self) -> int:
+        """Dimension of the space that images and texts share."""
+        return self.text_config.projection_size
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the pictures that the CLIP was trained on; of NaFlex, of its square of patches."""
+        vision = self.wrapped_config.vision_config
+        if self.wrapped_config.model_type == "siglip2":
+            return math.isqrt(vision.num_patches) * vision.patch_size
+        return vision.image_size
+
+    @property
+    def pixel_mean(self) -> tuple[float, float, float]:
+        """Mean of red, green and blue on the 0–255 scale that pictures are normalised with."""
+        return SIGLIP_PIXEL_MEAN
+
+    @property
+    def pixel_std(self) -> tuple[float, float, float]:
+        """Their standard deviation."""
+        return SIGLIP_PIXEL_STD
+
+    @property
+    def pads_text(self) -> bool:
+        """SigLIP's text tower has no mask and reads its embedding at the last position, which is padding."""
+        return True
+
+    @property
+    def lowers_text(self) -> bool:
+        """SigLIP was trained on lower-case texts, and not every tokenizer of a checkpoint makes them so."""
+        return True
+
+    def validate_architecture(self) -> None:
+        """Check the wrapped configuration.
+
+        Raises:
+            ValueError: if the model cannot be wrapped.
+        """
+        self._require_known_model()
+        _require(
+            self.wrapped_config.vision_config.vision_use_head,
+            "vision_config.vision_use_head must be true: the pooling head projects into the space shared with texts.",
+        )
+        _require(
+            self.feature_dim == self.projection_dim,
+            f"vision_config.hidden_size ({self.feature_dim}) must equal text_config.projection_size "
             f"({self.projection_dim}): images and texts are compared in one space.",
         )
+
+
+def wrap_clip_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A configuration of Transformers' own CLIPs as this package's; any other as it is.
+
+    Args:
+        config: such as a `CLIPConfig` or a `SiglipConfig`.
+    """
+    for wrapper in _WRAPPERS:
+        if config.model_type in wrapper.wrapped_model_types:
+            return wrapper(wrapped_config=config)
+    return config
+
+
+_WRAPPERS = (VitClipConfig, SiglipClipConfig)
+_CLIP_CONFIGS = (ConvNextClipConfig, ResNetClipConfig, *_WRAPPERS)
 
 
 @strict
@@ -228,6 +501,9 @@ class FcClipMaskGeneratorConfig(PreTrainedConfig):
         _require(self.decoder_layers >= 2, f"decoder_layers counts the initial prediction, got {self.decoder_layers}.")
 
 
+#: Feature maps of the CLIP that FC-CLIP's pixel decoder attends over.
+FCCLIP_NUM_LEVELS = 3
+
 MaskEmbedding = Literal["adapter", "pooling", "crop"]
 MaskPooling = Literal["hard", "area", "any"]
 
@@ -239,8 +515,9 @@ class MaskAdapterConfig(PreTrainedConfig):
     The defaults are those of Mask-Adapter on FC-CLIP-L (CVPR 2025, arXiv 2412.04533).
 
     Args:
-        clip_config (`ConvNextClipConfig` or `dict`, *optional*):
-            The CLIP. `None` only for the adapter alone.
+        clip_config (`DenseClipConfig` or `dict`, *optional*):
+            The CLIP, chosen by its `model_type`: `ConvNextClipConfig`, `ResNetClipConfig`, `VitClipConfig` or
+            `SiglipClipConfig`; those of Transformers' own CLIPs are wrapped. `None` only for the adapter alone.
         mask_generator_config (`PreTrainedConfig` or `dict`, *optional*):
             The mask generator, chosen by its `model_type`. `None` if masks always come from the caller.
         embed_dim (`int`, *optional*):
@@ -331,6 +608,15 @@ class MaskAdapterConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        if self.clip_config is not None:
+            self.clip_config = wrap_clip_config(self.clip_config)
+            known = [config.__name__ for config in _CLIP_CONFIGS]
+            known += [f"Transformers' {name}" for config in _WRAPPERS for name in config.wrapped_model_types]
+            _require(
+                isinstance(self.clip_config, DenseClipConfig),
+                f"clip_config must be of a CLIP with dense features, got {type(self.clip_config).__name__}: choose "
+                f"one of {', '.join(known)}.",
+            )
         if self.embed_dim is None:
             self.embed_dim = self.clip_config.projection_dim if self.clip_config is not None else 768
         if self.mask_embedding is None:
@@ -358,6 +644,12 @@ class MaskAdapterConfig(PreTrainedConfig):
                 f"embed_dim ({self.embed_dim}) must equal clip_config.projection_dim ({clip.projection_dim}).",
             )
         if isinstance(generator, FcClipMaskGeneratorConfig) and clip is not None:
+            _require(
+                len(clip.feature_strides) >= FCCLIP_NUM_LEVELS,
+                f"FcClipMaskGenerator reads at least {FCCLIP_NUM_LEVELS} feature maps of the CLIP, but "
+                f"{clip.model_type} gives {len(clip.feature_strides)} (stride {clip.feature_strides}): choose a mask "
+                "generator that has a backbone of its own, or none (mask_generator_config=None) and give masks.",
+            )
             for field in ("feature_channels", "feature_strides"):
                 of_generator, of_clip = list(getattr(generator, field)), list(getattr(clip, field))
                 _require(
@@ -371,8 +663,17 @@ class MaskAdapterConfig(PreTrainedConfig):
             )
 
 
-for _config_class in (ConvNextClipConfig, FcClipMaskGeneratorConfig, MaskAdapterConfig):
+for _config_class in (*_CLIP_CONFIGS, FcClipMaskGeneratorConfig, MaskAdapterConfig):
     AutoConfig.register(_config_class.model_type, _config_class, exist_ok=True)
 
 
-__all__ = ["ConvNextClipConfig", "FcClipMaskGeneratorConfig", "MaskAdapterConfig"]
+__all__ = [
+    "ConvNextClipConfig",
+    "DenseClipConfig",
+    "FcClipMaskGeneratorConfig",
+    "MaskAdapterConfig",
+    "ResNetClipConfig",
+    "SiglipClipConfig",
+    "VitClipConfig",
+    "wrap_clip_config",
+]

@@ -17,16 +17,12 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .configuration_maskadapter import MaskAdapterConfig
+from .configuration_maskadapter import PIXEL_MEAN, PIXEL_STD, MaskAdapterConfig
 from .post_processing_maskadapter import (
     post_process_instance_segmentation,
     post_process_panoptic_segmentation,
     post_process_semantic_segmentation,
 )
-
-#: OpenCLIP's pixel statistics on the 0–255 scale, as FC-CLIP and Mask-Adapter use them.
-PIXEL_MEAN = (122.7709383, 116.7460125, 104.09373615)
-PIXEL_STD = (68.5005327, 66.6321579, 70.32316305)
 
 _BACKGROUND = (255, 255, 255)  # behind transparent pixels, as most viewers show them
 _SIXTEEN_TO_EIGHT_BITS = 257

@@ -7,48 +7,17 @@ this package's configuration; the text tower is Transformers' own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, CLIPTextModelWithProjection, PreTrainedModel
+from transformers import AutoModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import ModelOutput
-from transformers.utils.generic import can_return_tuple
 
 from .configuration_maskadapter import ConvNextClipConfig
-
-MAX_LOGIT_SCALE = 100.0
-
-
-def clamped_logit_scale(logit_scale: Tensor) -> Tensor:
-    """exp(`logit_scale`), at most 100, as CLIP and FC-CLIP use it."""
-    return logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
-
-
-@dataclass
-class ConvNextClipOutput(ModelOutput):
-    """
-    Output of [`ConvNextClipModel`]. What was not asked for is `None`.
-
-    Args:
-        feature_maps (`tuple` of `torch.FloatTensor` of shape `(batch_size, channels, height, width)`):
-            Raw output of each stage, fine to coarse; no extra norm.
-        dense_features (`torch.FloatTensor` of shape `(batch_size, feature_dim, height, width)`):
-            The last feature map.
-        image_embeds (`torch.FloatTensor` of shape `(batch_size, projection_dim)`):
-            Projected mean of the dense features, not normalised.
-        text_embeds (`torch.FloatTensor` of shape `(num_texts, projection_dim)`):
-            Text embeddings, not normalised.
-    """
-
-    feature_maps: tuple[torch.FloatTensor, ...] | None = None
-    dense_features: torch.FloatTensor | None = None
-    image_embeds: torch.FloatTensor | None = None
-    text_embeds: torch.FloatTensor | None = None
+from .modeling_clip_base import ConvolutionalClipModel
 
 
 class ChannelLayerNorm(nn.LayerNorm):
@@ -194,31 +163,18 @@ class ConvNextProjection(nn.Module):
         return self.fc2(hidden)
 
 
-class ConvNextClipModel(PreTrainedModel):
-    """CLIP with a ConvNeXt image tower (OpenCLIP's `convnext_*` models).
-
-    Beside `forward` it offers what mask-based segmentation needs: [`~ConvNextClipModel.get_feature_maps`],
-    [`~ConvNextClipModel.project`], [`~ConvNextClipModel.project_dense`], [`~ConvNextClipModel.get_image_features`],
-    [`~ConvNextClipModel.get_text_features`] and [`~ConvNextClipModel.get_logit_scale`].
-    """
+class ConvNextClipModel(ConvolutionalClipModel):
+    """CLIP with a ConvNeXt image tower (OpenCLIP's `convnext_*` models); its interface is [`DenseClipModel`]'s."""
 
     config: ConvNextClipConfig
     config_class = ConvNextClipConfig
-    base_model_prefix = "clip"
-    main_input_name = "pixel_values"
-    input_modalities = ("image", "text")
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
     _no_split_modules = ["ConvNextBlock", "CLIPTextEmbeddings", "CLIPEncoderLayer"]  # noqa: RUF012
 
     def __init__(self, config: ConvNextClipConfig):
         super().__init__(config)
         self.vision_model = ConvNextTrunk(config)
         self.visual_projection = ConvNextProjection(config)
-        self.text_model = CLIPTextModelWithProjection._from_config(config.text_config)
-        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
+        self.add_text_tower()
         self.post_init()
 
     @torch.no_grad()
@@ -226,85 +182,22 @@ class ConvNextClipModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, ConvNextBlock) and module.layer_scale is not None:
             init.constant_(module.layer_scale, module.layer_scale_init_value)
-        elif isinstance(module, ConvNextClipModel):
-            init.constant_(module.logit_scale, self.config.logit_scale_init_value)
 
-    def get_feature_maps(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
-        """Raw output of each stage.
-
-        Args:
-            pixel_values: normalised picture, `(batch_size, num_channels, height, width)`.
-
-        Returns:
-            One `(batch_size, channels, height / stride, width / stride)` tensor for each stage, fine to coarse.
-
-        Raises:
-            ValueError: if height or width is not a multiple of `config.size_divisor`.
-        """
-        height, width = pixel_values.shape[-2:]
-        divisor = self.config.size_divisor
-        if height % divisor or width % divisor:
-            padded = tuple(-(-side // divisor) * divisor for side in (height, width))
-            raise ValueError(
-                f"Picture height and width must be multiples of {divisor}, got {height}x{width}: pad it to "
-                f"{padded[0]}x{padded[1]} at the bottom and right (MaskAdapterImageProcessor does)."
-            )
-        return self.vision_model(pixel_values.to(self.visual_projection.fc2.weight.dtype))
+    @property
+    def projection_weight(self) -> Tensor:
+        """Weight of the projection's last layer, by which a CLIP is recognised."""
+        return self.visual_projection.fc2.weight
 
     def project(self, features: Tensor) -> Tensor:
         """Dense features, `(..., feature_dim)`, to the space shared with texts, `(..., projection_dim)`."""
         return self.visual_projection(features)
 
-    def project_dense(self, dense_features: Tensor) -> Tensor:
-        """Project every position: `(batch_size, feature_dim, height, width)` to `(batch_size, projection_dim, ...)`."""
-        return self.project(dense_features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-    def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """Embedding of whole pictures, `(batch_size, projection_dim)`, not normalised."""
-        return self.project(self.get_feature_maps(pixel_values)[-1].mean(dim=(-2, -1)))
-
-    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Embedding of texts, `(num_texts, projection_dim)`, not normalised.
-
-        Args:
-            input_ids: token ids, `(num_texts, length)`; what follows the end token is not read.
-            attention_mask: accepted for Transformers' calling convention; not needed under the causal mask.
-        """
-        return self.text_model(input_ids=input_ids, attention_mask=attention_mask).text_embeds
-
-    def get_logit_scale(self) -> Tensor:
-        """Factor between cosines and logits: exp of the learned parameter, at most 100."""
-        return clamped_logit_scale(self.logit_scale)
-
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: Tensor | None = None,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-    ) -> ConvNextClipOutput:
-        """
-        Args:
-            pixel_values: normalised pictures, `(batch_size, num_channels, height, width)`.
-            input_ids: token ids, `(num_texts, length)`.
-            attention_mask: see [`~ConvNextClipModel.get_text_features`].
-
-        Raises:
-            ValueError: if neither pictures nor texts are given.
-        """
-        if pixel_values is None and input_ids is None:
-            raise ValueError("Give pixel_values, input_ids, or both.")
-        output = ConvNextClipOutput()
-        if pixel_values is not None:
-            output.feature_maps = self.get_feature_maps(pixel_values)
-            output.dense_features = output.feature_maps[-1]
-            output.image_embeds = self.project(output.dense_features.mean(dim=(-2, -1)))
-        if input_ids is not None:
-            output.text_embeds = self.get_text_features(input_ids, attention_mask)
-        return output
+    def pool(self, dense_features: Tensor) -> Tensor:
+        """Embedding of whole pictures, `(batch_size, projection_dim)`: the projected mean of their dense features."""
+        return self.project(dense_features.mean(dim=(-2, -1)))
 
 
 AutoModel.register(ConvNextClipConfig, ConvNextClipModel, exist_ok=True)
 
 
-__all__ = ["ConvNextClipModel", "ConvNextClipOutput"]
+__all__ = ["ChannelLayerNorm", "ConvNextBlock", "ConvNextClipModel"]

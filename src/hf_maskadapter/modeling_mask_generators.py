@@ -24,7 +24,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_maskadapter import FcClipMaskGeneratorConfig
-from .modeling_convnext_clip import clamped_logit_scale
+from .modeling_clip_base import clamped_logit_scale
 from .modeling_mask2former_attention import use_fast_attention
 from .modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
 

@@ -19,7 +19,8 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_maskadapter import MaskAdapterConfig, MaskEmbedding, MaskPooling
+from .configuration_maskadapter import DenseClipConfig, MaskAdapterConfig, MaskEmbedding, MaskPooling
+from .modeling_clip_base import DenseClipModel
 from .modeling_convnext_clip import ChannelLayerNorm, ConvNextBlock, ConvNextClipModel
 from .modeling_mask_generators import (
     FcClipMaskGenerator,
@@ -27,7 +28,9 @@ from .modeling_mask_generators import (
     MaskGeneratorOutput,
     pool_inside_masks,
 )
+from .modeling_resnet_clip import ResNetClipModel
 from .modeling_text_classifier import EncodedVocabulary, encode_vocabulary, open_vocabulary_logits
+from .modeling_vit_clip import SiglipClipModel, VitClipModel
 from .vocabulary import PROMPT_TEMPLATES, Vocabulary
 
 ADAPTER_NORM_EPS = 1e-6
@@ -36,6 +39,11 @@ MASK_ENCODER_STRIDE = 4
 MASKS_AT_A_TIME = 64
 CROPS_AT_A_TIME = 16
 PROBABILITY_FLOOR = 1e-8
+
+# By name and not by class: in remote code, configuration and model may be of two copies of the same file.
+_CLIPS: dict[str, type[DenseClipModel]] = {
+    clip.config_class.model_type: clip for clip in (ConvNextClipModel, ResNetClipModel, VitClipModel, SiglipClipModel)
+}
 
 
 @dataclass
@@ -101,6 +109,13 @@ class MaskAdapterSegmentationOutput(ModelOutput):
     image_sizes: torch.LongTensor | None = None
     padded_size: torch.LongTensor | None = None
     generator_output: MaskGeneratorOutput | None = None
+
+
+def build_clip(config: DenseClipConfig) -> DenseClipModel:
+    """A CLIP with random weights, of the class that its configuration's `model_type` says: ours, or one registered."""
+    if config.model_type in _CLIPS:
+        return _CLIPS[config.model_type]._from_config(config)
+    return AutoModel.from_config(config)
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -370,11 +385,6 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
 
     main_input_name = "pixel_values"
     input_modalities = ("image", "text")
-    _no_split_modules = [  # noqa: RUF012
-        *MaskAdapterPreTrainedModel._no_split_modules,
-        *ConvNextClipModel._no_split_modules,
-        *FcClipMaskGenerator._no_split_modules,
-    ]
     _keep_in_fp32_modules_strict = {"mask_generator"}  # noqa: RUF012
 
     def __init__(self, config: MaskAdapterConfig):
@@ -383,7 +393,7 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
                 "MaskAdapterForOpenVocabularySegmentation needs clip_config; the adapter alone is MaskAdapterModel."
             )
         super().__init__(config)
-        self.clip = ConvNextClipModel._from_config(config.clip_config)
+        self.clip = build_clip(config.clip_config)
         self.mask_generator = (
             FcClipMaskGenerator._from_config(config.mask_generator_config)
             if config.mask_generator_config is not None
@@ -419,6 +429,8 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             Vocabulary.parse(vocabulary),
             getattr(tokenizer, "tokenizer", tokenizer),
             max_length=self.config.clip_config.text_config.max_position_embeddings,
+            pad_to_max_length=self.config.clip_config.pads_text,
+            lower_case=self.config.clip_config.lowers_text,
             device=self.void_embedding.device,
             templates=templates,
             training_vocabulary=self.config.training_vocabulary,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,21 +47,46 @@ class EncodedVocabulary(ModelOutput):
         )
 
 
-def tokenize_prompts(tokenizer: Callable, prompts: Sequence[str], max_length: int) -> Tensor:
-    """Token ids of prompts, padded to the longest, `(num_prompts, length)`.
+def tokenize_prompts(
+    tokenizer: Callable,
+    prompts: Sequence[str],
+    max_length: int,
+    *,
+    pad_to_max_length: bool = False,
+    lower_case: bool = False,
+) -> Tensor:
+    """Token ids of prompts, padded at the right, `(num_prompts, length)`.
+
+    Args:
+        tokenizer: Hugging Face tokenizer; on which side it would pad itself plays no part.
+        prompts: texts as they are.
+        max_length: number of tokens that the text tower reads.
+        pad_to_max_length: whether to pad to `max_length` with the tokenizer's padding token, which some text towers
+            read, too (SigLIP); else padding goes to the longest prompt and repeats the end token, behind which a CLIP's
+            text tower reads nothing.
+        lower_case: whether to make prompts lower-case first.
 
     Raises:
         ValueError: if a prompt is longer than the text tower reads; it is never cut silently.
     """
-    input_ids = tokenizer(list(prompts), padding=False, truncation=False, verbose=False)["input_ids"]
+    texts = [prompt.lower() if lower_case else prompt for prompt in prompts]
+    input_ids = tokenizer(texts, padding=False, truncation=False, verbose=False)["input_ids"]
     for prompt, ids in zip(prompts, input_ids, strict=True):
         if len(ids) > max_length:
             raise ValueError(
                 f"The prompt {prompt!r} has {len(ids)} tokens, but the text tower reads at most {max_length}: shorten "
                 "the class name."
             )
-    length = max(len(ids) for ids in input_ids)
-    return torch.tensor([list(ids) + [ids[-1]] * (length - len(ids)) for ids in input_ids])
+    length = max_length if pad_to_max_length else max(len(ids) for ids in input_ids)
+    paddings = [padding_id(tokenizer) if pad_to_max_length else ids[-1] for ids in input_ids]
+    return torch.tensor(
+        [list(ids) + [padding] * (length - len(ids)) for ids, padding in zip(input_ids, paddings, strict=True)]
+    )
+
+
+def padding_id(tokenizer: Any) -> int:
+    """The token that a tokenizer pads with; the end token if it has none of its own."""
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
 @torch.no_grad()
@@ -71,6 +97,8 @@ def encode_vocabulary(
     *,
     max_length: int,
     device: torch.device,
+    pad_to_max_length: bool = False,
+    lower_case: bool = False,
     templates: Sequence[str] = PROMPT_TEMPLATES,
     training_vocabulary: Sequence[Sequence[str]] | None = None,
     batch_size: int = 256,
@@ -86,6 +114,7 @@ def encode_vocabulary(
         tokenizer: Hugging Face tokenizer.
         max_length: number of tokens that the text tower reads.
         device: where the text tower is.
+        pad_to_max_length, lower_case: see [`tokenize_prompts`].
         templates: prompts with one `{}` each.
         training_vocabulary: synonyms of each class seen in training; `None` makes every class unseen.
         batch_size: prompts encoded at a time.
@@ -99,7 +128,13 @@ def encode_vocabulary(
     prompts = [template.replace("{}", name) for name in names for template in templates]
     embeddings = []
     for start in range(0, len(prompts), batch_size):
-        input_ids = tokenize_prompts(tokenizer, prompts[start : start + batch_size], max_length)
+        input_ids = tokenize_prompts(
+            tokenizer,
+            prompts[start : start + batch_size],
+            max_length,
+            pad_to_max_length=pad_to_max_length,
+            lower_case=lower_case,
+        )
         embeddings.append(F.normalize(text_encoder(input_ids.to(device)).float(), dim=-1))
     means = torch.cat(embeddings).unflatten(0, (len(names), len(templates))).mean(dim=1)
     row_of = {name: row for row, name in enumerate(names)}
@@ -135,4 +170,4 @@ def open_vocabulary_logits(
     return torch.cat([logits, embeddings @ void_embeds.to(embeddings.dtype).transpose(-1, -2)], dim=-1)
 
 
-__all__ = ["EncodedVocabulary", "encode_vocabulary", "open_vocabulary_logits", "tokenize_prompts"]
+__all__ = ["EncodedVocabulary", "encode_vocabulary", "open_vocabulary_logits", "padding_id", "tokenize_prompts"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import AutoProcessor, BatchFeature, ProcessorMixin
+from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, ProcessorMixin
 
-from .configuration_maskadapter import MaskAdapterConfig
+from .configuration_maskadapter import MaskAdapterConfig, wrap_clip_config
+from .image_processing_maskadapter import MaskAdapterImageProcessorPil
 from .modeling_text_classifier import tokenize_prompts
 from .post_processing_maskadapter import (
     post_process_instance_segmentation,
@@ -39,6 +39,8 @@ class MaskAdapterProcessor(ProcessorMixin):
         prompt_templates (`list[str]`, *optional*):
             Texts with one `{}` each, where a class name goes; by default the 14 published ones, `PROMPT_TEMPLATES`.
             They are saved in `processor_config.json`.
+        lower_case (`bool`, defaults to `False`):
+            Whether prompts are made lower-case, as SigLIP's text tower needs them. Saved likewise.
 
     Raises:
         ValueError: if a template has not exactly one `{}`.
@@ -48,10 +50,38 @@ class MaskAdapterProcessor(ProcessorMixin):
     post_process_panoptic_segmentation = staticmethod(post_process_panoptic_segmentation)
     post_process_instance_segmentation = staticmethod(post_process_instance_segmentation)
 
-    def __init__(self, image_processor=None, tokenizer=None, prompt_templates=None, **kwargs):
+    def __init__(self, image_processor=None, tokenizer=None, prompt_templates=None, lower_case=False, **kwargs):
         super().__init__(image_processor, tokenizer, **kwargs)
         self.prompt_templates = list(PROMPT_TEMPLATES) if prompt_templates is None else prompt_templates
         check_templates(self.prompt_templates)
+        self.lower_case = lower_case
+
+    @classmethod
+    def from_clip(
+        cls,
+        clip_config: PreTrainedConfig,
+        tokenizer: Any,
+        prompt_templates: Sequence[str] | None = None,
+        **image_options: Any,
+    ) -> MaskAdapterProcessor:
+        """The processor that a CLIP needs: its pixel statistics, its stride, and the length of its texts.
+
+        Args:
+            clip_config: the CLIP's configuration, this package's (`model.config.clip_config`) or Transformers' own.
+            tokenizer: the CLIP's tokenizer; its `model_max_length` becomes that of the text tower.
+            prompt_templates: see [`MaskAdapterProcessor`].
+            **image_options: further arguments of [`MaskAdapterImageProcessorPil`], such as `size`, or `image_mean` and
+                `image_std` for a CLIP that was trained with other statistics than its kind.
+        """
+        clip_config = wrap_clip_config(clip_config)
+        tokenizer.model_max_length = clip_config.text_config.max_position_embeddings
+        options = {
+            "image_mean": list(clip_config.pixel_mean),
+            "image_std": list(clip_config.pixel_std),
+            "size_divisor": clip_config.size_divisor,
+        }
+        image_processor = MaskAdapterImageProcessorPil(**options | image_options)
+        return cls(image_processor, tokenizer, prompt_templates, lower_case=clip_config.lowers_text)
 
     def __call__(
         self,
@@ -106,7 +136,7 @@ class MaskAdapterProcessor(ProcessorMixin):
         return length if length < 10**6 else _CONTEXT_LENGTH  # Transformers writes 1e30 for "not known"
 
     def tokenize(self, prompts: str | Sequence[str]) -> Tensor:
-        """Token ids of prompts, padded with the end token.
+        """Token ids of prompts, padded at the right with the tokenizer's padding token, of CLIP's the end token.
 
         Args:
             prompts: texts as they are; templates are not applied.
@@ -120,8 +150,9 @@ class MaskAdapterProcessor(ProcessorMixin):
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             raise ValueError("There is no prompt to tokenize.")
-        input_ids = tokenize_prompts(self.tokenizer, prompts, self.context_length)
-        return F.pad(input_ids, (0, self.context_length - input_ids.shape[1]), value=self.tokenizer.eos_token_id)
+        return tokenize_prompts(
+            self.tokenizer, prompts, self.context_length, pad_to_max_length=True, lower_case=self.lower_case
+        )
 
 
 AutoProcessor.register(MaskAdapterConfig, MaskAdapterProcessor, exist_ok=True)

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from hf_maskadapter import EncodedVocabulary
+from hf_maskadapter.configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
 from hf_maskadapter.data import collate_training_samples
-from hf_maskadapter.image_processing_maskadapter import PIXEL_MEAN, PIXEL_STD
 from hf_maskadapter.training.stages import GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining
 from training import toy
 

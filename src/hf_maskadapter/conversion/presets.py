@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..image_processing_maskadapter import PIXEL_MEAN, PIXEL_STD
+from ..configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
 from ..vocabulary import Vocabulary, check_templates
 from .errors import ConversionError
 from .layouts import (
