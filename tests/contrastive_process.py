@@ -37,9 +37,9 @@ def build_trainer(rank: int, processes: int) -> ContrastiveTrainer:
         )
     )
     pixels = torch.randn(BATCH, 3, 16, 16)
-    ids = torch.tensor([[1, 4 + row % 5, 3] for row in range(BATCH)])  # rows 0 and 5, 1 and 6, 2 and 7 are equal
+    ids = torch.tensor([[[1, 4 + 6 * position + row % 5, 3] for row in range(BATCH)] for position in range(2)])
     part = slice(rank * BATCH // processes, (rank + 1) * BATCH // processes)
-    own_ids = ids[part] if rank == 0 else torch.nn.functional.pad(ids[part], (0, 1), value=3)  # another length
+    own_ids = ids[:, part] if rank == 0 else torch.nn.functional.pad(ids[:, part], (0, 1), value=3)  # another length
     return ContrastiveTrainer(
         model,
         lambda step, trainer: ContrastiveBatch(pixels[part], own_ids),

@@ -360,10 +360,10 @@ class BuildSettings:
     """
 
     seed: int = 0
-    clip_steps: int = 7000
+    clip_steps: int = 3000
     clip_batch_size: int = 64
     generator_steps: int = 1500
-    warmup_steps: int = 1500
+    warmup_steps: int = 1000
     mixed_steps: int = 300
     generator_batch_size: int = 4
     adapter_batch_size: int = 8

@@ -144,7 +144,7 @@ class Curriculum:
     First big single objects with two captions of one word, the shape and the texture, until the running batch accuracy
     passes 0.7. After that pictures of one object, each with five captions: its shape, its colour, its texture, all
     three, and the background; each position of the batch's captions has one prompt template. Every tenth batch shows
-    backgrounds with hardly any object. In the second half of the steps two batches of five are pictures of up to three
+    backgrounds, half of them bare. In the second half of the steps two batches of five are pictures of up to three
     objects. Captions that name one attribute alone are part of what this CLIP learns from.
 
     Args:
@@ -166,7 +166,7 @@ class Curriculum:
         elif step > 0.45 * self.max_steps and choice < 0.4:
             kinds, config = _CAPTIONS_OF_SEVERAL, _SEVERAL
         elif choice > 0.9:
-            kinds, config = ("stuff",), _MOSTLY_STUFF
+            kinds, config = ("texture colour shape", "stuff"), _MOSTLY_STUFF
         else:
             kinds, config = _CAPTIONS, _SINGLE
         scenes = [draw_scene((_TRAIN_STREAM, step, self.rank, index), config) for index in range(self.batch_size)]

@@ -28,8 +28,7 @@ class ContrastiveBatch:
 
     Attributes:
         pixel_values: (batch, channels, height, width), normalised.
-        input_ids: (batch, length) token ids, or (captions, batch, length) where each picture has several captions:
-            the loss is then the mean over the captions, each compared with those at the same position.
+        input_ids: (batch, length) token ids, or (captions, batch, length) where each picture has several captions.
     """
 
     pixel_values: Tensor
@@ -102,20 +101,26 @@ def caption_groups(input_ids: Tensor, eos_token_id: int) -> Tensor:
 def contrastive_loss(image_embeds: Tensor, text_embeds: Tensor, groups: Tensor, logit_scale: Tensor) -> Tensor:
     """Symmetric cross-entropy between pictures and captions; all members of a group match each other.
 
+    With several captions a picture each picture is compared with all of them, so that texts of different kinds
+    ("striped red star", "grass") are comparable, and each caption with the pictures.
+
     Args:
         image_embeds: (batch, dim), need not be normalised.
-        text_embeds: (batch, dim).
-        groups: (batch,) integer; equal numbers mark equal captions. A row's target is uniform over its group.
+        text_embeds: (batch, dim) or (captions, batch, dim).
+        groups: (batch,) or (captions, batch) integer; equal numbers mark equal captions. A picture's target is uniform
+            over its captions, and for each over the captions equal to it; a caption's over the pictures that have it.
         logit_scale: factor on the cosines.
 
     Returns:
         Scalar.
     """
-    cosines = F.normalize(image_embeds.float(), dim=-1) @ F.normalize(text_embeds.float(), dim=-1).T
-    logits = logit_scale * cosines
-    same = (groups[:, None] == groups[None, :]).to(logits.dtype)
-    target = same / same.sum(dim=1, keepdim=True)
-    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+    groups = groups.view(-1, len(image_embeds))
+    texts = F.normalize(text_embeds.float(), dim=-1).flatten(0, -2)
+    logits = logit_scale * F.normalize(image_embeds.float(), dim=-1) @ texts.T
+    same = (groups[:, :, None] == groups.flatten()).to(logits.dtype)
+    of_pictures = (same / same.sum(dim=-1, keepdim=True)).mean(dim=0)
+    of_captions = (same.amax(dim=0) / same.amax(dim=0).sum(dim=0)).T
+    return 0.5 * (F.cross_entropy(logits, of_pictures) + F.cross_entropy(logits.T, of_captions))
 
 
 def batch_accuracy(image_embeds: Tensor, text_embeds: Tensor, groups: Tensor) -> float:
@@ -258,18 +263,18 @@ class ContrastiveTrainer:
                 text_embeds = self.model.get_text_features(texts[unique])[inverse]
         image_embeds = _gather(image_embeds.float())
         text_embeds = _gather(text_embeds.float().unflatten(0, input_ids.shape[:2]))
-        losses, accuracies = [], []
-        for ids, embeds in zip(_gather_ids(input_ids, eos_token_id).unbind(1), text_embeds.unbind(1), strict=True):
-            groups = caption_groups(ids, eos_token_id)
-            losses.append(contrastive_loss(image_embeds, embeds, groups, self.model.get_logit_scale()))
-            accuracies.append(batch_accuracy(image_embeds.detach(), embeds.detach(), groups))
-        loss = torch.stack(losses).mean()
+        ids = _gather_ids(input_ids, eos_token_id)
+        groups = caption_groups(ids.flatten(0, 1), eos_token_id).unflatten(0, ids.shape[:2]).T
+        text_embeds = text_embeds.transpose(0, 1)
+        loss = contrastive_loss(image_embeds, text_embeds, groups, self.model.get_logit_scale())
         loss.backward()
         self._average_gradients()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.arguments.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.accuracy += 0.1 * (sum(accuracies) / len(accuracies) - self.accuracy)
+        with torch.no_grad():
+            of_positions = [batch_accuracy(image_embeds, *each) for each in zip(text_embeds, groups, strict=True)]
+        self.accuracy += 0.1 * (sum(of_positions) / len(of_positions) - self.accuracy)
         self.step += 1
         return loss.item()
 
