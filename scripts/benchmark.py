@@ -2,6 +2,7 @@
 """Measure and print the tables of the README.
 
 python scripts/benchmark.py metrics
+python scripts/benchmark.py speed --quick
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -26,7 +28,58 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default=[50, 200, 800],
         help="numbers of images whose memory is compared (default: 50 200 800)",
     )
+    _add_speed(commands)
     return parser.parse_args(arguments)
+
+
+def _add_speed(commands: Any) -> None:
+    speed = commands.add_parser("speed", help="time and memory against a dense implementation of the published way")
+    speed.add_argument("--cases", nargs="+", metavar="CASE", help="what to measure (default: all)")
+    for name, default, what in (
+        ("sizes", [896], "longer sides of the picture in pixels, such as 640 to 1536"),
+        ("masks", [250], "numbers of masks, such as 50 to 1000"),
+        ("classes", [150, 847], "numbers of classes, such as 1 to 1000"),
+    ):
+        help_text = f"{what}; the first is used where something else varies (default: {' '.join(map(str, default))})"
+        speed.add_argument(f"--{name}", type=int, nargs="+", metavar="N", default=default, help=help_text)
+    speed.add_argument("--model-size", choices=("large", "base", "tiny"), default="large", help="default: large")
+    speed.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    speed.add_argument("--dtype", choices=("fp32", "tf32", "bf16"), default="fp32", help="default: fp32")
+    speed.add_argument("--repeats", type=int, default=3, help="rounds (default: 3)")
+    speed.add_argument(
+        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: seconds of all threads, for a busy machine"
+    )
+    speed.add_argument("--no-memory", action="store_true", help="do not measure memory")
+    speed.add_argument(
+        "--annotations", nargs="+", metavar="DIR", help="folders of label or panoptic PNGs to draw masks from"
+    )
+    speed.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for Markdown, JSON and plots")
+    speed.add_argument("--quick", action="store_true", help="a trial: tiny model, small picture, one round")
+
+
+def _run_speed(parsed: argparse.Namespace) -> str:
+    from hf_maskadapter.benchmarks import speed
+    from hf_maskadapter.benchmarks.speed_cases import CASES
+
+    unknown = [case for case in parsed.cases or () if case not in CASES]
+    if unknown:
+        raise SystemExit(f"error: there is no case {', '.join(unknown)}; the cases are {', '.join(CASES)}")
+    numbers = [*parsed.sizes, *parsed.masks, *parsed.classes, parsed.repeats]
+    if min(numbers) < 1:
+        raise SystemExit("error: sizes, masks, classes and repeats are at least 1")
+    if parsed.quick:
+        parsed.model_size, parsed.sizes, parsed.masks, parsed.classes, parsed.repeats = "tiny", [128], [20], [9], 1
+    options = speed.Options(
+        parsed.model_size,
+        parsed.device,
+        parsed.dtype,
+        parsed.repeats,
+        parsed.clock,
+        not parsed.no_memory,
+        None if parsed.annotations is None else tuple(parsed.annotations),
+    )
+    cases = parsed.cases or tuple(CASES)
+    return speed.run(cases, parsed.sizes, parsed.masks, parsed.classes, options, parsed.output_dir)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,6 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         numbers = tuple(parsed.memory_images)
         print(metrics.run(parsed.mean_iou_script, parsed.images, parsed.rounds, memory_images=numbers))
+    else:
+        print(_run_speed(parsed))
     return 0
 
 

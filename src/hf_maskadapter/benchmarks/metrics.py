@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .process_memory import can_measure_peaks, peak_memory, run_in_fresh_process
 
 
 @dataclass
@@ -151,15 +152,7 @@ def measure_memory(script: str | None, numbers: tuple[int, ...], size: int, num_
         growth = {}
         for name in ("streaming", "spooling"):
             task = {"name": name, "script": script, "num_images": num_images, "size": size, "num_labels": num_labels}
-            run = subprocess.run(
-                [sys.executable, "-m", __name__, json.dumps(task)],
-                capture_output=True,
-                text=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            )
-            if run.returncode:
-                raise RuntimeError(f"Measuring the memory of the {name} metric failed:\n{run.stderr}")
-            growth[name] = json.loads(run.stdout.splitlines()[-1])
+            growth[name] = run_in_fresh_process(__name__, task)
         rows.append(
             Memory(
                 num_images=num_images,
@@ -189,19 +182,9 @@ def _measure_growth(task: dict[str, Any]) -> dict[str, float]:
             return written
 
         evaluate_images(2)
-        start = _peak_memory(reset=True)
+        start = peak_memory(reset=True)
         written = evaluate_images(task["num_images"])
-        return {"memory": (_peak_memory() - start) / 2**20, "disk": written / 2**20}
-
-
-def _peak_memory(reset: bool = False) -> int:
-    """The largest resident memory of this process so far, in bytes; with ``reset``, from now on (Linux)."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status does not tell the peak memory (VmHWM)")
+        return {"memory": (peak_memory() - start) / 2**20, "disk": written / 2**20}
 
 
 @contextlib.contextmanager
@@ -260,7 +243,7 @@ def run(
     else:
         opponent = "the Hub's mean_iou script"
     timings = measure_times(script, num_images, rounds, size, num_labels, ("uint8", "int64"))
-    memory = measure_memory(script, memory_images, size, num_labels) if Path("/proc/self/clear_refs").exists() else []
+    memory = measure_memory(script, memory_images, size, num_labels) if can_measure_peaks() else []
     return report(timings, memory, opponent, size, num_labels)
 
 
