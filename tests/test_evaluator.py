@@ -41,6 +41,23 @@ def run(predictor=None, dataset=None, **options):
 # --- Numbers ---
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_reading_ahead_changes_no_number(monkeypatch, batch_size):
+    expected = run(batch_size=batch_size)
+    monkeypatch.setattr(evaluator_module, "prefetching_pays", lambda device: True)
+    ahead = run(batch_size=batch_size)
+    assert same(ahead.methods, expected.methods) and ahead.num_samples == expected.num_samples
+
+
+def test_inputs_are_pinned_for_the_gpu(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    item = EvaluationItem(3, make_sample(0), {"pixel_values": torch.zeros(2), "size": (1, 2)}, (1, 2))
+    pinned = item.pin_memory()
+    assert pinned.inputs["pixel_values"].tolist() == [1, 1] and pinned.inputs["size"] == (1, 2)
+    assert (pinned.index, pinned.sample, pinned.group) == (3, item.sample, (1, 2))
+    assert EvaluationItem(0, item.sample, None, ()).pin_memory().inputs is None
+
+
 def test_metrics_are_those_of_the_metric_classes():
     dataset, predictor = SampleList(), LabelPredictor()
     result = run(predictor, dataset)

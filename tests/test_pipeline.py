@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from transformers import AutoProcessor, pipeline
 
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, Vocabulary, ZeroShotImageSegmentationPipeline
+from hf_maskadapter import pipeline_zero_shot_image_segmentation as pipeline_module
 from hf_maskadapter.pipeline_zero_shot_image_segmentation import parse_candidate_labels, register_pipeline
 
 LABELS = ["cat", "sky", "grass"]
@@ -55,6 +56,15 @@ def other_picture(size=(90, 60)) -> Image.Image:
 
 
 class TestResults:
+    def test_preparing_pictures_ahead_changes_nothing(self, segmenter, picture, monkeypatch):
+        pictures = [picture, other_picture(), picture]
+        expected = segmenter(pictures, candidate_labels=LABELS)
+        monkeypatch.setattr(pipeline_module, "prefetching_pays", lambda device: True)
+        ahead = segmenter(pictures, candidate_labels=LABELS)
+        assert len(ahead) == 3
+        for segments, others in zip(ahead, expected, strict=True):
+            assert_equal(segments, others)
+
     def test_semantic_masks_share_out_the_whole_picture(self, segmenter, picture):
         segments = segmenter(picture, candidate_labels=LABELS)
         assert {segment["label"] for segment in segments} <= set(LABELS)

@@ -41,6 +41,14 @@ def test_batch_size_does_not_change_the_embeddings(model, batch_size):
     torch.testing.assert_close(actual.text_embeds, expected.text_embeds, rtol=1e-4, atol=1e-5)
 
 
+def test_prompts_of_one_length_share_a_batch(model, monkeypatch):
+    shapes = []
+    encode = model.clip.get_text_features
+    monkeypatch.setattr(model.clip, "get_text_features", lambda ids: shapes.append(tuple(ids.shape)) or encode(ids))
+    model.encode_vocabulary(["ox", "a very long name", "ax", "another long name"], TOKENIZER, ["{}"], batch_size=2)
+    assert shapes == [(2, 4), (2, 19)]
+
+
 def test_name_shared_by_two_classes_is_encoded_once(model, monkeypatch):
     seen = []
     encode = model.clip.get_text_features

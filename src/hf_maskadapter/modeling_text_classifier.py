@@ -126,17 +126,19 @@ def encode_vocabulary(
     synonyms = [(index, name) for index, entry in enumerate(vocabulary.classes) for name in entry.synonyms]
     names = list(dict.fromkeys(name for _, name in synonyms))
     prompts = [template.replace("{}", name) for name in names for template in templates]
+    by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))  # little padding in a batch
     embeddings = []
     for start in range(0, len(prompts), batch_size):
         input_ids = tokenize_prompts(
             tokenizer,
-            prompts[start : start + batch_size],
+            [prompts[number] for number in by_length[start : start + batch_size]],
             max_length,
             pad_to_max_length=pad_to_max_length,
             lower_case=lower_case,
         )
         embeddings.append(F.normalize(text_encoder(input_ids.to(device)).float(), dim=-1))
-    means = torch.cat(embeddings).unflatten(0, (len(names), len(templates))).mean(dim=1)
+    places = torch.tensor(by_length).argsort().to(device)
+    means = torch.cat(embeddings)[places].unflatten(0, (len(names), len(templates))).mean(dim=1)
     row_of = {name: row for row, name in enumerate(names)}
     rows = torch.tensor([row_of[name] for _, name in synonyms], device=means.device)
     return EncodedVocabulary(

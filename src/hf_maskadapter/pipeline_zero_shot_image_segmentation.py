@@ -24,6 +24,7 @@ from .post_processing_maskadapter import (
     post_process_panoptic_segmentation,
     post_process_semantic_segmentation,
 )
+from .prefetching import Prefetched, prefetching_pays
 from .vocabulary import Vocabulary, label_sets
 
 TASK = "zero-shot-image-segmentation"
@@ -181,7 +182,8 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             batch_size=batch_size,
             collate_fn=_collate,
         )
-        batches = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
+        source_of_batches = Prefetched(loader) if sized and prefetching_pays(self.device) else loader
+        batches = PipelineIterator(source_of_batches, self.forward, forward_params, loader_batch_size=batch_size)
         return PipelineIterator(batches, self.postprocess, postprocess_params)
 
     def encode_vocabulary(self, vocabulary: Vocabulary) -> EncodedVocabulary:

@@ -345,7 +345,12 @@ def _row(measurement: Measurement, peak: float | None = None) -> str:
         "num_classes": f"{setting.num_classes} classes",
     }
     where = ", ".join(sizes[axis] for axis in CASES[measurement.case].axes)
-    cells = [measurement.case, where, _seconds(measurement.seconds[PACKAGE]), _seconds(measurement.seconds[DENSE])]
+    cells = [
+        measurement.case,
+        where or "–",
+        _seconds(measurement.seconds[PACKAGE]),
+        _seconds(measurement.seconds[DENSE]),
+    ]
     cells.append(f"{measurement.faster:.1f}×")
     if measurement.memory:
         ours, others = measurement.memory[PACKAGE], measurement.memory[DENSE]

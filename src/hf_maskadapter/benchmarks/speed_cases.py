@@ -40,8 +40,7 @@ PACKAGE, DENSE = "this package", "dense"
 
 _ASPECT = 0.75
 _STRIDE, _MASK_STRIDE = 32, 4
-_SYNONYMS_PER_CLASS = 2
-_CAPTION_WORDS = 3
+_TEXT_CLASSES, _SYNONYMS_PER_CLASS = 10, 2
 _OVERLAP = 0.8
 _LAYER_SCALE = 0.5  # so that the adapter's blocks show in results
 _OUT_VOCABULARY_SHARE = 0.1  # random weights would give every mask the same class
@@ -374,7 +373,7 @@ def _build_text(workshop: Workshop, setting: Setting) -> Case:
     vocabulary = Vocabulary.from_list(
         [
             ["".join(letters.choice(list(string.ascii_lowercase), 9)) for _ in range(_SYNONYMS_PER_CLASS)]
-            for _ in range(setting.num_classes)
+            for _ in range(_TEXT_CLASSES)
         ]
     )
     tokenizer = LetterTokenizer()
@@ -469,7 +468,7 @@ CASES: dict[str, CaseKind] = {
     "training": CaseKind(_build_training, ("size", "num_masks"), "forward and backward pass of the adapter"),
     "semantic": CaseKind(_build_semantic, ("size", "num_masks", "num_classes"), "outputs to a label map"),
     "panoptic": CaseKind(_build_panoptic, ("size", "num_masks"), "outputs to panoptic segments"),
-    "text": CaseKind(_build_text, ("num_classes",), "two names a class, 14 prompts each, to a text classifier"),
+    "text": CaseKind(_build_text, (), "10 classes of two names, 14 prompts each, to a text classifier"),
     "backbone": CaseKind(_build_backbone, ("size",), "pixels to feature maps"),
     "generator": CaseKind(_build_generator, ("size", "num_masks"), "feature maps to masks and their classes"),
     "pipeline": CaseKind(_build_pipeline, ("size", "num_masks", "num_classes"), "picture to label map"),

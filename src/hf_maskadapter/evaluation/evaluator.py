@@ -21,6 +21,7 @@ from ..atomic_files import write_atomically
 from ..data.loading import SegmentationStream
 from ..data.samples import DataError, SegmentationSample
 from ..data.sampling import shard_indices
+from ..prefetching import Prefetched, prefetching_pays
 from .counts import MethodCounts, count_sample, sample_score, summarize
 from .functional.mean_iou import mean_iou
 from .predictors import NO_CLASS, EvaluationItem, Predictor
@@ -104,7 +105,7 @@ def evaluate_model(
     own = Progress(counts=_empty_counts(predictor))
     items = _items(predictor, dataset, accelerator, set(before.done), max_samples, num_workers)
     bar = tqdm(
-        items,
+        Prefetched(items) if prefetching_pays(accelerator.device) else items,
         total=None if isinstance(dataset, SegmentationStream) else len(items.dataset),  # type: ignore[arg-type]
         desc=_description(accelerator),
         unit="picture",
@@ -265,7 +266,8 @@ def _items(
         number = len(dataset) if max_samples is None else min(max_samples, len(dataset))
         remaining = [index for index in range(number) if index not in done]
         source = _Items(predictor, dataset, [remaining[place] for place in shard_indices(len(remaining), *processes)])
-    return DataLoader(source, batch_size=None, num_workers=num_workers, collate_fn=_unchanged)
+    pin_memory = accelerator.device.type == "cuda"
+    return DataLoader(source, batch_size=None, num_workers=num_workers, collate_fn=_unchanged, pin_memory=pin_memory)
 
 
 @dataclass

@@ -6,7 +6,7 @@ import abc
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -95,6 +95,15 @@ class EvaluationItem:
     sample: SegmentationSample
     inputs: Any
     group: tuple[int, ...]
+
+    def pin_memory(self) -> EvaluationItem:
+        """The same with inputs in page-locked memory, which a GPU reads by itself; `DataLoader` calls it."""
+        if not isinstance(self.inputs, dict):
+            return self
+        pinned = {
+            name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in self.inputs.items()
+        }
+        return replace(self, inputs=pinned)
 
 
 class Predictor(abc.ABC):
@@ -236,7 +245,8 @@ class MaskAdapterPredictor(Predictor):
     def predict(self, items: Sequence[EvaluationItem]) -> dict[str, list[Prediction]]:
         device = self.model.void_embedding.device
         pixel_values, pixel_mask = (
-            torch.cat([item.inputs[name] for item in items]).to(device) for name in ("pixel_values", "pixel_mask")
+            torch.cat([item.inputs[name].to(device, non_blocking=True) for item in items])
+            for name in ("pixel_values", "pixel_mask")
         )
         inputs = {"pixel_values": pixel_values.to(self.model.dtype), "pixel_mask": pixel_mask}
         inputs["vocabulary"] = self.encode_vocabulary()
