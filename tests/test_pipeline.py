@@ -73,6 +73,18 @@ class TestResults:
         covered = sum(np.asarray(segment["mask"]).astype(int) for segment in segments)
         assert (covered == 255).all()
 
+    def test_only_panoptic_results_do_without_masks_that_are_void(self, segmenter, picture, monkeypatch):
+        skips, forward = [], segmenter.model.forward
+
+        def remember(*args, skip_void_masks=False, **kwargs):
+            skips.append(skip_void_masks)
+            return forward(*args, skip_void_masks=skip_void_masks, **kwargs)
+
+        monkeypatch.setattr(segmenter.model, "forward", remember)
+        for subtask in ("semantic", "panoptic", "instance"):
+            segmenter(picture, candidate_labels=LABELS, subtask=subtask)
+        assert skips == [False, True, False]
+
     def test_semantic_equals_model_and_processor(self, segmenter, picture, tiny_model_dir):
         processor = AutoProcessor.from_pretrained(tiny_model_dir)
         model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(tiny_model_dir)

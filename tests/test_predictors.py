@@ -118,6 +118,20 @@ def test_features_and_masks_are_computed_once_for_all_methods(model_and_processo
             np.testing.assert_array_equal(one.semantic, other.semantic)
 
 
+@pytest.mark.parametrize("tasks", [("panoptic",), ("semantic", "panoptic"), ("instance",)])
+def test_only_predictions_that_are_all_panoptic_do_without_masks_that_are_void(model_and_processor, tasks, monkeypatch):
+    model, processor = model_and_processor
+    skips, forward = [], model.forward
+
+    def remember(*args, skip_void_masks=False, **kwargs):
+        skips.append(skip_void_masks)
+        return forward(*args, skip_void_masks=skip_void_masks, **kwargs)
+
+    monkeypatch.setattr(model, "forward", remember)
+    predict(MaskAdapterPredictor(model, processor, VOCABULARY, tasks=tasks), [make_sample(0)])
+    assert skips == [tasks == ("panoptic",)]
+
+
 def test_annotated_masks_keep_their_pixels_and_get_the_most_probable_class(model_and_processor):
     model, processor = model_and_processor
     methods = [Method.parse(name) for name in ("adapter", "pooling", "crop")]

@@ -23,8 +23,12 @@ from .modeling_clip_base import ConvolutionalClipModel
 class ChannelLayerNorm(nn.LayerNorm):
     """Layer norm over the channels of a `(batch_size, channels, height, width)` tensor."""
 
+    def normalize_tokens(self, tokens: Tensor) -> Tensor:
+        """The same norm on `(..., channels)`."""
+        return super().forward(tokens)
+
     def forward(self, features: Tensor) -> Tensor:
-        return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.normalize_tokens(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def build_norm(kind: str, channels: int, eps: float) -> nn.Module:
@@ -55,12 +59,14 @@ class ConvNextBlock(GradientCheckpointingLayer):
             nn.Parameter(torch.full((channels,), layer_scale_init_value)) if layer_scale_init_value > 0 else None
         )
 
+    def channel_mlp(self, tokens: Tensor) -> Tensor:
+        """The pointwise layers and the layer scale, on `(..., channels)`."""
+        hidden = self.pointwise_conv2(self.activation(self.pointwise_conv1(tokens)))
+        return hidden if self.layer_scale is None else self.layer_scale * hidden
+
     def forward(self, features: Tensor) -> Tensor:
         hidden = self.norm(self.depthwise_conv(features)).permute(0, 2, 3, 1)
-        hidden = self.pointwise_conv2(self.activation(self.pointwise_conv1(hidden)))
-        if self.layer_scale is not None:
-            hidden = self.layer_scale * hidden
-        return features + hidden.permute(0, 3, 1, 2)
+        return features + self.channel_mlp(hidden).permute(0, 3, 1, 2)
 
 
 class ConvNextStem(nn.Module):

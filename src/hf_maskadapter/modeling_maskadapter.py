@@ -19,7 +19,13 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_maskadapter import DenseClipConfig, MaskAdapterConfig, MaskEmbedding, MaskPooling
+from .configuration_maskadapter import (
+    AdapterImplementation,
+    DenseClipConfig,
+    MaskAdapterConfig,
+    MaskEmbedding,
+    MaskPooling,
+)
 from .modeling_clip_base import DenseClipModel
 from .modeling_convnext_clip import ChannelLayerNorm, ConvNextBlock, ConvNextClipModel
 from .modeling_mask_generators import (
@@ -29,6 +35,7 @@ from .modeling_mask_generators import (
     pool_inside_masks,
 )
 from .modeling_resnet_clip import ResNetClipModel
+from .modeling_sparse_adapter import MapReduction, sparse_activation_maps
 from .modeling_text_classifier import EncodedVocabulary, encode_vocabulary, open_vocabulary_logits
 from .modeling_vit_clip import SiglipClipModel, VitClipModel
 from .vocabulary import PROMPT_TEMPLATES, Vocabulary
@@ -37,8 +44,10 @@ ADAPTER_NORM_EPS = 1e-6
 FINAL_NORM_EPS = 1e-5
 MASK_ENCODER_STRIDE = 4
 MASKS_AT_A_TIME = 64
+SPARSE_FROM_MASKS = 4
 CROPS_AT_A_TIME = 16
 PROBABILITY_FLOOR = 1e-8
+VOID_FOR_CERTAIN = 0.501  # so far above one half that no rounding makes a class as probable
 
 # By name and not by class: in remote code, configuration and model may be of two copies of the same file.
 _CLIPS: dict[str, type[DenseClipModel]] = {
@@ -52,11 +61,11 @@ class MaskAdapterOutput(ModelOutput):
     Output of [`MaskAdapterModel`].
 
     Args:
-        semantic_activation_maps (`torch.FloatTensor`):
-            Activation maps on the grid of the CLIP features, before the sigmoid, of shape
+        semantic_activation_maps (`torch.FloatTensor`, *optional*):
+            Unless left out on request: activation maps on the grid of the CLIP features, before the sigmoid, of shape
             `(batch_size, num_masks, num_output_maps, height, width)`.
         pooled_features (`torch.FloatTensor`, *optional*):
-            Dense features pooled with each map, if dense features were given, of shape
+            Dense features pooled with each map, if dense features were given and maps were not left out, of shape
             `(batch_size, num_masks, num_output_maps, feature_dim)`.
         mask_embeddings (`torch.FloatTensor` of shape `(batch_size, num_masks, projection_dim)`, *optional*):
             Mean of the projected pooled features, if a projection was given too.
@@ -145,6 +154,20 @@ def pooling_weights(masks: Tensor, size: tuple[int, int], form: MaskPooling, thr
     return F.adaptive_avg_pool2d(masks, size) if form == "area" else F.adaptive_max_pool2d(masks, size)
 
 
+def pool_with_maps(features: Tensor, maps: Tensor) -> Tensor:
+    """Mean of features weighted by each map's sigmoid, however small that is (arXiv 2412.04533, section 3.2).
+
+    Args:
+        features: `(batch_size, channels, height, width)`.
+        maps: activation maps before the sigmoid, `(batch_size, num_masks, num_output_maps, height, width)`.
+
+    Returns:
+        `(batch_size, num_masks, num_output_maps, channels)`.
+    """
+    weights = F.logsigmoid(maps.float()).flatten(-2).softmax(dim=-1).to(features.dtype)
+    return torch.einsum("bnkp,bcp->bnkc", weights, features.flatten(-2))
+
+
 def crop_with_mask(pixel_values: Tensor, mask: Tensor, side: int, margin: float) -> Tensor:
     """Cut a mask's box out of a picture, fill what is outside the mask with the pixel mean, and resize.
 
@@ -187,8 +210,13 @@ def geometric_ensemble(
     log_in = in_vocabulary_logits[..., :-1].float().log_softmax(dim=-1)
     log_out = out_vocabulary_logits[..., :-1].float().log_softmax(dim=-1)
     class_probabilities = ((1 - out_vocabulary_weight) * log_in + out_vocabulary_weight * log_out).softmax(dim=-1)
-    void_probability = in_vocabulary_logits.float().softmax(dim=-1)[..., -1:]
-    return log_with_void(class_probabilities * (1 - void_probability), void_probability)
+    void = void_probability(in_vocabulary_logits)[..., None]
+    return log_with_void(class_probabilities * (1 - void), void)
+
+
+def void_probability(in_vocabulary_logits: Tensor) -> Tensor:
+    """Probability of void by the generator's class branch, `(batch_size, num_masks)`."""
+    return in_vocabulary_logits.float().softmax(dim=-1)[..., -1]
 
 
 def log_with_void(class_probabilities: Tensor, void_probability: Tensor) -> Tensor:
@@ -209,11 +237,15 @@ class MaskEncoder(nn.Module):
         self.activation = nn.GELU()
         self.projection = nn.Conv2d(config.mask_channels, config.embed_dim, 1)
 
-    def forward(self, masks: Tensor) -> Tensor:
-        """`(num_masks, 1, 4 * height, 4 * width)` to `(num_masks, embed_dim, height, width)`."""
+    def encode(self, masks: Tensor) -> Tensor:
+        """`(num_masks, 1, 4 * height, 4 * width)` to `(num_masks, mask_channels, height, width)`."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             masks = self.activation(norm(conv(masks)))
-        return self.projection(masks)
+        return masks
+
+    def forward(self, masks: Tensor) -> Tensor:
+        """`(num_masks, 1, 4 * height, 4 * width)` to `(num_masks, embed_dim, height, width)`."""
+        return self.projection(self.encode(masks))
 
 
 class TextTransfer(nn.Module):
@@ -295,35 +327,85 @@ class MaskAdapterModel(MaskAdapterPreTrainedModel):
         self.final = nn.Conv2d(config.hidden_size, config.num_output_maps, 1)
         self.post_init()
 
-    def get_activation_maps(self, projected_features: Tensor, masks: Tensor) -> Tensor:
+    def get_activation_maps(
+        self, projected_features: Tensor, masks: Tensor, adapter_implementation: AdapterImplementation | None = None
+    ) -> Tensor:
         """Semantic activation maps of masks.
+
+        Args:
+            projected_features: projected dense CLIP features, `(batch_size, embed_dim, height, width)`.
+            masks: binary masks of any resolution, `(batch_size, num_masks, mask_height, mask_width)`.
+            adapter_implementation: `"auto"`, `"dense"` or `"sparse"` instead of the configuration's.
+
+        Returns:
+            `(batch_size, num_masks, num_output_maps, height, width)`.
+
+        Raises:
+            ValueError: for an unknown implementation.
+        """
+        return self._reduce_activation_maps(
+            projected_features, masks, lambda maps, pictures: maps, adapter_implementation
+        )
+
+    def _reduce_activation_maps(
+        self,
+        projected_features: Tensor,
+        masks: Tensor,
+        reduce: MapReduction,
+        adapter_implementation: AdapterImplementation | None,
+    ) -> Tensor:
+        """What `reduce` makes of the activation maps of some masks at a time, of all masks."""
+        implementation = adapter_implementation or self.config.adapter_implementation
+        if implementation not in ("auto", "dense", "sparse"):
+            raise ValueError(f'adapter_implementation must be "auto", "dense" or "sparse", got {implementation!r}.')
+        size = tuple(MASK_ENCODER_STRIDE * side for side in projected_features.shape[-2:])
+        resized = [resize_masks(chunk.float(), size) for chunk in masks.split(MASKS_AT_A_TIME, dim=1)]
+        masks = torch.cat(resized, dim=1)
+        if implementation == "auto":
+            implementation = "sparse" if self._is_better_sparse(projected_features, masks) else "dense"
+        if implementation == "sparse":
+            return sparse_activation_maps(self, projected_features, masks, reduce)
+        return self._dense_activation_maps(projected_features, masks, reduce)
+
+    def _is_better_sparse(self, projected_features: Tensor, masks: Tensor) -> bool:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or masks.shape[1] < SPARSE_FROM_MASKS:
+            return False
+        trains = projected_features.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
+        return not (torch.is_grad_enabled() and trains)
+
+    def _dense_activation_maps(self, projected_features: Tensor, masks: Tensor, reduce: MapReduction) -> Tensor:
+        """Every position of every mask.
 
         `fuse` is linear, so the features, the same for every mask, are fused once: fuse(features + code) =
         fuse(features) + weight · code.
 
         Args:
             projected_features: projected dense CLIP features, `(batch_size, embed_dim, height, width)`.
-            masks: binary masks of any resolution, `(batch_size, num_masks, mask_height, mask_width)`.
-
-        Returns:
-            `(batch_size, num_masks, num_output_maps, height, width)`.
+            masks: masks at the mask encoder's resolution, `(batch_size, num_masks, 4 * height, 4 * width)`.
+            reduce: what becomes of the maps of each group of masks.
         """
-        batch_size, num_masks = masks.shape[:2]
-        height, width = projected_features.shape[-2:]
         dtype = self.fuse.weight.dtype
         fused_features = self.fuse(projected_features.to(dtype))
-        masks = resize_masks(masks.float(), (MASK_ENCODER_STRIDE * height, MASK_ENCODER_STRIDE * width)).to(dtype)
-        if num_masks == 0:
-            return fused_features.new_zeros(batch_size, 0, self.config.num_output_maps, height, width)
-        masks_at_a_time = num_masks if torch.is_grad_enabled() else MASKS_AT_A_TIME
+        pictures = slice(None)
+        if masks.shape[1] == 0:
+            size = fused_features.shape[-2:]
+            return reduce(fused_features.new_zeros(len(masks), 0, self.config.num_output_maps, *size), pictures)
         chunks = []
-        for chunk in masks.split(masks_at_a_time, dim=1):
+        for chunk in masks.to(dtype).split(self._dense_masks_at_a_time(masks), dim=1):
             code = F.conv2d(self.mask_encoder(chunk.flatten(0, 1)[:, None]), self.fuse.weight)
             hidden = (fused_features[:, None] + code.unflatten(0, chunk.shape[:2])).flatten(0, 1)
             for block in self.blocks:
                 hidden = block(hidden)
-            chunks.append(self.final(self.norm(hidden)).unflatten(0, chunk.shape[:2]))
+            maps = self.final(self.norm(hidden)).unflatten(0, chunk.shape[:2])
+            chunks.append(reduce(maps, pictures))
         return torch.cat(chunks, dim=1)
+
+    def _dense_masks_at_a_time(self, masks: Tensor) -> int:
+        """Masks of each picture in a group: all where the backward pass keeps every group's activations anyway."""
+        recomputes = self.training and any(block.gradient_checkpointing for block in self.blocks)
+        if torch.is_grad_enabled() and not recomputes:
+            return masks.shape[1]
+        return max(MASKS_AT_A_TIME // len(masks), 1) if recomputes else MASKS_AT_A_TIME
 
     @can_return_tuple
     def forward(
@@ -332,6 +414,8 @@ class MaskAdapterModel(MaskAdapterPreTrainedModel):
         masks: Tensor,
         dense_features: Tensor | None = None,
         project: Callable[[Tensor], Tensor] | None = None,
+        output_semantic_activation_maps: bool = True,
+        adapter_implementation: AdapterImplementation | None = None,
     ) -> MaskAdapterOutput:
         """
         Args:
@@ -342,9 +426,12 @@ class MaskAdapterModel(MaskAdapterPreTrainedModel):
             dense_features: CLIP's dense features before the projection, `(batch_size, feature_dim, height, width)`,
                 which are pooled with the activation maps.
             project: CLIP's projection, `(..., feature_dim)` to `(..., projection_dim)`.
+            output_semantic_activation_maps: `False` returns mask embeddings alone, in memory that does not grow with
+                the number of masks times the size of the grid. It needs `dense_features` and `project`.
+            adapter_implementation: `"auto"`, `"dense"` or `"sparse"` instead of the configuration's.
 
         Raises:
-            ValueError: if the shapes do not fit together.
+            ValueError: if the shapes do not fit together, or what the result needs is missing.
         """
         if projected_features.ndim != 4 or projected_features.shape[1] != self.config.embed_dim:
             raise ValueError(
@@ -356,11 +443,20 @@ class MaskAdapterModel(MaskAdapterPreTrainedModel):
                 "masks must have shape (batch_size, num_masks, height, width) with the features' batch size "
                 f"({projected_features.shape[0]}), got {tuple(masks.shape)}."
             )
-        maps = self.get_activation_maps(projected_features, masks)
+        if not output_semantic_activation_maps:
+            if dense_features is None or project is None:
+                raise ValueError("Mask embeddings without activation maps need dense_features and project.")
+            embeddings = self._reduce_activation_maps(
+                projected_features,
+                masks,
+                lambda maps, pictures: project(pool_with_maps(dense_features[pictures], maps)).mean(dim=2),
+                adapter_implementation,
+            )
+            return MaskAdapterOutput(mask_embeddings=embeddings)
+        maps = self.get_activation_maps(projected_features, masks, adapter_implementation)
         output = MaskAdapterOutput(semantic_activation_maps=maps)
         if dense_features is not None:
-            weights = F.logsigmoid(maps.float()).flatten(-2).softmax(dim=-1).to(dense_features.dtype)
-            output.pooled_features = torch.einsum("bnkp,bcp->bnkc", weights, dense_features.flatten(-2))
+            output.pooled_features = pool_with_maps(dense_features, maps)
             if project is not None:
                 output.mask_embeddings = project(output.pooled_features).mean(dim=2)
         return output
@@ -486,6 +582,8 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         mask_embedding: MaskEmbedding | None = None,
         mask_pooling: MaskPooling | None = None,
         projected_features: Tensor | None = None,
+        output_semantic_activation_maps: bool = True,
+        left_out: Tensor | None = None,
     ) -> MaskAdapterOutput:
         """Mask embeddings by the adapter, by mask pooling, or from masked crops.
 
@@ -498,9 +596,12 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             mask_embedding, mask_pooling: instead of the configuration's.
             projected_features: from [`~MaskAdapterForOpenVocabularySegmentation.project_features`], if they are there
                 already.
+            output_semantic_activation_maps: whether `"adapter"` also returns activation maps and pooled features.
+            left_out: masks whose embedding is of no use, `(batch_size, num_masks)` bool; the adapter takes them for
+                empty, which costs it nothing.
 
         Returns:
-            `mask_embeddings`; with `"adapter"` also the activation maps and pooled features.
+            `mask_embeddings`; with `"adapter"` also the activation maps and pooled features, if wanted.
 
         Raises:
             ValueError: for an unknown method, or `"adapter"` without an adapter.
@@ -510,9 +611,19 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             if self.adapter is None:
                 raise ValueError('This model has no adapter: use mask_embedding="pooling" or "crop".')
             binary_masks = (masks.sigmoid() if are_logits else masks) > self.config.mask_threshold
+            if left_out is not None:
+                binary_masks &= ~left_out[..., None, None]
             if projected_features is None:
                 projected_features = self.project_features(dense_features)
-            return self.adapter(projected_features, binary_masks, dense_features, self.clip.project, return_dict=True)
+            return self.adapter(
+                projected_features,
+                binary_masks,
+                dense_features,
+                self.clip.project,
+                output_semantic_activation_maps=output_semantic_activation_maps,
+                adapter_implementation=self.config.adapter_implementation,
+                return_dict=True,
+            )
         threshold = 0.0 if are_logits else 0.5
         if method == "pooling":
             form = mask_pooling or self.config.mask_pooling
@@ -594,6 +705,7 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         mask_pooling: MaskPooling | None = None,
         output_semantic_activation_maps: bool = False,
         output_auxiliary: bool = False,
+        skip_void_masks: bool = False,
         feature_maps: tuple[Tensor, ...] | None = None,
         generator_output: MaskGeneratorOutput | None = None,
         original_sizes: Tensor | None = None,
@@ -610,6 +722,9 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             mask_pooling: `"hard"`, `"area"` or `"any"` instead of the configuration's.
             output_semantic_activation_maps: whether to return the adapter's maps.
             output_auxiliary: whether the generator returns its earlier predictions too.
+            skip_void_masks: whether the adapter leaves out masks that the generator finds void with a probability above
+                one half. Panoptic results stay exactly the same, since they drop these masks whatever their class;
+                semantic and instance results would change.
             feature_maps: the CLIP's feature maps of these pictures, to compare methods without computing them again.
             generator_output: the generator's output for these pictures, likewise.
             original_sizes, num_masks: what the processor returns beside the inputs; not used here, and accepted so that
@@ -635,8 +750,19 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
 
         dense_features = feature_maps[-1]
         projected_features = None if self.text_transfer is None else self.project_features(dense_features)
+        left_out = None
+        if skip_void_masks and generator_output.in_vocabulary_logits is not None:
+            left_out = void_probability(generator_output.in_vocabulary_logits) > VOID_FOR_CERTAIN
         embedded = self.embed_masks(
-            dense_features, masks, are_logits, pixel_values, mask_embedding, mask_pooling, projected_features
+            dense_features,
+            masks,
+            are_logits,
+            pixel_values,
+            mask_embedding,
+            mask_pooling,
+            projected_features,
+            output_semantic_activation_maps,
+            left_out,
         )
         adapted_vocabulary, adapted_void_embeds = self.adapt_texts(vocabulary, void_embeds, projected_features)
         out_vocabulary_logits = open_vocabulary_logits(

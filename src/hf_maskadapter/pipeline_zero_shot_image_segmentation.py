@@ -137,7 +137,11 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             "vocabulary": None if candidate_labels is None else parse_candidate_labels(candidate_labels),
             "timeout": timeout,
         }
-        forward = {"mask_embedding": mask_embedding, "mask_pooling": mask_pooling}
+        forward = {
+            "mask_embedding": mask_embedding,
+            "mask_pooling": mask_pooling,
+            "skip_void_masks": None if subtask is None else subtask == "panoptic",
+        }
         postprocess = {
             "subtask": subtask,
             "threshold": threshold,

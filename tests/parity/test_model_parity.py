@@ -88,9 +88,11 @@ def test_pictures_become_the_same_pixel_values(folder):
         torch.testing.assert_close(pixel_values, golden.inputs[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("adapter_implementation", ["sparse", "dense"])
 @pytest.mark.parametrize("folder", SEGMENTERS)
-def test_generator_adapter_and_scores(folder):
+def test_generator_adapter_and_scores(folder, adapter_implementation):
     golden, model, _ = converted(folder)
+    model.config.adapter_implementation = adapter_implementation
     vocabulary = encode(golden, model)
     assert_texts(golden, model, vocabulary, "eval.")
     assert vocabulary.seen_classes.int().tolist() == golden.meta["category_overlapping_mask"]
@@ -104,11 +106,15 @@ def test_generator_adapter_and_scores(folder):
             output_semantic_activation_maps=True,
             output_auxiliary=True,
         )
+        embedded = model.embed_masks(
+            feature_maps[-1], output.masks_queries_logits, True, output_semantic_activation_maps=False
+        )
     golden.assert_close(output.masks_queries_logits, "eval.pred_masks")
     golden.assert_close(output.in_vocabulary_logits, "eval.pred_logits")
     for number, earlier in enumerate(output.generator_output.auxiliary_outputs):
         golden.assert_close(earlier.in_vocabulary_logits, f"eval.aux.{number}.pred_logits", at_least=1e-2)
     assert_embedded(golden, output, "eval.")
+    golden.assert_close(embedded.mask_embeddings, "eval.mask_embeddings")
     if "eval.adapter_masks" in golden.outputs:
         binary = output.masks_queries_logits.sigmoid() > model.config.mask_threshold
         assert torch.equal(binary, golden.outputs["eval.adapter_masks"].bool())
@@ -236,9 +242,11 @@ def test_plain_maft_plus_classifies_by_its_pooled_features_and_the_texts_of_the_
     torch.testing.assert_close(output.class_queries_logits, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("adapter_implementation", ["sparse", "dense"])
 @pytest.mark.parametrize("folder", WARM_UPS)
-def test_warm_up_model_on_ground_truth_masks(folder):
+def test_warm_up_model_on_ground_truth_masks(folder, adapter_implementation):
     golden, model, image_processor = converted(folder)
+    model.config.adapter_implementation = adapter_implementation
     assert model.mask_generator is None
     hparams = golden.meta["hparams"]
     vocabulary = encode(golden, model)

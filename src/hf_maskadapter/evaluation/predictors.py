@@ -256,7 +256,11 @@ class MaskAdapterPredictor(Predictor):
         results = {}
         for method in self.methods:
             outputs = self.model(
-                **inputs, mask_embedding=method.mask_embedding, mask_pooling=method.mask_pooling, return_dict=True
+                **inputs,
+                mask_embedding=method.mask_embedding,
+                mask_pooling=method.mask_pooling,
+                skip_void_masks=self.tasks == ("panoptic",),
+                return_dict=True,
             )
             inputs["generator_output"] = outputs.generator_output
             results[method.name] = self._post_process(outputs, [item.sample.size for item in items])

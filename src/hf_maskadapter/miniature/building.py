@@ -234,7 +234,13 @@ def mask_accuracy(
         for method in methods:
             name, _, form = method.partition("/")
             embedded = segmenter.embed_masks(
-                dense, masks[None].float(), False, pixel_values, mask_embedding=name, mask_pooling=form or None
+                dense,
+                masks[None].float(),
+                False,
+                pixel_values,
+                mask_embedding=name,
+                mask_pooling=form or None,
+                output_semantic_activation_maps=False,
             )
             logits = open_vocabulary_logits(
                 embedded.mask_embeddings, vocabulary, None, segmenter.clip.get_logit_scale()
