@@ -33,29 +33,75 @@ def _attention(name, width):
     return shapes | _linear(f"{name}.out_proj", width, width)
 
 
-def _clip_shapes(mlp_head):
-    shapes = {"positional_embedding": (77, TEXT_WIDTH), "text_projection": (TEXT_WIDTH, EMBED_DIM), "logit_scale": ()}
-    shapes |= _linear("visual.trunk.stem.0", HIDDEN_SIZES[0], 3, 4, 4) | _norm("visual.trunk.stem.1", HIDDEN_SIZES[0])
-    for stage, (channels, depth) in enumerate(zip(HIDDEN_SIZES, DEPTHS, strict=True)):
+def convnext_clip_shapes(
+    hidden_sizes=HIDDEN_SIZES,
+    depths=DEPTHS,
+    head_width=28,
+    embed_dim=EMBED_DIM,
+    text_width=TEXT_WIDTH,
+    text_layers=TEXT_LAYERS,
+    vocab_size=VOCAB_SIZE,
+):
+    """Shapes of an OpenCLIP ConvNeXt CLIP; `head_width` is that of the head's MLP, `None` for a linear head."""
+    shapes = _linear("visual.trunk.stem.0", hidden_sizes[0], 3, 4, 4) | _norm("visual.trunk.stem.1", hidden_sizes[0])
+    for stage, (channels, depth) in enumerate(zip(hidden_sizes, depths, strict=True)):
         name = f"visual.trunk.stages.{stage}"
         if stage > 0:
-            shapes |= _norm(f"{name}.downsample.0", HIDDEN_SIZES[stage - 1])
-            shapes |= _linear(f"{name}.downsample.1", channels, HIDDEN_SIZES[stage - 1], 2, 2)
+            shapes |= _norm(f"{name}.downsample.0", hidden_sizes[stage - 1])
+            shapes |= _linear(f"{name}.downsample.1", channels, hidden_sizes[stage - 1], 2, 2)
         for block in (f"{name}.blocks.{index}" for index in range(depth)):
             shapes |= {f"{block}.gamma": (channels,)} | _linear(f"{block}.conv_dw", channels, 1, 7, 7)
             shapes |= _norm(f"{block}.norm", channels) | _linear(f"{block}.mlp.fc1", 4 * channels, channels)
             shapes |= _linear(f"{block}.mlp.fc2", channels, 4 * channels)
-    shapes |= _norm("visual.trunk.head.norm", HIDDEN_SIZES[-1])
-    if mlp_head:
-        shapes |= _linear("visual.head.mlp.fc1", 28, HIDDEN_SIZES[-1])
-        shapes |= _linear("visual.head.mlp.fc2", EMBED_DIM, 28, bias=False)
+    shapes |= _norm("visual.trunk.head.norm", hidden_sizes[-1])
+    if head_width:
+        shapes |= _linear("visual.head.mlp.fc1", head_width, hidden_sizes[-1])
+        shapes |= _linear("visual.head.mlp.fc2", embed_dim, head_width, bias=False)
     else:
-        shapes |= _linear("visual.head.proj", EMBED_DIM, HIDDEN_SIZES[-1], bias=False)
-    for layer in (f"transformer.resblocks.{index}" for index in range(TEXT_LAYERS)):
-        shapes |= _norm(f"{layer}.ln_1", TEXT_WIDTH) | _attention(f"{layer}.attn", TEXT_WIDTH)
-        shapes |= _norm(f"{layer}.ln_2", TEXT_WIDTH) | _linear(f"{layer}.mlp.c_fc", 4 * TEXT_WIDTH, TEXT_WIDTH)
-        shapes |= _linear(f"{layer}.mlp.c_proj", TEXT_WIDTH, 4 * TEXT_WIDTH)
-    return shapes | {"token_embedding.weight": (VOCAB_SIZE, TEXT_WIDTH)} | _norm("ln_final", TEXT_WIDTH)
+        shapes |= _linear("visual.head.proj", embed_dim, hidden_sizes[-1], bias=False)
+    return shapes | _text_shapes(embed_dim, text_width, text_layers, vocab_size)
+
+
+def _text_shapes(embed_dim=EMBED_DIM, width=TEXT_WIDTH, layers=TEXT_LAYERS, vocab_size=VOCAB_SIZE):
+    shapes = {"positional_embedding": (77, width), "text_projection": (width, embed_dim), "logit_scale": ()}
+    for layer in (f"transformer.resblocks.{index}" for index in range(layers)):
+        shapes |= _norm(f"{layer}.ln_1", width) | _attention(f"{layer}.attn", width)
+        shapes |= _norm(f"{layer}.ln_2", width) | _linear(f"{layer}.mlp.c_fc", 4 * width, width)
+        shapes |= _linear(f"{layer}.mlp.c_proj", width, 4 * width)
+    return shapes | {"token_embedding.weight": (vocab_size, width)} | _norm("ln_final", width)
+
+
+def _batch_norm(name, channels):
+    statistics = {f"{name}.running_mean": (channels,), f"{name}.running_var": (channels,)}
+    return _norm(name, channels) | statistics | {f"{name}.num_batches_tracked": ()}
+
+
+def resnet_clip_shapes(width, depths, embed_dim, image_size, text_width, text_layers, vocab_size):
+    """Shapes of a ResNet CLIP in OpenAI's layout."""
+    shapes = {}
+    stem = (3, width // 2, width // 2, width)
+    for index in (1, 2, 3):
+        shapes |= _linear(f"visual.conv{index}", stem[index], stem[index - 1], 3, 3, bias=False)
+        shapes |= _batch_norm(f"visual.bn{index}", stem[index])
+    channels = width
+    for stage, depth in enumerate(depths):
+        planes = width * 2**stage
+        for block in range(depth):
+            name = f"visual.layer{stage + 1}.{block}"
+            for index, shape in enumerate(
+                [(planes, channels, 1, 1), (planes, planes, 3, 3), (4 * planes, planes, 1, 1)]
+            ):
+                shapes |= _linear(f"{name}.conv{index + 1}", *shape, bias=False)
+                shapes |= _batch_norm(f"{name}.bn{index + 1}", shape[0])
+            if block == 0:
+                shapes |= _linear(f"{name}.downsample.0", 4 * planes, channels, 1, 1, bias=False)
+                shapes |= _batch_norm(f"{name}.downsample.1", 4 * planes)
+            channels = 4 * planes
+    shapes |= {"visual.attnpool.positional_embedding": ((image_size // 32) ** 2 + 1, channels)}
+    for part in "qkv":
+        shapes |= _linear(f"visual.attnpool.{part}_proj", channels, channels)
+    shapes |= _linear("visual.attnpool.c_proj", embed_dim, channels)
+    return shapes | _text_shapes(embed_dim, text_width, text_layers, vocab_size)
 
 
 def _generator_shapes():
@@ -121,7 +167,21 @@ def _random(shapes, prefix, seed):
 
 def openclip(mlp_head=True, prefix=""):
     """State dict of an OpenCLIP ConvNeXt CLIP."""
-    return _random(_clip_shapes(mlp_head), prefix, seed=0)
+    return _random(convnext_clip_shapes(head_width=28 if mlp_head else None), prefix, seed=0)
+
+
+def openai_resnet():
+    """State dict of a ResNet CLIP: values of a size that a network of some depth bears, and counters."""
+    shapes = resnet_clip_shapes(8, [2, 1, 1, 1], EMBED_DIM, 64, TEXT_WIDTH, TEXT_LAYERS, VOCAB_SIZE)
+    state = {}
+    for key, tensor in _random(shapes, "", seed=6).items():
+        if key.endswith("num_batches_tracked"):
+            state[key] = torch.tensor(7)
+        elif key.endswith("running_var"):
+            state[key] = 1 + tensor.abs()
+        else:
+            state[key] = tensor / max(tensor[0].numel(), 1) ** 0.5 if tensor.ndim > 1 else tensor
+    return state
 
 
 def fcclip():

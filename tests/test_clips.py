@@ -231,12 +231,15 @@ def test_a_clip_of_this_package_is_loaded_as_it_is(tmp_path):
     assert type(load_clip(tmp_path)) is type(tiny_models.TINY_CLIPS["resnet"]())
 
 
-def test_wrapping_does_not_copy_and_keeps_dtype_and_mode():
-    model = CLIPModel(tiny_models.vit_clip_config().wrapped_config).to(torch.bfloat16).train()
+def test_wrapping_does_not_copy_and_keeps_dtype_mode_and_attention():
+    config = tiny_models.vit_clip_config().wrapped_config
+    model = CLIPModel._from_config(config, attn_implementation="eager").to(torch.bfloat16).train()
     clip = as_dense_clip(model)
     assert clip.model is model
     assert clip.dtype == torch.bfloat16
     assert clip.training
+    MaskAdapterProcessor.from_clip(model.config, tiny_models.byte_level_tokenizer())
+    assert model.vision_model.config._attn_implementation == "eager"
     assert as_dense_clip(clip) is clip
 
 
@@ -311,6 +314,16 @@ def test_siglips_texts_are_lower_case_and_padded_to_the_full_length():
 def test_a_prompt_longer_than_siglips_text_tower_reads_is_refused():
     with pytest.raises(ValueError, match="at most 64: shorten the class name"):
         segmenter("siglip").encode_vocabulary(["x" * 60], tiny_models.CharacterTokenizer())
+
+
+@every_clip
+def test_another_clips_tokenizer_is_refused(name):
+    class LargeTokenizer(tiny_models.CharacterTokenizer):
+        def __call__(self, prompts, **kwargs):
+            return {"input_ids": [[600, 601] for _ in prompts]}
+
+    with pytest.raises(ValueError, match="gives a token 601, but the text tower knows 512"):
+        segmenter(name).encode_vocabulary(["cat"], LargeTokenizer())
 
 
 @pytest.mark.parametrize("name", ["clip", "metaclip_2", "resnet"])

@@ -20,6 +20,7 @@ from hf_maskadapter import (
     MaskAdapterForOpenVocabularySegmentation,
     MaskAdapterImageProcessorPil,
     MaskAdapterProcessor,
+    ResNetClipModel,
 )
 from hf_maskadapter.conversion import ConversionError, ConversionSettings, Preset, convert, convert_checkpoint, reading
 from hf_maskadapter.conversion.key_tables import KeyTable, Split, Transposed, split_attention
@@ -28,6 +29,7 @@ from hf_maskadapter.conversion.presets import PRESETS
 
 STATES = {
     "openclip": released.openclip,
+    "openclip_resnet": released.openai_resnet,
     "fcclip": released.fcclip,
     "fcclip_adapter": released.fcclip_adapter,
     "warmup": released.warmup,
@@ -37,6 +39,7 @@ STATES = {
 }
 SETTINGS = {
     "openclip": released.CLIP_SETTINGS,
+    "openclip_resnet": {"text_heads": 2, "quick_gelu": True},
     "fcclip": released.CLIP_SETTINGS | released.GENERATOR_SETTINGS,
     "fcclip_adapter": released.SETTINGS,
     "warmup": released.CLIP_SETTINGS | released.ADAPTER_SETTINGS,
@@ -120,7 +123,8 @@ def test_every_number_of_the_checkpoint_is_in_the_model(write, kind):
 def test_the_kind_of_model_follows_from_the_keys(write):
     models = {kind: convert_kind(write, kind).model for kind in STATES}
     assert isinstance(models["openclip"], ConvNextClipModel)
-    segmenters = [model for kind, model in models.items() if kind != "openclip"]
+    assert isinstance(models["openclip_resnet"], ResNetClipModel)
+    segmenters = [model for kind, model in models.items() if not kind.startswith("openclip")]
     assert all(isinstance(model, MaskAdapterForOpenVocabularySegmentation) for model in segmenters)
     assert [model.mask_generator is not None for model in segmenters] == [True, True, False] * 2
     assert [model.adapter is not None for model in segmenters] == [False, True, True] * 2
@@ -431,7 +435,7 @@ def test_parts_of_different_models_are_refused(write):
 
 def test_a_clip_with_another_image_tower_is_refused(write):
     state = {"visual.conv1.weight": torch.zeros(2), "transformer.resblocks.0.ln_1.bias": torch.zeros(2)}
-    assert_refused("no ConvNeXt image tower", write(state))
+    assert_refused("no ConvNeXt image tower.*Transformers' own CLIPs need no conversion", write(state))
 
 
 def test_a_generator_without_its_clip_is_refused(write):
@@ -724,7 +728,7 @@ def test_a_fused_maft_plus_checkpoint_is_not_fused_again(write):
 def test_a_saved_model_loads_equal_by_its_auto_class(write, tmp_path, tokenizer, kind):
     out = tmp_path / "models" / "out"
     converted = convert_kind(write, kind, output_dir=out, tokenizer=tokenizer)
-    auto_class = AutoModel if kind == "openclip" else AutoModelForUniversalSegmentation
+    auto_class = AutoModel if kind.startswith("openclip") else AutoModelForUniversalSegmentation
     loaded, loading = auto_class.from_pretrained(out, output_loading_info=True)
     assert type(loaded) is type(converted.model)
     assert not any(loading.values())

@@ -1,5 +1,6 @@
 """Configurations of the CLIP backbones, the mask generator and the Mask-Adapter segmenter."""
 
+import copy
 import math
 from typing import ClassVar, Literal
 
@@ -398,14 +399,14 @@ class SiglipClipConfig(_WrappedClipConfig):
 
 
 def wrap_clip_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """A configuration of Transformers' own CLIPs as this package's; any other as it is.
+    """A configuration of Transformers' own CLIPs as this package's, around a copy; any other as it is.
 
     Args:
         config: such as a `CLIPConfig` or a `SiglipConfig`.
     """
     for wrapper in _WRAPPERS:
         if config.model_type in wrapper.wrapped_model_types:
-            return wrapper(wrapped_config=config)
+            return wrapper(wrapped_config=copy.deepcopy(config))
     return config
 
 

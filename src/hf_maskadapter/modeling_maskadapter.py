@@ -525,6 +525,7 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             Vocabulary.parse(vocabulary),
             getattr(tokenizer, "tokenizer", tokenizer),
             max_length=self.config.clip_config.text_config.max_position_embeddings,
+            vocab_size=self.config.clip_config.text_config.vocab_size,
             pad_to_max_length=self.config.clip_config.pads_text,
             lower_case=self.config.clip_config.lowers_text,
             device=self.void_embedding.device,

@@ -97,6 +97,7 @@ def encode_vocabulary(
     *,
     max_length: int,
     device: torch.device,
+    vocab_size: int | None = None,
     pad_to_max_length: bool = False,
     lower_case: bool = False,
     templates: Sequence[str] = PROMPT_TEMPLATES,
@@ -114,13 +115,15 @@ def encode_vocabulary(
         tokenizer: Hugging Face tokenizer.
         max_length: number of tokens that the text tower reads.
         device: where the text tower is.
+        vocab_size: number of tokens that the text tower knows; `None` leaves it unchecked.
         pad_to_max_length, lower_case: see [`tokenize_prompts`].
         templates: prompts with one `{}` each.
         training_vocabulary: synonyms of each class seen in training; `None` makes every class unseen.
         batch_size: prompts encoded at a time.
 
     Raises:
-        ValueError: if a prompt is too long, a template has no `{}`, or there is no template.
+        ValueError: if a prompt is too long or has a token that the text tower does not know, a template has no `{}`, or
+            there is no template.
     """
     check_templates(templates)
     synonyms = [(index, name) for index, entry in enumerate(vocabulary.classes) for name in entry.synonyms]
@@ -136,6 +139,12 @@ def encode_vocabulary(
             pad_to_max_length=pad_to_max_length,
             lower_case=lower_case,
         )
+        highest = int(input_ids.max())
+        if vocab_size is not None and highest >= vocab_size:
+            raise ValueError(
+                f"The tokenizer gives a token {highest}, but the text tower knows {vocab_size} tokens: use the "
+                "tokenizer that the CLIP was trained with."
+            )
         embeddings.append(F.normalize(text_encoder(input_ids.to(device)).float(), dim=-1))
     places = torch.tensor(by_length).argsort().to(device)
     means = torch.cat(embeddings)[places].unflatten(0, (len(names), len(templates))).mean(dim=1)

@@ -6,6 +6,7 @@ size, bicubically (bilinearly for NaFlex), as Transformers does.
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any, Self
 
@@ -36,10 +37,10 @@ class _WrappedClipModel(DenseClipModel):
         Raises:
             ValueError: if this class does not wrap such models.
         """
-        config = cls.config_class(wrapped_config=model.config, **fields)
+        config = cls.config_class(wrapped_config=copy.deepcopy(model.config), **fields)  # a new one resets its parts
         with torch.device("meta"):
             wrapper = cls(config)
-        wrapper.model = model
+        wrapper.model, config.wrapped_config = model, model.config
         return wrapper.train(model.training)
 
     @classmethod

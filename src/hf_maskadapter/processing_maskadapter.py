@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,12 +69,13 @@ class MaskAdapterProcessor(ProcessorMixin):
 
         Args:
             clip_config: the CLIP's configuration, this package's (`model.config.clip_config`) or Transformers' own.
-            tokenizer: the CLIP's tokenizer; its `model_max_length` becomes that of the text tower.
+            tokenizer: the CLIP's tokenizer; a copy gets the text tower's length as its `model_max_length`.
             prompt_templates: see [`MaskAdapterProcessor`].
             **image_options: further arguments of [`MaskAdapterImageProcessorPil`], such as `size`, or `image_mean` and
                 `image_std` for a CLIP that was trained with other statistics than its kind.
         """
         clip_config = wrap_clip_config(clip_config)
+        tokenizer = copy.deepcopy(tokenizer)
         tokenizer.model_max_length = clip_config.text_config.max_position_embeddings
         options = {
             "image_mean": list(clip_config.pixel_mean),

@@ -5,10 +5,18 @@ import json
 import pytest
 import torch
 
-from hf_maskadapter import ConvNextClipModel, MaskAdapterForOpenVocabularySegmentation
+from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from hf_maskadapter.conversion.configs import build_config, read_sizes
-from hf_maskadapter.conversion.convert import check_weights
-from hf_maskadapter.conversion.layouts import LAYOUTS, MAFT_PLUS, OPENCLIP, PARTS, convert_state_dict, fuse, recognise
+from hf_maskadapter.conversion.convert import check_weights, model_class_of
+from hf_maskadapter.conversion.layouts import (
+    LAYOUTS,
+    MAFT_PLUS,
+    OPENCLIP_RESNET,
+    PARTS,
+    convert_state_dict,
+    fuse,
+    recognise,
+)
 from hf_maskadapter.conversion.presets import choose_preset
 from parity.golden import FIXTURES
 
@@ -50,13 +58,12 @@ def test_shapes_are_those_of_the_model_that_the_preset_configures(name):
     sizes = read_sizes(weights.state, layout)
     preset = choose_preset(None, layout, sizes)
     assert preset is not None, "no preset for this released model"
-    model_class = ConvNextClipModel if layout == OPENCLIP else MaskAdapterForOpenVocabularySegmentation
-    check_weights(model_class, build_config(sizes, layout, preset.settings), weights.state, name)
+    check_weights(model_class_of(layout), build_config(sizes, layout, preset.settings), weights.state, name)
 
 
-def test_the_manifests_cover_every_layout_but_that_of_plain_maft_plus():
+def test_the_manifests_cover_every_layout_but_those_of_plain_maft_plus_and_resnets():
     found = {recognise(meta_state(name), name).name for name in MANIFESTS}
-    assert found == {layout.name for layout in LAYOUTS} - {MAFT_PLUS.name}
+    assert found == {layout.name for layout in LAYOUTS} - {MAFT_PLUS.name, OPENCLIP_RESNET.name}
 
 
 def without(state, *parts):

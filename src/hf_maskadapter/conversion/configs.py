@@ -6,12 +6,18 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from ..configuration_maskadapter import ConvNextClipConfig, FcClipMaskGeneratorConfig, MaskAdapterConfig
+from ..configuration_maskadapter import (
+    ConvNextClipConfig,
+    FcClipMaskGeneratorConfig,
+    MaskAdapterConfig,
+    ResNetClipConfig,
+)
 from .adapter import read_adapter_sizes
 from .errors import ConversionError
 from .fcclip import read_generator_sizes
 from .key_tables import StateDict
-from .layouts import OPENCLIP, PARTS, Layout
+from .layouts import OPENCLIP, OPENCLIP_RESNET, PARTS, Layout
+from .openai_resnet import read_resnet_sizes
 from .openclip import read_clip_sizes
 from .presets import ConversionSettings
 
@@ -32,7 +38,7 @@ _SEGMENTER_SETTINGS = (
 
 
 def read_sizes(state: StateDict, layout: Layout) -> dict[str, Any]:
-    """Fields of [`ConvNextClipConfig`] or [`MaskAdapterConfig`] that the weights tell, nested as in `config.json`.
+    """Fields of the model's configuration that the weights tell, nested as in `config.json`.
 
     Args:
         state: converted state dict, real or on the meta device.
@@ -43,6 +49,8 @@ def read_sizes(state: StateDict, layout: Layout) -> dict[str, Any]:
     """
     if layout == OPENCLIP:
         return read_clip_sizes(state)
+    if layout == OPENCLIP_RESNET:
+        return read_resnet_sizes(state)
     clip = read_clip_sizes(_part(state, "clip"))
     sizes: dict[str, Any] = {
         "clip_config": clip,
@@ -65,7 +73,7 @@ def _part(state: StateDict, part: str) -> StateDict:
 
 def build_config(
     sizes: dict[str, Any], layout: Layout, settings: ConversionSettings
-) -> ConvNextClipConfig | MaskAdapterConfig:
+) -> ConvNextClipConfig | ResNetClipConfig | MaskAdapterConfig:
     """The configuration of a converted model.
 
     Args:
@@ -78,7 +86,12 @@ def build_config(
     """
     try:
         if layout == OPENCLIP:
-            config: ConvNextClipConfig | MaskAdapterConfig = _clip_config(sizes, settings)
+            config: ConvNextClipConfig | ResNetClipConfig | MaskAdapterConfig = _clip_config(sizes, settings)
+        elif layout == OPENCLIP_RESNET:
+            text_config = _text_config(sizes, settings) | {
+                "hidden_act": "quick_gelu" if settings.quick_gelu else "gelu"
+            }
+            config = ResNetClipConfig(**sizes | {"text_config": text_config})
         else:
             generator = sizes["mask_generator_config"]
             if layout.has("transfer"):
@@ -101,14 +114,18 @@ def build_config(
 
 
 def _clip_config(sizes: dict[str, Any], settings: ConversionSettings) -> ConvNextClipConfig:
+    text_config = _text_config(sizes, settings)
+    return ConvNextClipConfig(**sizes | {"text_config": text_config} | _given(settings, _CLIP_SETTINGS))
+
+
+def _text_config(sizes: dict[str, Any], settings: ConversionSettings) -> dict[str, Any]:
     text_heads, width = settings.text_heads, sizes["text_config"]["hidden_size"]
     if width % text_heads:
         raise ConversionError(
             f"text_heads={text_heads} does not divide the width of the checkpoint's text tower, {width}: give the "
             "number of heads that it was trained with."
         )
-    text_config = sizes["text_config"] | {"num_attention_heads": text_heads}
-    return ConvNextClipConfig(**sizes | {"text_config": text_config} | _given(settings, _CLIP_SETTINGS))
+    return sizes["text_config"] | {"num_attention_heads": text_heads}
 
 
 def _check_transfer_heads(width: int, settings: ConversionSettings) -> None:

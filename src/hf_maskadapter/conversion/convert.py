@@ -16,16 +16,18 @@ from torch import Tensor
 from transformers import CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
-from ..configuration_maskadapter import ConvNextClipConfig, MaskAdapterConfig
+from ..configuration_maskadapter import DenseClipConfig, MaskAdapterConfig
 from ..image_processing_maskadapter import MaskAdapterImageProcessorPil
+from ..modeling_clip_base import DenseClipModel
 from ..modeling_convnext_clip import ConvNextClipModel
 from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+from ..modeling_resnet_clip import ResNetClipModel
 from ..processing_maskadapter import MaskAdapterProcessor
 from ..vocabulary import label_sets
 from .configs import build_config, read_sizes
 from .errors import ConversionError
 from .key_tables import StateDict, shorten
-from .layouts import OPENCLIP, Layout, convert_state_dict, fuse, recognise
+from .layouts import OPENCLIP, OPENCLIP_RESNET, Layout, convert_state_dict, fuse, recognise
 from .presets import (
     ConversionSettings,
     Preset,
@@ -120,7 +122,7 @@ class Conversion(NamedTuple):
         report: what was found and done.
     """
 
-    model: ConvNextClipModel | MaskAdapterForOpenVocabularySegmentation
+    model: DenseClipModel | MaskAdapterForOpenVocabularySegmentation
     image_processor: MaskAdapterImageProcessorPil
     processor: MaskAdapterProcessor | None
     report: ConversionReport
@@ -141,7 +143,8 @@ def convert_checkpoint(
 ) -> Conversion:
     """Convert a released checkpoint, exactly and completely.
 
-    OpenCLIP's ConvNeXt CLIPs become a [`ConvNextClipModel`]; FC-CLIP and MAFT+, both with or without Mask-Adapter, and
+    OpenCLIP's ConvNeXt CLIPs become a [`ConvNextClipModel`], OpenAI's ResNet CLIPs, from OpenAI's or OpenCLIP's state
+    dict, a [`ResNetClipModel`]; FC-CLIP and MAFT+, both with or without Mask-Adapter, and
     Mask-Adapter's warm-up checkpoints a [`MaskAdapterForOpenVocabularySegmentation`]. What a file is, and every size,
     is read from its weights. What weights cannot tell comes from `settings`, else from `config`, else from the preset.
 
@@ -196,11 +199,11 @@ def convert_checkpoint(
     final = final.updated(explicit)
     require_settings(final, layout)
     model_config = build_config(sizes, layout, final)
-    model_class = ConvNextClipModel if layout == OPENCLIP else MaskAdapterForOpenVocabularySegmentation
+    model_class = model_class_of(layout)
     check_weights(model_class, model_config, weights.state, name)
     model = _load(model_class, model_config, weights.state)
 
-    clip_config: Any = model_config if isinstance(model_config, ConvNextClipConfig) else model_config.clip_config
+    clip_config: Any = model_config if isinstance(model_config, DenseClipConfig) else model_config.clip_config
     image_processor = _build_image_processor(final, clip_config.size_divisor)
     clip_tokenizer = _read_tokenizer(tokenizer, clip_config.text_config, try_hub=output is not None, token=token)
     processor = None
@@ -228,8 +231,17 @@ def convert_checkpoint(
     return Conversion(model, image_processor, processor, report)
 
 
+def model_class_of(layout: Layout) -> type[PreTrainedModel]:
+    """Class of the model that a checkpoint of a layout becomes."""
+    classes: dict[str, type[PreTrainedModel]] = {
+        OPENCLIP.name: ConvNextClipModel,
+        OPENCLIP_RESNET.name: ResNetClipModel,
+    }
+    return classes.get(layout.name, MaskAdapterForOpenVocabularySegmentation)
+
+
 def check_weights(
-    model_class: type[PreTrainedModel], config: ConvNextClipConfig | MaskAdapterConfig, state: StateDict, name: str
+    model_class: type[PreTrainedModel], config: DenseClipConfig | MaskAdapterConfig, state: StateDict, name: str
 ) -> None:
     """Check that a state dict has exactly the weights of a model, in their shapes.
 
@@ -263,7 +275,7 @@ def check_weights(
 
 
 def _load(
-    model_class: type[PreTrainedModel], config: ConvNextClipConfig | MaskAdapterConfig, state: dict[str, Tensor]
+    model_class: type[PreTrainedModel], config: DenseClipConfig | MaskAdapterConfig, state: dict[str, Tensor]
 ) -> Any:
     model, loading = model_class.from_pretrained(
         None, config=config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True

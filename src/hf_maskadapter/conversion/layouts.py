@@ -13,6 +13,8 @@ from .errors import ConversionError
 from .fcclip import FCCLIP_KEYS
 from .key_tables import KeyTable, StateDict, shorten
 from .maft_plus import MAFT_PLUS_IGNORED, TRANSFER_KEYS
+from .openai_resnet import FIRST_KEY as FIRST_RESNET_KEY
+from .openai_resnet import RESNET_IGNORED, RESNET_KEYS
 from .openclip import FIRST_KEY, OPENCLIP_IGNORED, OPENCLIP_KEYS
 
 VOID_KEY = "void_embedding.weight"
@@ -70,6 +72,11 @@ class Layout:
         """Whether a part is in such a checkpoint."""
         return part in self.parts
 
+    @property
+    def is_clip_alone(self) -> bool:
+        """Whether such a checkpoint is a CLIP, and not a segmenter with one."""
+        return len(self.parts) == 1
+
     def reason_to_ignore(self, key: str) -> str | None:
         """Why a key that belongs to no part is not needed; `None` if nothing is known about it."""
         reasons = (reason for prefix, reason in self.ignored.items() if key.startswith(prefix))
@@ -82,6 +89,11 @@ def _layout(name: str, title: str, *parts: str) -> Layout:
 
 
 OPENCLIP = Layout("openclip", "an OpenCLIP ConvNeXt CLIP", {"clip": Part("", "", OPENCLIP_KEYS, OPENCLIP_IGNORED)})
+OPENCLIP_RESNET = Layout(
+    "openclip_resnet",
+    "an OpenAI or OpenCLIP ResNet CLIP",
+    {"resnet_clip": Part("", "", RESNET_KEYS, RESNET_IGNORED)},
+)
 FCCLIP = _layout("fcclip", "an FC-CLIP checkpoint without adapter", "clip", "generator", "void")
 FCCLIP_ADAPTER = _layout(
     "fcclip_adapter", "an FC-CLIP + Mask-Adapter checkpoint", "clip", "generator", "adapter", "void"
@@ -99,7 +111,7 @@ MAFT_PLUS_WARMUP = _layout(
     "adapter",
     "void",
 )
-LAYOUTS = (OPENCLIP, FCCLIP, FCCLIP_ADAPTER, WARMUP, MAFT_PLUS, MAFT_PLUS_ADAPTER, MAFT_PLUS_WARMUP)
+LAYOUTS = (OPENCLIP, OPENCLIP_RESNET, FCCLIP, FCCLIP_ADAPTER, WARMUP, MAFT_PLUS, MAFT_PLUS_ADAPTER, MAFT_PLUS_WARMUP)
 
 _OPENCLIP_PREFIXES = ("visual.", "transformer.resblocks.")
 
@@ -120,10 +132,12 @@ def recognise(state: StateDict, name: str) -> Layout:
         if part_name != "void" and any(key.startswith(part.source_prefix) for key in state)
     }
     if not found and any(key.startswith(_OPENCLIP_PREFIXES) for key in state):
+        if FIRST_RESNET_KEY in state:
+            return OPENCLIP_RESNET
         _require_convnext(FIRST_KEY in state, name)
         return OPENCLIP
     for layout in LAYOUTS:
-        if layout != OPENCLIP and found == layout.parts.keys() - {"void"}:
+        if not layout.is_clip_alone and found == layout.parts.keys() - {"void"}:
             _require_convnext(PARTS["clip"].source_prefix + FIRST_KEY in state, name)
             return layout
     if found and "clip" not in found:
@@ -144,8 +158,9 @@ def _titles() -> str:
 def _require_convnext(present: bool, name: str) -> None:
     if not present:
         raise ConversionError(
-            f"The CLIP in {name} has no ConvNeXt image tower ({FIRST_KEY} is missing): only ConvNeXt CLIPs are "
-            "converted. If it should be one, the file is incomplete."
+            f"The CLIP in {name} has no ConvNeXt image tower ({FIRST_KEY} is missing): only CLIPs with "
+            "ConvNeXts, and OpenAI's ResNets outside segmenters, are converted; Transformers' own CLIPs need no "
+            "conversion. If it should be one, the file is incomplete."
         )
 
 
@@ -154,7 +169,7 @@ class ConvertedWeights:
     """A state dict in this package's names.
 
     Args:
-        state: new name → tensor, fp32 and contiguous.
+        state: new name → tensor, contiguous, fp32 but for counters.
         targets: old name → new names.
         ignored: old name → why it is not needed.
     """
@@ -196,7 +211,10 @@ def convert_state_dict(state: StateDict, layout: Layout, name: str = "The checkp
             f"{shorten(sorted(unknown))}. Leaving them out would change the model, so nothing was converted."
         )
     state = {
-        key: tensor.to(torch.float32, copy=not tensor.is_contiguous()).contiguous() for key, tensor in converted.items()
+        key: tensor.to(
+            torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=not tensor.is_contiguous()
+        ).contiguous()
+        for key, tensor in converted.items()
     }
     return ConvertedWeights(state, targets, ignored)
 
@@ -311,6 +329,7 @@ __all__ = [
     "MAFT_PLUS_ADAPTER",
     "MAFT_PLUS_WARMUP",
     "OPENCLIP",
+    "OPENCLIP_RESNET",
     "WARMUP",
     "ConvertedWeights",
     "Layout",

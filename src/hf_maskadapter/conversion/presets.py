@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from .layouts import (
     MAFT_PLUS_ADAPTER,
     MAFT_PLUS_WARMUP,
     OPENCLIP,
+    OPENCLIP_RESNET,
     WARMUP,
     Layout,
 )
@@ -73,7 +74,13 @@ _KINDS: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     (
         "true or false",
         lambda value: isinstance(value, bool),
-        ("ensemble_on_valid_masks", "warmup_scoring", "text_transfer_panoptic", "mix_projected_positions"),
+        (
+            "quick_gelu",
+            "ensemble_on_valid_masks",
+            "warmup_scoring",
+            "text_transfer_panoptic",
+            "mix_projected_positions",
+        ),
     ),
     ("three positive numbers", _is_triple, ("image_mean", "image_std")),
     ("a list of texts with one {} each", _is_list, ("prompt_templates",)),
@@ -86,6 +93,7 @@ class ConversionSettings:
 
     Args:
         text_heads: attention heads of the CLIP's text tower.
+        quick_gelu: whether the text tower of a ResNet CLIP uses x · sigmoid(1.702 x), as OpenAI's do, instead of GELU.
         norm_eps: epsilon of the norms in the CLIP's trunk and in front of its projection.
         image_size: side in pixels of the pictures that the CLIP was trained on.
         decoder_heads: attention heads of the mask generator; checked against the weights, which happen to tell.
@@ -111,6 +119,7 @@ class ConversionSettings:
     """
 
     text_heads: int | None = None
+    quick_gelu: bool | None = None
     norm_eps: float | None = None
     image_size: int | None = None
     decoder_heads: int | None = None
@@ -217,11 +226,12 @@ def _from_open_clip(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     try:
         model, preprocessing = config["model_cfg"], config.get("preprocess_cfg", {})
         vision = model["vision_cfg"]
-        settings = {
-            "text_heads": model["text_cfg"]["heads"],
-            "image_size": vision["image_size"],
-            "norm_eps": _TIMM_NORM_EPS.get(vision["timm_model_name"], 1e-6),
-        }
+        settings = {"text_heads": model["text_cfg"]["heads"]}
+        if "layers" in vision:  # a ResNet of OpenAI's kind
+            settings["quick_gelu"] = model.get("quick_gelu", False)
+        else:
+            settings["image_size"] = vision["image_size"]
+            settings["norm_eps"] = _TIMM_NORM_EPS.get(vision["timm_model_name"], 1e-6)
         for name in ("mean", "std"):
             if name in preprocessing:
                 settings[f"image_{name}"] = [255 * value for value in preprocessing[name]]
@@ -292,6 +302,22 @@ _CONVNEXT_BASE_W_320 = {
     "text_config.hidden_size": 640,
     "text_config.num_hidden_layers": 12,
 }
+_CONVNEXT_XXLARGE = {
+    "hidden_sizes": [384, 768, 1536, 3072],
+    "depths": [3, 4, 30, 3],
+    "projection_dim": 1024,
+    "projection_hidden_dim": None,
+    "text_config.hidden_size": 1024,
+    "text_config.num_hidden_layers": 24,
+}
+#: Name, width, depths, projection_dim, image_size and width of the text tower, whose heads are 64 wide.
+_OPENAI_RESNETS = (
+    ("RN50", 64, [3, 4, 6, 3], 1024, 224, 512),
+    ("RN101", 64, [3, 4, 23, 3], 512, 224, 512),
+    ("RN50x4", 80, [4, 6, 10, 6], 640, 288, 640),
+    ("RN50x16", 96, [6, 8, 18, 8], 768, 384, 768),
+    ("RN50x64", 128, [3, 15, 36, 10], 1024, 448, 1024),
+)
 _FCCLIP_GENERATOR = {
     "num_queries": 250,
     "hidden_dim": 256,
@@ -307,6 +333,9 @@ _CLIP_SETTINGS = ConversionSettings(
 )
 _LARGE = dataclasses.replace(_CLIP_SETTINGS, text_heads=12)
 _BASE = dataclasses.replace(_CLIP_SETTINGS, text_heads=10)
+_XXLARGE = dataclasses.replace(
+    _CLIP_SETTINGS, text_heads=16, norm_eps=_TIMM_NORM_EPS["convnext_xxlarge"], image_size=256
+)
 _FCCLIP_SETTINGS = dataclasses.replace(
     _LARGE,
     decoder_heads=8,
@@ -346,6 +375,22 @@ def _maft_plus(clip: Mapping[str, Any]) -> dict[str, Any]:
     return _nested("clip_config.", clip) | _nested("mask_generator_config.", _MAFT_PLUS_GENERATOR)
 
 
+def _openai_resnets() -> Iterator[Preset]:
+    for name, width, depths, projection_dim, image_size, text_width in _OPENAI_RESNETS:
+        sizes = {
+            "width": width,
+            "depths": depths,
+            "projection_dim": projection_dim,
+            "image_size": image_size,
+            "text_config.hidden_size": text_width,
+            "text_config.num_hidden_layers": 12,
+        }
+        settings = dataclasses.replace(
+            _CLIP_SETTINGS, norm_eps=None, image_size=None, text_heads=text_width // 64, quick_gelu=True
+        )
+        yield Preset(f"openai-{name.lower()}", f"OpenAI {name}", OPENCLIP_RESNET, sizes, settings)
+
+
 #: The released models. Of those that weights cannot tell apart, the first is the one that is recognised.
 PRESETS: dict[str, Preset] = {
     preset.name: preset
@@ -354,6 +399,8 @@ PRESETS: dict[str, Preset] = {
             "openclip-convnext-large-d-320", "OpenCLIP convnext_large_d_320", OPENCLIP, _CONVNEXT_LARGE_D_320, _LARGE
         ),
         Preset("openclip-convnext-base-w-320", "OpenCLIP convnext_base_w_320", OPENCLIP, _CONVNEXT_BASE_W_320, _BASE),
+        Preset("openclip-convnext-xxlarge", "OpenCLIP convnext_xxlarge", OPENCLIP, _CONVNEXT_XXLARGE, _XXLARGE),
+        *_openai_resnets(),
         Preset(
             "fcclip-convnext-large",
             "FC-CLIP-L without adapter",
@@ -461,12 +508,15 @@ PRESETS: dict[str, Preset] = {
 #: Settings without which a model would silently be another one, for each part of a checkpoint.
 NEEDED: dict[str, tuple[str, ...]] = {
     "clip": ("text_heads", "norm_eps"),
+    "resnet_clip": ("text_heads", "quick_gelu"),
     "generator": ("ensemble_alpha", "ensemble_beta", "overlap_threshold", "training_vocabulary"),
     "transfer": ("text_transfer_heads", "text_transfer_panoptic"),
     "adapter": ("mask_threshold",),
 }
 
 _SETTINGS_OF_PARTS: dict[str, tuple[str, ...]] = {
+    "clip": ("norm_eps", "image_size"),
+    "resnet_clip": ("quick_gelu",),
     "generator": ("decoder_heads", "ensemble_alpha", "ensemble_beta", "ensemble_on_valid_masks"),
     "transfer": ("text_transfer_heads", "text_transfer_panoptic"),
     "adapter": ("mask_threshold",),
@@ -483,7 +533,7 @@ _SETTINGS_OF_SEGMENTERS = (
 def has_effect(setting: str, layout: Layout) -> bool:
     """Whether a setting can change a model of this layout."""
     if setting in _SETTINGS_OF_SEGMENTERS:
-        return layout != OPENCLIP
+        return not layout.is_clip_alone
     if setting == "mix_projected_positions":
         return layout.has("transfer") or layout.has("adapter")
     return all(layout.has(part) for part, settings in _SETTINGS_OF_PARTS.items() if setting in settings)
