@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .configuration_maskadapter import MaskAdapterConfig
+from .hub_errors import HubError, explaining
 from .modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterModel
 
 ADAPTER_WEIGHTS_NAME = "mask_adapter.safetensors"
@@ -121,7 +122,10 @@ def save_adapter_weights(
 
 
 def attach_adapter_weights(
-    model: MaskAdapterForOpenVocabularySegmentation, adapter: str | os.PathLike[str], revision: str | None = None
+    model: MaskAdapterForOpenVocabularySegmentation,
+    adapter: str | os.PathLike[str],
+    revision: str | None = None,
+    **hub_options: Any,
 ) -> MaskAdapterForOpenVocabularySegmentation:
     """Put saved adapter weights into a model, in place of any adapter that it has.
 
@@ -129,6 +133,8 @@ def attach_adapter_weights(
         model: the base model, changed in place.
         adapter: folder or Hub repository of adapter weights.
         revision: version on the Hub.
+        **hub_options: of `huggingface_hub.hf_hub_download`, such as `subfolder`, `token` and `cache_dir`; `subfolder`
+            applies to folders, too.
 
     Returns:
         The model.
@@ -136,8 +142,9 @@ def attach_adapter_weights(
     Raises:
         ValueError: if the weights were trained in front of another CLIP, or do not fit their own description.
         FileNotFoundError: if there are no adapter weights.
+        HubError: if they cannot be fetched.
     """
-    description = _read_description(adapter, revision)
+    description = read_adapter_description(adapter, revision, **hub_options)
     expected, found = torch.tensor(description["base_probe"]), torch.tensor(_probe(model))
     if expected.shape != found.shape or not torch.allclose(
         expected, found, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE * float(expected.abs().max())
@@ -146,7 +153,7 @@ def attach_adapter_weights(
             f"The adapter {adapter} was trained in front of another CLIP than this model's: its base model is "
             f"{description['base_model']}."
         )
-    weights = load_file(_find(adapter, ADAPTER_WEIGHTS_NAME, revision))
+    weights = load_file(_find(adapter, ADAPTER_WEIGHTS_NAME, revision, **hub_options))
     void = weights.pop(_VOID)
     add_adapter(model, **description["adapter"])
     assert model.adapter is not None
@@ -163,6 +170,8 @@ def load_with_adapter(
     adapter: str | os.PathLike[str],
     base_model: str | os.PathLike[str] | None = None,
     revision: str | None = None,
+    *,
+    subfolder: str | None = None,
     **kwargs: Any,
 ) -> MaskAdapterForOpenVocabularySegmentation:
     """Load a base model and attach adapter weights to it.
@@ -171,21 +180,26 @@ def load_with_adapter(
         adapter: folder or Hub repository of adapter weights.
         base_model: name or folder of the base model; by default the one that the weights name.
         revision: version of the adapter weights on the Hub.
-        **kwargs: of the base model's `from_pretrained`.
+        subfolder: the adapter's folder inside its repository.
+        **kwargs: of the base model's `from_pretrained`; `token`, `cache_dir` and `local_files_only` apply to the adapter,
+            too.
 
     Returns:
         The complete model, in eval mode.
 
     Raises:
-        ValueError, FileNotFoundError: as [`attach_adapter_weights`].
+        ValueError, FileNotFoundError, HubError: as [`attach_adapter_weights`].
     """
-    description = _read_description(adapter, revision)
+    hub_options = {name: kwargs[name] for name in ("token", "cache_dir", "local_files_only") if name in kwargs}
+    hub_options["subfolder"] = subfolder
+    description = read_adapter_description(adapter, revision, **hub_options)
     if base_model is None:
         base_model = description["base_model"]
         if description["base_revision"] is not None:
             kwargs.setdefault("revision", description["base_revision"])
-    model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(base_model, **kwargs)
-    return attach_adapter_weights(model, adapter, revision).eval()
+    with explaining(f"load the base model of {adapter},", str(base_model), kwargs.get("revision")):
+        model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(base_model, **kwargs)
+    return attach_adapter_weights(model, adapter, revision, **hub_options).eval()
 
 
 def _probe(model: MaskAdapterForOpenVocabularySegmentation) -> list[float]:
@@ -195,22 +209,38 @@ def _probe(model: MaskAdapterForOpenVocabularySegmentation) -> list[float]:
     return [round(value, 6) for value in weights[places].float().tolist()]
 
 
-def _read_description(adapter: str | os.PathLike[str], revision: str | None) -> dict[str, Any]:
-    description = json.loads(_find(adapter, ADAPTER_CONFIG_NAME, revision).read_text(encoding="utf-8"))
+def read_adapter_description(
+    adapter: str | os.PathLike[str], revision: str | None = None, **hub_options: Any
+) -> dict[str, Any]:
+    """What adapter weights tell about themselves: `base_model`, `base_revision`, `base_probe` and `adapter`, its fields.
+
+    Args:
+        adapter, revision, **hub_options: as [`attach_adapter_weights`].
+
+    Raises:
+        FileNotFoundError, HubError: as [`attach_adapter_weights`].
+    """
+    description = json.loads(_find(adapter, ADAPTER_CONFIG_NAME, revision, **hub_options).read_text(encoding="utf-8"))
     known = {name: value for name, value in description["adapter"].items() if hasattr(MaskAdapterConfig, name)}
     return description | {"adapter": known}
 
 
-def _find(adapter: str | os.PathLike[str], name: str, revision: str | None) -> Path:
+def _find(
+    adapter: str | os.PathLike[str], name: str, revision: str | None, subfolder: str | None = None, **hub_options: Any
+) -> Path:
     folder = Path(adapter)
     if folder.is_dir():
+        folder = folder / (subfolder or "")
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no adapter weights: there is no {name}.")
         return folder / name
     try:
-        return Path(hf_hub_download(str(adapter), name, revision=revision))
-    except EntryNotFoundError as error:
-        raise FileNotFoundError(f"{adapter} holds no adapter weights: there is no {name}.") from error
+        with explaining("fetch the adapter", str(adapter), revision):
+            return Path(hf_hub_download(str(adapter), name, revision=revision, subfolder=subfolder, **hub_options))
+    except HubError as error:
+        if isinstance(error.__cause__, EntryNotFoundError) and not isinstance(error.__cause__, LocalEntryNotFoundError):
+            raise FileNotFoundError(f"{adapter} holds no adapter weights: there is no {name}.") from error
+        raise
 
 
 __all__ = [
@@ -220,5 +250,6 @@ __all__ = [
     "add_adapter",
     "attach_adapter_weights",
     "load_with_adapter",
+    "read_adapter_description",
     "save_adapter_weights",
 ]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
 from .pipeline_zero_shot_image_segmentation import TASK, ZeroShotImageSegmentationPipeline
@@ -38,35 +38,52 @@ def save_with_remote_code(
         model: a model of this package.
         processor: its processor.
     """
-    is_segmenter = hasattr(model, "encode_vocabulary")
-    auto_classes = {
-        type(model.config): "AutoConfig",
-        type(model): "AutoModelForUniversalSegmentation" if is_segmenter else "AutoModel",
-    }
+    model.save_pretrained(output_dir)
+    save_remote_code(output_dir, type(model), model.config, processor)
+
+
+def save_remote_code(
+    output_dir: str | os.PathLike,
+    model_class: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    processor: ProcessorMixin | None = None,
+) -> None:
+    """Save all that [`save_with_remote_code`] does but the weights: configuration, processor, and the code of all three.
+
+    Args:
+        output_dir: folder to write into.
+        model_class: the model's class.
+        config: its configuration.
+        processor: its processor.
+    """
+    is_segmenter = hasattr(model_class, "encode_vocabulary")
+    auto_class = "AutoModelForUniversalSegmentation" if is_segmenter else "AutoModel"
+    auto_classes: dict[type, str] = {type(config): "AutoConfig"}
     if processor is not None:
         auto_classes[type(processor)] = "AutoProcessor"
         auto_classes[type(processor.image_processor)] = "AutoImageProcessor"
-    with _code_goes_along(auto_classes):
-        try:
+    try:
+        config.auto_map = {auto_class: _reference(model_class)}
+        if is_segmenter and processor is not None:
             pipeline_class = ZeroShotImageSegmentationPipeline
-            serves_pipeline = is_segmenter and processor is not None
-            if serves_pipeline:
-                model.config.custom_pipelines = {
-                    TASK: {
-                        "impl": f"{pipeline_class.__module__.rpartition('.')[2]}.{pipeline_class.__name__}",
-                        "pt": ["AutoModelForUniversalSegmentation"],
-                        "type": "multimodal",
-                    }
-                }
-            model.save_pretrained(output_dir)
+            config.custom_pipelines = {
+                TASK: {"impl": _reference(pipeline_class), "pt": [auto_class], "type": "multimodal"}
+            }
+            custom_object_save(pipeline_class, output_dir)
+        with _code_goes_along(auto_classes):
+            config.save_pretrained(output_dir)
             if processor is not None:
                 processor.save_pretrained(output_dir)
-            if serves_pipeline:
-                custom_object_save(pipeline_class, output_dir)
-        finally:
-            for name in ("auto_map", "custom_pipelines"):
-                if hasattr(model.config, name):
-                    delattr(model.config, name)
+        custom_object_save(model_class, output_dir)
+    finally:
+        for name in ("auto_map", "custom_pipelines"):
+            if hasattr(config, name):
+                delattr(config, name)
 
 
-__all__ = ["save_with_remote_code"]
+def _reference(owner: type) -> str:
+    """How a configuration names a class of the code beside it."""
+    return f"{owner.__module__.rpartition('.')[2]}.{owner.__name__}"
+
+
+__all__ = ["save_remote_code", "save_with_remote_code"]

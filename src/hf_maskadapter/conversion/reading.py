@@ -13,19 +13,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download, list_repo_files
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..hub_errors import hub_reason
 from .errors import ConversionError
 from .key_tables import shorten
 
@@ -121,31 +114,16 @@ def _download(repo: str, path: str, revision: str | None, token: str | bool | No
     where = f"{path} in the Hub repository {repo}" + (f" at {revision}" if revision else "")
     try:
         return Path(hf_hub_download(repo, path, revision=revision, token=token))
-    except GatedRepoError:
+    except LocalEntryNotFoundError as error:
         raise ConversionError(
-            f"Cannot fetch {where}: access to it must be requested on its page on the Hub; then log in with "
-            "`hf auth login`, or give a token."
-        ) from None
-    except RepositoryNotFoundError:
-        raise ConversionError(
-            f"Cannot fetch {where}: there is no such repository, or it is private. Check the name; for a private one "
-            "log in with `hf auth login`, or give a token."
-        ) from None
-    except RevisionNotFoundError:
-        raise ConversionError(f"Cannot fetch {where}: the repository has no such revision.") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-        raise ConversionError(
-            f"Cannot fetch {where}: the Hub cannot be reached, and the file is not in the local cache. Check the "
-            "connection (and that HF_HUB_OFFLINE is not set), or download the file elsewhere and give its path."
+            f"Cannot fetch {where}: {hub_reason(error)}; or download the file elsewhere and give its path."
         ) from None
     except EntryNotFoundError:
         raise ConversionError(
             f"The Hub repository {repo} has no file {path}{_files_there(repo, revision, token)}."
         ) from None
-    except HFValidationError as error:
-        raise ConversionError(f"{repo} is not a repository name: {error}") from None
     except Exception as error:  # of whichever HTTP library the Hub's client uses
-        raise ConversionError(f"Cannot fetch {where}: {_first_line(error)}") from error
+        raise ConversionError(f"Cannot fetch {where}: {hub_reason(error) or _first_line(error)}.") from error
 
 
 def _files_there(repo: str, revision: str | None, token: str | bool | None) -> str:

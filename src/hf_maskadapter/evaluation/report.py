@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from ..data.samples import SegmentationSample
 from ..visualization import overlay, side_by_side
 from ..vocabulary import Vocabulary
 from .predictors import NO_CLASS, Prediction, Predictor
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 _PACKAGES = (
     "hf-maskadapter",
@@ -232,28 +235,20 @@ def report_text(title: str, methods: Mapping[str, Mapping[str, Any]], published:
     return "\n\n".join(parts) + "\n"
 
 
-def update_model_card(
-    path: Path,
-    model_name: str,
-    dataset_name: str,
-    dataset_type: str,
-    split: str | None,
-    methods: Mapping[str, Mapping[str, Any]],
-) -> None:
-    """Writes results into a model card's metadata (``eval_results``), in place of earlier ones of the same kind.
+def eval_results(
+    methods: Mapping[str, Mapping[str, Any]], dataset_name: str, dataset_type: str, split: str | None
+) -> list[EvalResult]:
+    """Main numbers in per cent, as a model card's metadata take them.
 
     Args:
-        path: The card, a Markdown file; made if it is not there.
-        model_name: Name of the model in the results.
+        methods: Results of each method; only their ``metrics`` are read. What was not measured may be NaN or None.
         dataset_name: What readers call the data set.
         dataset_type: Its identifier.
         split: The split that was evaluated.
-        methods: Results of each method.
     """
-    from huggingface_hub import EvalResult, ModelCard
+    from huggingface_hub import EvalResult
 
-    card: Any = ModelCard(path.read_text(encoding="utf-8") if path.is_file() else "---\n{}\n---\n")
-    new = [
+    return [
         EvalResult(
             task_type="image-segmentation",
             task_name=_TASK_NAMES[key],
@@ -262,21 +257,59 @@ def update_model_card(
             dataset_split=split,
             metric_type=key,
             metric_name=_METRIC_NAMES[key] + (f" ({name})" if len(methods) > 1 else ""),
-            metric_value=round(100 * result["metrics"][key], 2),
+            metric_value=round(100 * value, 2),
         )
         for name, result in methods.items()
         for key in _METRIC_NAMES
-        if not math.isnan(result["metrics"].get(key, math.nan))
+        if (value := result["metrics"].get(key)) is not None and not math.isnan(value)
     ]
+
+
+def card_with_results(card: str, model_name: str, new: Sequence[EvalResult]) -> str:
+    """A model card with results in its metadata (``eval_results``), in place of earlier ones of the same kind.
+
+    Args:
+        card: The card, Markdown with or without metadata; may be empty.
+        model_name: Name of the model in the results, if the card has none yet.
+        new: The results.
+
+    Raises:
+        ValueError: The card's metadata cannot be read.
+    """
+    import yaml
+    from huggingface_hub import ModelCard
+
+    try:
+        parsed: Any = ModelCard(card if card.startswith("---") else "---\n{}\n---\n" + card)
+    except yaml.YAMLError as error:
+        raise ValueError(f"The model card's metadata, between its first two lines of ---, are no YAML: {error}") from error
 
     def kind(entry: EvalResult) -> tuple[Any, ...]:
         return entry.dataset_type, entry.dataset_split, entry.metric_type, entry.metric_name
 
     replaced = {kind(entry) for entry in new}
-    kept = [entry for entry in card.data.eval_results or [] if kind(entry) not in replaced]
-    card.data.model_name = card.data.get("model_name") or model_name
-    card.data.eval_results = kept + new
-    write_text(path, str(card))
+    kept = [entry for entry in parsed.data.eval_results or [] if kind(entry) not in replaced]
+    parsed.data.model_name = parsed.data.get("model_name") or model_name
+    parsed.data.eval_results = [*kept, *new]
+    return str(parsed)
+
+
+def update_model_card(
+    path: Path,
+    model_name: str,
+    dataset_name: str,
+    dataset_type: str,
+    split: str | None,
+    methods: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Writes results into the metadata of a model card's file, see `card_with_results` and `eval_results`.
+
+    Args:
+        path: The card, a Markdown file; made if it is not there.
+        model_name, dataset_name, dataset_type, split, methods: As there.
+    """
+    card = path.read_text(encoding="utf-8") if path.is_file() else ""
+    write_text(path, card_with_results(card, model_name, eval_results(methods, dataset_name, dataset_type, split)))
 
 
 def remove_old_pictures(folder: Path) -> None:
@@ -287,10 +320,12 @@ def remove_old_pictures(folder: Path) -> None:
 
 
 __all__ = [
+    "card_with_results",
     "class_map",
     "class_table",
     "confusion_table",
     "describe_run",
+    "eval_results",
     "fingerprint",
     "markdown_table",
     "model_hash",
