@@ -98,6 +98,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--num_worst", type=int, default=8, help="worst samples to draw (default: 8)")
     run.add_argument("--save_every", type=int, default=50, help="samples between two states of progress (default: 50)")
     run.add_argument("--model_card", help="Markdown file whose metadata get the results (eval_results)")
+    run.add_argument("--push_to_hub", action="store_true", help="publish the output folder in the model's repository")
+    run.add_argument("--hub_model_id", help="that repository, as owner/name (default: --model)")
     parsed = parser.parse_args(arguments)
     if not parsed.list:
         if not parsed.model:

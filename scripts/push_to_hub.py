@@ -23,7 +23,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("folder", help="what to publish")
     parser.add_argument("repository", help="where to, as owner/name; made if it is not there")
-    parser.add_argument("--kind", choices=("model", "adapter", "dataset", "results"), help="default: what it looks like")
+    parser.add_argument(
+        "--kind", choices=("model", "adapter", "dataset", "results"), help="by default what it looks like"
+    )
     parser.add_argument("--subfolder", default="", help="where in the repository; results: evaluation/NAME")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     parser.add_argument("--revision", help="branch to commit to, made if it is not there (default: main)")

@@ -1,8 +1,8 @@
 """A Hub on loopback: the HTTP API that `huggingface_hub` speaks, over repositories in memory.
 
 It knows repositories of models and data sets, branches, commits, private repositories, access tokens, uploads as plain
-files and by LFS (batch, upload, verify), file information, downloads with etags, redirects and ranges. It does not speak
-the xet protocol: no reply offers it. Faults can be injected to see what a client makes of them.
+files and by LFS (batch, upload, verify), file information, downloads with etags, redirects and ranges. It does not
+speak the xet protocol: no reply offers it. Faults can be injected to see what a client makes of them.
 """
 
 from __future__ import annotations
@@ -99,11 +99,11 @@ class Fault:
     released: threading.Event = field(default_factory=threading.Event)
 
 
-class Refused(Exception):
+class RefusalError(Exception):
     """A reply with an error."""
 
-    def __init__(self, status: int, code: str = "", message: str = ""):
-        self.status, self.code, self.message = status, code, message
+    def __init__(self, status: int, code: str = "", message: str = "", **facts: str):
+        self.status, self.code, self.message, self.facts = status, code, message, facts
 
 
 class LocalHub:
@@ -120,6 +120,7 @@ class LocalHub:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.faults: list[Fault] = []
         self.url = ""
+        self.storage_url = ""
         self.lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -129,6 +130,7 @@ class LocalHub:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self.url = f"http://127.0.0.1:{server.server_port}"
+        self.storage_url = f"http://localhost:{server.server_port}"  # another host, which gets no access tokens
         thread.start()
         try:
             yield self
@@ -162,26 +164,27 @@ class LocalHub:
 
     def create(self, user: str | None, body: dict[str, Any]) -> Any:
         if user is None:
-            raise Refused(401, message="Invalid username or password.")
+            raise RefusalError(401, message="Invalid username or password.")
         name = f"{body.get('organization') or user}/{body['name']}"
         self._require_owner(user, name)
         key = (body.get("type") or "model", name)
-        if key in self.repositories:
-            raise Refused(409, message="You already created this repository")
-        self.repositories[key] = Repository(body.get("visibility") == "private")
         prefix = "datasets/" if key[0] == "dataset" else ""
-        return {"url": f"{self.url}/{prefix}{name}", "name": name}
+        address = f"{self.url}/{prefix}{name}"
+        if key in self.repositories:
+            raise RefusalError(409, message="You already created this repository", url=address)
+        self.repositories[key] = Repository(body.get("visibility") == "private")
+        return {"url": address, "name": name}
 
     def repository(self, user: str | None, kind: str, name: str) -> Repository:
         found = self.repositories.get((kind, name))
         if found is None or (found.private and user != name.split("/")[0]):
-            raise Refused(404 if user else 401, "RepoNotFound", "Repository not found")
+            raise RefusalError(404 if user else 401, "RepoNotFound", "Repository not found")
         return found
 
     def commit_at(self, repository: Repository, revision: str) -> Commit:
         found = repository.find(unquote(revision))
         if found is None:
-            raise Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            raise RefusalError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return found
 
     def info(self, user: str | None, kind: str, name: str, revision: str) -> Any:
@@ -209,7 +212,7 @@ class LocalHub:
             if recursive or not parents:
                 entries[path] = self._entry(path, blob)
         if folder and not entries:
-            raise Refused(404, "EntryNotFound", f"{folder} does not exist")
+            raise RefusalError(404, "EntryNotFound", f"{folder} does not exist")
         return list(entries.values())
 
     def paths_info(self, commit: Commit, paths: list[str]) -> list[dict[str, Any]]:
@@ -248,7 +251,7 @@ class LocalHub:
             known = dict(entry)
             if entry["oid"] not in self.objects:
                 known["actions"] = {
-                    "upload": {"href": f"{self.url}/lfs/{entry['oid']}"},
+                    "upload": {"href": f"{self.storage_url}/lfs/{entry['oid']}"},
                     "verify": {"href": f"{self.url}/lfs-verify"},
                 }
             objects.append(known)
@@ -256,18 +259,18 @@ class LocalHub:
 
     def receive(self, oid: str, content: bytes) -> None:
         if hashlib.sha256(content).hexdigest() != oid:
-            raise Refused(400, message="The content is not what its checksum says")
+            raise RefusalError(400, message="The content is not what its checksum says")
         self.objects[oid] = content
 
     def verify(self, body: dict[str, Any]) -> Any:
         if len(self.objects.get(body["oid"], b"")) != body["size"]:
-            raise Refused(404, message="No such object")
+            raise RefusalError(404, message="No such object")
         return {}
 
     def commit(self, repository: Repository, name: str, revision: str, body: bytes) -> Any:
         revision = unquote(revision)
         if revision not in repository.branches:
-            raise Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            raise RefusalError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         files, title = dict(repository.branches[revision][0].files), ""
         for line in body.decode().splitlines():
             entry = json.loads(line)
@@ -278,21 +281,21 @@ class LocalHub:
                 files[value["path"]] = Blob(base64.b64decode(value["content"]), False)
             elif key == "lfsFile":
                 if value["oid"] not in self.objects:
-                    raise Refused(400, message=f"LFS object {value['oid']} was not uploaded")
+                    raise RefusalError(400, message=f"LFS object {value['oid']} was not uploaded")
                 files[value["path"]] = Blob(self.objects[value["oid"]], True)
             elif key == "deletedFile":
                 del files[value["path"]]
             else:
-                raise Refused(400, message=f"Unknown operation {key}")
+                raise RefusalError(400, message=f"Unknown operation {key}")
         new = Commit(files, title)
         repository.branches[revision].insert(0, new)
         return {"commitUrl": f"{self.url}/{name}/commit/{new.sha}", "commitOid": new.sha, "success": True}
 
     def _require_owner(self, user: str | None, name: str) -> None:
         if user is None:
-            raise Refused(401, message="Invalid username or password.")
+            raise RefusalError(401, message="Invalid username or password.")
         if user != name.split("/")[0]:
-            raise Refused(403, message=f"You don't have the rights to write to {name}")
+            raise RefusalError(403, message=f"You don't have the rights to write to {name}")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -336,12 +339,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._read_body()
         try:
             if fault is not None and fault.status is not None:
-                raise Refused(fault.status, message="injected fault")
+                raise RefusalError(fault.status, message="injected fault")
             with self.hub.lock:
                 reply = self._route(path, query, body)
-        except Refused as refused:
+        except RefusalError as refused:
             headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
-            self._send(refused.status, json.dumps({"error": refused.message}).encode(), headers)
+            self._send(refused.status, json.dumps({"error": refused.message} | refused.facts).encode(), headers)
             return
         if isinstance(reply, Download):
             self._send_file(reply, fault.keep if fault is not None else None)
@@ -364,7 +367,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         token = header.removeprefix("Bearer ")
         if token not in self.hub.tokens:
-            raise Refused(401, message="Invalid credentials in Authorization header")
+            raise RefusalError(401, message="Invalid credentials in Authorization header")
         return self.hub.tokens[token]
 
     def _route(self, path: str, query: dict[str, list[str]], body: bytes) -> Any:
@@ -378,7 +381,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = json.loads(body) if body and not path.endswith("/commit/") and "/commit/" not in path else {}
         if path == "/api/whoami-v2":
             if user is None:
-                raise Refused(401, message="Invalid username or password.")
+                raise RefusalError(401, message="Invalid username or password.")
             return {"type": "user", "name": user, "orgs": []}
         if path == "/api/repos/create":
             return hub.create(user, content)
@@ -406,7 +409,7 @@ class _Handler(BaseHTTPRequestHandler):
             return hub.info(user, match["kind"], match["repository"], match["revision"] or "main")
         match = re.fullmatch(rf"{_API}/(?P<action>[\w-]+)/(?P<revision>[^/]+)(?P<rest>/.*)?", path)
         if match is None or (match["action"] not in actions and match["action"] != "commit"):
-            raise Refused(404, message=f"This Hub has no {path}")
+            raise RefusalError(404, message=f"This Hub has no {path}")
         repository = hub.repository(user, match["kind"], match["repository"])
         if match["action"] in ("preupload", "commit", "branch"):
             hub._require_owner(user, match["repository"])
@@ -422,7 +425,7 @@ class _Handler(BaseHTTPRequestHandler):
     @staticmethod
     def _branch(repository: Repository, name: str) -> Any:
         if name in repository.branches:
-            raise Refused(409, message="Reference already exists")
+            raise RefusalError(409, message="Reference already exists")
         repository.branches[name] = list(repository.branches["main"])
         return {}
 
@@ -432,9 +435,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             metadata = yaml.safe_load(match[1]) if match else {}
         except yaml.YAMLError as error:
-            raise Refused(400, message="Invalid metadata") from error
+            raise RefusalError(400, message="Invalid metadata") from error
         if not isinstance(metadata, dict):
-            raise Refused(400, message="Invalid metadata")
+            raise RefusalError(400, message="Invalid metadata")
         return {"errors": [], "warnings": []}
 
     def _resolve(self, user: str | None, match: re.Match[str], path: str) -> Any:
@@ -442,7 +445,7 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.hub.repository(user, kind, match["repository"])
         commit = self.hub.commit_at(repository, match["revision"])
         if path not in commit.files:
-            refused = Refused(404, "EntryNotFound", "Entry not found")
+            refused = RefusalError(404, "EntryNotFound", "Entry not found")
             headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message, "X-Repo-Commit": commit.sha}
             return Download(b"", headers, status=404)
         blob = commit.files[path]
@@ -450,7 +453,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not blob.is_lfs:
             return Download(blob.content, headers)
         headers |= {"X-Linked-Size": str(len(blob.content)), "X-Linked-ETag": f'"{blob.sha256}"'}
-        return Download(b"", headers | {"Location": f"{self.hub.url}/lfs/{blob.sha256}"}, status=302)
+        return Download(b"", headers | {"Location": f"{self.hub.storage_url}/lfs/{blob.sha256}"}, status=302)
 
     def _send_file(self, download: Download, keep: int | None) -> None:
         content, status = download.content, download.status

@@ -181,8 +181,8 @@ def load_with_adapter(
         base_model: name or folder of the base model; by default the one that the weights name.
         revision: version of the adapter weights on the Hub.
         subfolder: the adapter's folder inside its repository.
-        **kwargs: of the base model's `from_pretrained`; `token`, `cache_dir` and `local_files_only` apply to the adapter,
-            too.
+        **kwargs: of the base model's `from_pretrained`; `token`, `cache_dir` and `local_files_only` apply to the
+            adapter, too.
 
     Returns:
         The complete model, in eval mode.
@@ -190,8 +190,8 @@ def load_with_adapter(
     Raises:
         ValueError, FileNotFoundError, HubError: as [`attach_adapter_weights`].
     """
-    hub_options = {name: kwargs[name] for name in ("token", "cache_dir", "local_files_only") if name in kwargs}
-    hub_options["subfolder"] = subfolder
+    shared = {name: kwargs[name] for name in ("token", "cache_dir", "local_files_only") if name in kwargs}
+    hub_options: dict[str, Any] = {"subfolder": subfolder} | shared
     description = read_adapter_description(adapter, revision, **hub_options)
     if base_model is None:
         base_model = description["base_model"]
@@ -212,7 +212,7 @@ def _probe(model: MaskAdapterForOpenVocabularySegmentation) -> list[float]:
 def read_adapter_description(
     adapter: str | os.PathLike[str], revision: str | None = None, **hub_options: Any
 ) -> dict[str, Any]:
-    """What adapter weights tell about themselves: `base_model`, `base_revision`, `base_probe` and `adapter`, its fields.
+    """What adapter weights tell of themselves: `base_model`, `base_revision`, `base_probe` and `adapter`, its fields.
 
     Args:
         adapter, revision, **hub_options: as [`attach_adapter_weights`].

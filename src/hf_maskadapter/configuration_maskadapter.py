@@ -614,6 +614,11 @@ class MaskAdapterConfig(PreTrainedConfig):
     instance_top_k: int = 100
 
     def __post_init__(self, **kwargs):
+        if not __name__.startswith("transformers_modules."):
+            # An installed package serves a repository that brings its code along, too, without being told to trust it;
+            # and a model that is saved again does not name code that is not saved.
+            for name in ("auto_map", "custom_pipelines"):
+                kwargs.pop(name, None)
         super().__post_init__(**kwargs)
         if self.clip_config is not None:
             self.clip_config = wrap_clip_config(self.clip_config)

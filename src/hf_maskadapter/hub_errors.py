@@ -96,7 +96,7 @@ def explaining(what: str, repository: str, revision: str | None = None) -> Itera
 
     Args:
         what: what the block does, for "Cannot {what} {repository}".
-        repository: name of the repository, or of what may be a folder.
+        repository: name of a repository, or of a folder that turned out not to be there.
         revision: the version asked for.
 
     Raises:
@@ -109,7 +109,7 @@ def explaining(what: str, repository: str, revision: str | None = None) -> Itera
         if reason is None:
             raise
         where = repository + (f" at {revision}" if revision else "")
-        raise HubError(f"Cannot {what} {where}: {reason}.") from error
+        raise HubError(f"Cannot {what} {where}, which is no folder here: {reason}.") from error
 
 
 __all__ = ["HubError", "explaining", "hub_reason"]

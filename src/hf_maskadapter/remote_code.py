@@ -48,7 +48,7 @@ def save_remote_code(
     config: PreTrainedConfig,
     processor: ProcessorMixin | None = None,
 ) -> None:
-    """Save all that [`save_with_remote_code`] does but the weights: configuration, processor, and the code of all three.
+    """Save all that [`save_with_remote_code`] does but the weights: configuration, processor and all their code.
 
     Args:
         output_dir: folder to write into.

@@ -20,6 +20,7 @@ def load_segmenter(args: argparse.Namespace) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoProcessor
 
+    from ..hub_errors import hub_reason
     from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
     from ..pipeline_zero_shot_image_segmentation import ZeroShotImageSegmentationPipeline
 
@@ -40,7 +41,7 @@ def load_segmenter(args: argparse.Namespace) -> Any:
             args.model, config=config, dtype=args.dtype, **where
         )
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"the model {args.model} cannot be loaded: {one_line(error)}") from error
+        raise UserError(f"the model {args.model} cannot be loaded: {hub_reason(error) or one_line(error)}") from error
     if args.mask_embedding == "adapter" and model.adapter is None:
         raise UserError(f"{args.model} has no adapter: choose --mask-embedding pooling or crop")
     if model.mask_generator is None:

@@ -15,8 +15,10 @@ from transformers.utils import logging
 from ..atomic_files import write_json, write_text
 from ..configuration_maskadapter import MaskAdapterConfig
 from ..data.loading import load_segmentation_dataset
+from ..hub_errors import explaining
 from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..processing_maskadapter import MaskAdapterProcessor
+from ..publishing.pushing import prepare_repository, push_finished_work
 from ..vocabulary import Vocabulary
 from .evaluator import EvaluationResult, evaluate_model
 from .predictors import LabelMatching, MaskAdapterPredictor, MaskSource, Method, Predictor, Task, UniversalPredictor
@@ -123,6 +125,8 @@ def run_evaluation(
     num_worst: int = 8,
     save_every: int = 50,
     model_card: str | None = None,
+    push_to_hub: bool = False,
+    hub_model_id: str | None = None,
     split: str | None = None,
     reduce_labels: bool = False,
     ignore_unlisted: bool = False,
@@ -145,6 +149,8 @@ def run_evaluation(
         overwrite: Whether to begin anew in a folder with results or progress.
         batch_size, num_workers, max_samples, num_worst, save_every: See `evaluate_model`.
         model_card: Model card whose metadata get the results.
+        push_to_hub: Whether to publish ``output_dir``, and the results in the metadata of the model's card on the Hub.
+        hub_model_id: The model's repository there; default: ``model``, if that is no folder.
         split, reduce_labels, ignore_unlisted, streaming, **data_options: Of `load_segmentation_dataset`.
 
     Returns:
@@ -153,6 +159,7 @@ def run_evaluation(
     Raises:
         ValueError, OSError, ImportError: Something the user gave is wrong; the message says what.
         ProgressError: The output folder holds the progress of another evaluation.
+        HubError: The model cannot be fetched, or the Hub refuses the results, which is tried before measuring.
     """
     preset = None if benchmark is None else get_benchmark(benchmark)
     tasks: tuple[Task, ...] = tuple(task or (("semantic",) if preset is None else preset.tasks))
@@ -161,6 +168,9 @@ def run_evaluation(
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None and (folder / RESULTS).exists() and not overwrite:
         raise ValueError(f"{folder} holds results: choose another output folder, or replace them (--overwrite).")
+    repository = _results_repository(model, folder, hub_model_id) if push_to_hub else None
+    if repository is not None and accelerator.is_main_process:
+        prepare_repository(repository)
     if not accelerator.is_main_process:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
@@ -191,21 +201,22 @@ def run_evaluation(
             ignore_unlisted=ignore_unlisted,
             **given,
         )
-    predictor = load_predictor(
-        model,
-        data.vocabulary,
-        tasks=tasks,
-        methods=methods,
-        masks=masks,
-        shortest_edge=shortest_edge,
-        longest_edge=longest_edge,
-        object_threshold=object_threshold,
-        overlap_threshold=overlap_threshold,
-        resize_scores=bool(resize_scores),
-        text_transfer_panoptic=text_transfer_panoptic,
-        label_matching=label_matching,
-        dtype=dtype,
-    )
+    with explaining("load the model", model):
+        predictor = load_predictor(
+            model,
+            data.vocabulary,
+            tasks=tasks,
+            methods=methods,
+            masks=masks,
+            shortest_edge=shortest_edge,
+            longest_edge=longest_edge,
+            object_threshold=object_threshold,
+            overlap_threshold=overlap_threshold,
+            resize_scores=bool(resize_scores),
+            text_transfer_panoptic=text_transfer_panoptic,
+            label_matching=label_matching,
+            dtype=dtype,
+        )
     if folder is not None and accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         if overwrite:
@@ -254,7 +265,19 @@ def run_evaluation(
     if model_card is not None:
         name = os.path.basename(os.path.normpath(model))
         update_model_card(Path(model_card), name, title, benchmark or str(dataset), split, result.methods)
+    if repository is not None and folder is not None:
+        push_finished_work(folder, repository, kind="results", commit_message=f"Upload results on {title}")
     return _summary(result, published, folder)
+
+
+def _results_repository(model: str, folder: Path | None, hub_model_id: str | None) -> str:
+    if folder is None:
+        raise ValueError("push_to_hub publishes the output folder: give output_dir, too.")
+    if hub_model_id is None and Path(model).exists():
+        raise ValueError(
+            f"{model} is a folder: say which model on the Hub the results belong to (hub_model_id, owner/name)."
+        )
+    return hub_model_id or model
 
 
 def _summary(result: EvaluationResult, published: dict[str, float], folder: Path | None) -> str:

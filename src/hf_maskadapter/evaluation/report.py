@@ -276,13 +276,13 @@ def card_with_results(card: str, model_name: str, new: Sequence[EvalResult]) -> 
     Raises:
         ValueError: The card's metadata cannot be read.
     """
-    import yaml
+    import yaml  # type: ignore[import-untyped]
     from huggingface_hub import ModelCard
 
     try:
         parsed: Any = ModelCard(card if card.startswith("---") else "---\n{}\n---\n" + card)
     except yaml.YAMLError as error:
-        raise ValueError(f"The model card's metadata, between its first two lines of ---, are no YAML: {error}") from error
+        raise ValueError(f"The model card's metadata, between its lines of ---, are no YAML: {error}") from error
 
     def kind(entry: EvalResult) -> tuple[Any, ...]:
         return entry.dataset_type, entry.dataset_split, entry.metric_type, entry.metric_name

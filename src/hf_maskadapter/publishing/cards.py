@@ -118,16 +118,13 @@ def fill_repository(card: str, repository: str) -> str:
 
 def percentages(metrics: Mapping[str, Any]) -> str:
     """Fractions by name as a Markdown table in per cent; what is no fraction is left out."""
-    rows = [
-        (name, percent(value)) for name, value in metrics.items() if isinstance(value, float) and 0 <= value <= 1
-    ]
+    rows = [(name, percent(value)) for name, value in metrics.items() if isinstance(value, float) and 0 <= value <= 1]
     return markdown_table(["in per cent", ""], rows)
 
 
 def training_card(
     arguments: Mapping[str, Any],
     result: Mapping[str, Any],
-    dataset_name: str,
     num_samples: int | None,
     num_classes: int,
     versions: Mapping[str, str],
@@ -139,7 +136,6 @@ def training_card(
     Args:
         arguments: the training arguments, by name.
         result: the training's result: `step`, `metrics`, `seconds`.
-        dataset_name: what the data set is called.
         num_samples: how many samples it has, if that is known.
         num_classes: how many classes it has.
         versions: versions of what the result depends on.
@@ -147,12 +143,13 @@ def training_card(
     """
     stages = {
         "warmup": "ground-truth warm-up: the adapter on annotated masks",
-        "mixed": "mixed masks: the adapter on annotated masks and on predicted ones that an IoU matcher pairs with them",
+        "mixed": "mixed masks: the adapter on annotated and predicted masks, which an IoU matcher pairs",
         "generator": "mask generator",
     }
     base = str(arguments.get("base_model") or arguments["model"])
     base_models = [base] if is_hub_id(base) else []
     dataset = str(arguments["dataset"])
+    dataset_name = dataset if is_hub_id(dataset) else Path(dataset).name
     names = (
         "stage preset crop_size batch_size learning_rate weight_decay lr_scheduler max_grad_norm mixed_precision seed "
         "ema_decay matcher iou_threshold consistency_weight class_weight"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -87,8 +86,8 @@ def recognise(folder: Path) -> Kind:
     inside = [name for name in ("model", "adapter") if (folder / name).is_dir()]
     raise ValueError(
         f"{folder} holds nothing to publish: expected a saved model (config.json), adapter weights "
-        f"({ADAPTER_CONFIG_NAME}), a data set of scripts/prepare_dataset.py (vocabulary.json, data/*.parquet) or the output "
-        f"of scripts/evaluate.py ({_RESULTS})."
+        f"({ADAPTER_CONFIG_NAME}), a data set of scripts/prepare_dataset.py (vocabulary.json, data/*.parquet) or the "
+        f"output of scripts/evaluate.py ({_RESULTS})."
         + (f" Did you mean {' or '.join(str(folder / name) for name in inside)}?" if inside else "")
     )
 
@@ -189,8 +188,8 @@ def _stage_model(folder: Path, staging: Path, contents: Contents) -> dict[str, P
         processor = AutoProcessor.from_pretrained(folder)
     elif hasattr(model_class, "encode_vocabulary"):
         contents.notes.append(
-            "there is no processor in the folder, so neither the pipeline nor class names can be used; save one beside the "
-            "model (processor.save_pretrained), or convert the checkpoint with --tokenizer."
+            "there is no processor in the folder, so neither the pipeline nor class names can be used; save one beside "
+            "the model (processor.save_pretrained), or convert the checkpoint with --tokenizer."
         )
     save_remote_code(staging, model_class, config, processor)
     contents.left_out = [name for name in contents.left_out if not (staging / name).is_file()]
@@ -258,18 +257,23 @@ def _adapter_card(contents: Contents) -> str:
             kind="adapter",
             attached_to=base,
             base_models=[base],
-            limits=("They fit the base model's CLIP only; loading them on another one is refused.", *OPEN_VOCABULARY_LIMITS),
+            limits=(
+                "They fit the base model's CLIP only; another one is refused.",
+                *OPEN_VOCABULARY_LIMITS,
+            ),
         )
     )
 
 
 def _results_name(folder: Path) -> str:
     results = _read_json(folder / _RESULTS)
-    name = "-".join(str(part) for part in (results.get("benchmark") or folder.resolve().name, results.get("split")) if part)
+    name = "-".join(
+        str(part) for part in (results.get("benchmark") or folder.resolve().name, results.get("split")) if part
+    )
     return re.sub(r"[^\w.-]+", "-", name)
 
 
-def _read_json(path: Path) -> Mapping[str, Any] | Any:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

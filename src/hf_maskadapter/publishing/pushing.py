@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
@@ -120,7 +121,7 @@ def push_folder_to_hub(
 
 
 def push_model_to_hub(
-    model: PreTrainedModel, processor: ProcessorMixin | None, repository: str, **options: object
+    model: PreTrainedModel, processor: ProcessorMixin | None, repository: str, **options: Any
 ) -> Publication:
     """Publish a model from memory with its processor, code and card.
 
@@ -134,7 +135,7 @@ def push_model_to_hub(
         model.save_pretrained(folder)
         if processor is not None:
             processor.save_pretrained(folder)
-        return push_folder_to_hub(folder, repository, kind="model", **options)  # type: ignore[arg-type]
+        return push_folder_to_hub(folder, repository, kind="model", **options)
 
 
 def push_adapter_to_hub(
@@ -142,7 +143,7 @@ def push_adapter_to_hub(
     repository: str,
     base_model: str,
     base_revision: str | None = None,
-    **options: object,
+    **options: Any,
 ) -> Publication:
     """Publish a model's adapter alone, to be loaded on top of its base model by `load_with_adapter(repository)`.
 
@@ -155,7 +156,19 @@ def push_adapter_to_hub(
     """
     with tempfile.TemporaryDirectory() as folder:
         save_adapter_weights(model, folder, base_model, base_revision)
-        return push_folder_to_hub(folder, repository, kind="adapter", **options)  # type: ignore[arg-type]
+        return push_folder_to_hub(folder, repository, kind="adapter", **options)
+
+
+def push_finished_work(folder: Path, repository: str, **options: Any) -> Publication:
+    """Publish what a long run has saved, as [`push_folder_to_hub`]; if that fails, say how to do it without the run.
+
+    Raises:
+        HubError: if the Hub refuses or cannot be reached.
+    """
+    try:
+        return push_folder_to_hub(folder, repository, **options)
+    except HubError as error:
+        raise HubError(f"{error} {folder} is complete: python scripts/push_to_hub.py {folder} {repository}") from error
 
 
 def prepare_repository(
@@ -187,9 +200,7 @@ def prepare_repository(
             api.create_branch(repository, branch=revision, repo_type=repo_type, exist_ok=True)
 
 
-def _publication(
-    repository: str, contents: Contents, deleted: tuple[str, ...], commit_url: str | None
-) -> Publication:
+def _publication(repository: str, contents: Contents, deleted: tuple[str, ...], commit_url: str | None) -> Publication:
     left_out, notes = tuple(contents.left_out), tuple(contents.notes)
     return Publication(repository, contents.kind, contents.sizes(), deleted, left_out, notes, commit_url)
 
@@ -212,9 +223,7 @@ def _read_card(api: HfApi, repository: str, revision: str | None) -> str:
     return Path(path).read_text(encoding="utf-8")
 
 
-def _outdated(
-    api: HfApi, repository: str, contents: Contents, subfolder: str, revision: str | None
-) -> tuple[str, ...]:
+def _outdated(api: HfApi, repository: str, contents: Contents, subfolder: str, revision: str | None) -> tuple[str, ...]:
     if contents.kind not in ("model", "adapter"):
         return ()
     folder = subfolder.strip("/")
@@ -237,9 +246,16 @@ def _explaining(repository: str) -> Iterator[None]:
         if reason is None:
             raise
         raise HubError(
-            f"Cannot publish to {repository}: {reason}. Its files are as they were. Give the same command again afterwards; "
-            "what has been uploaded is not sent twice."
+            f"Cannot publish to {repository}: {reason}. Its files are as they were; publish again afterwards, what has "
+            "been uploaded is not sent twice."
         ) from error
 
 
-__all__ = ["Publication", "prepare_repository", "push_adapter_to_hub", "push_folder_to_hub", "push_model_to_hub"]
+__all__ = [
+    "Publication",
+    "prepare_repository",
+    "push_adapter_to_hub",
+    "push_finished_work",
+    "push_folder_to_hub",
+    "push_model_to_hub",
+]

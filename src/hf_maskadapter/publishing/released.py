@@ -57,8 +57,8 @@ RELEASED = {
             _LAION_LARGE,
             "maft-plus",
             (
-                "The published number of A-150 was measured with MAFT+'s panoptic formula of the text transfer, which this "
-                "preset sets; the others without it (preset `mask-adapter-maft-plus-convnext-large-semantic`, or "
+                "The published number of A-150 was measured with MAFT+'s panoptic formula of the text transfer, which "
+                "this preset sets; the others without it (preset `mask-adapter-maft-plus-convnext-large-semantic`, or "
                 "`--no-text_transfer_panoptic` of `scripts/evaluate.py`).",
             ),
         ),
@@ -68,14 +68,14 @@ RELEASED = {
 
 _TRAINING = {
     "fc-clip": (
-        "CLIP and FC-CLIP's mask generator (trained on COCO panoptic) are frozen; the adapter and the void embedding were "
-        "trained on COCO panoptic: a warm-up of 295,717 iterations on annotated masks (crops of 768, batch 8), then 49,286 "
-        "on annotated and predicted masks (crops of 1,024, batch 24)."
+        "CLIP and FC-CLIP's mask generator (trained on COCO panoptic) are frozen; the adapter and the void embedding "
+        "were trained on COCO panoptic: a warm-up of 295,717 iterations on annotated masks (crops of 768, batch 8), "
+        "then 49,286 on annotated and predicted masks (crops of 1,024, batch 24)."
     ),
     "maft-plus": (
-        "MAFT+ fine-tuned CLIP's image tower and trained its mask generator on COCO-Stuff. All of it is frozen; the adapter "
-        "was trained on COCO-Stuff, one mask for each class: a warm-up of 295,717 iterations on annotated masks (crops of "
-        "768, batch 8), then 49,286 on annotated and predicted masks (crops of 1,024, batch 24)."
+        "MAFT+ fine-tuned CLIP's image tower and trained its mask generator on COCO-Stuff. All of it is frozen; the "
+        "adapter was trained on COCO-Stuff, one mask for each class: a warm-up of 295,717 iterations on annotated "
+        "masks (crops of 768, batch 8), then 49,286 on annotated and predicted masks (crops of 1,024, batch 24)."
     ),
 }
 _LICENCES = {
@@ -100,8 +100,8 @@ def released_card(preset: str) -> str:
     facts = ModelCardFacts(
         title=f"{model.title}, converted",
         summary=(
-            "Segments pictures by any labels in words. The weights of the authors' checkpoint (Mask-Adapter, CVPR 2025), "
-            "unchanged, in the form of Hugging Face Transformers."
+            "Segments pictures by any labels in words. The weights of the authors' checkpoint (Mask-Adapter, CVPR "
+            "2025), unchanged, in the form of Hugging Face Transformers."
         ),
         description=[
             "An independent conversion, not a release of the authors. Golden files computed by the published "
@@ -119,9 +119,9 @@ def released_card(preset: str) -> str:
             "**Published** by the authors (mIoU in per cent, arXiv 2412.04533), with their code and lists of synonyms:",
             markdown_table(["benchmark", "published mIoU"], published),
             "**Measured here**: none. The released weights could not be downloaded where this package was built. To "
-            "measure, convert the checkpoint and run, for example: `accelerate launch scripts/evaluate.py --model MODEL "
-            "--benchmark ade20k_150 --data_dir ADEChallengeData2016 --vocabulary ade20k_150_with_prompt_eng.txt "
-            "--model_card README.md`, which writes the numbers into this card's metadata, with versions in results.json.",
+            "measure, convert the checkpoint and run, for example: `accelerate launch scripts/evaluate.py --model "
+            "MODEL --benchmark ade20k_150 --data_dir ADEChallengeData2016 --vocabulary ade20k_150_with_prompt_eng.txt "
+            "--model_card README.md`, which writes the numbers into this card's metadata.",
         ],
         limits=[
             *OPEN_VOCABULARY_LIMITS,
@@ -132,8 +132,8 @@ def released_card(preset: str) -> str:
             f"CLIP weights ([{model.clip}](https://huggingface.co/{model.clip})): MIT. They were trained on LAION-2B, "
             "pictures of the web whose rights are their owners'.",
             _LICENCES[model.family],
-            "Mask-Adapter, code and released checkpoints: Apache-2.0 (its repository's licence). Check the page that you "
-            "download from: it prevails.",
+            "Mask-Adapter, code and released checkpoints: Apache-2.0 (its repository's licence). Check the page that "
+            "you download from: it prevails.",
             "COCO and COCO-Stuff: annotations CC BY 4.0; the pictures are under the terms of use of Flickr.",
             "Conversion changes none of these. The package's own code: Apache-2.0.",
         ],

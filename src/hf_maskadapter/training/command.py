@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
-from huggingface_hub import HfApi
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,9 +20,13 @@ from ..adapter_weights import add_adapter, save_adapter_weights
 from ..conversion.saving import replacing
 from ..data import DataError, SegmentationDataset, SegmentationStream, TrainingTransform, create_training_loader
 from ..data.loading import load_segmentation_dataset
+from ..evaluation.report import versions
+from ..hub_errors import explaining
 from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..modeling_text_classifier import EncodedVocabulary
 from ..processing_maskadapter import MaskAdapterProcessor
+from ..publishing.cards import CARD_NAME, training_card
+from ..publishing.pushing import prepare_repository, push_finished_work
 from .arguments import TrainingArguments
 from .checkpoints import write_json
 from .optimization import LearningRateSchedule, parameter_groups
@@ -44,13 +46,14 @@ Dataset = SegmentationDataset | SegmentationStream
 def run_training(arguments: TrainingArguments) -> TrainingResult:
     """Train as the arguments say, and save the trained model.
 
-    The output folder then holds `model/` (the complete model with its processor), `adapter/` (the adapter alone, if
-    that was trained), `checkpoints/`, `log.jsonl` (a line for each step), `training_arguments.json` and
+    The output folder then holds `model/` (the complete model with its processor and card), `adapter/` (the adapter
+    alone, if that was trained), `checkpoints/`, `log.jsonl` (a line for each step), `training_arguments.json` and
     `training_result.json`. To be called by every process.
 
     Raises:
         DataError: if the data cannot be read or do not fit the vocabulary; the message names the sample.
         CheckpointError: if a checkpoint cannot be written or used.
+        HubError: if the model cannot be fetched, or the Hub refuses an upload, which is tried before training.
         ValueError: if options do not fit the model or the data.
     """
     output_dir = Path(arguments.output_dir)
@@ -61,6 +64,8 @@ def run_training(arguments: TrainingArguments) -> TrainingResult:
         project_dir=str(output_dir),
     )
     batch_size = arguments.batch_size_per_process(accelerator.num_processes)
+    if arguments.push_to_hub and accelerator.is_main_process:
+        prepare_repository(arguments.hub_model_id or "", private=arguments.hub_private or None)
     set_seed(arguments.seed)
     segmenter, processor = load_model(arguments)
     dataset = open_dataset(arguments, arguments.dataset, arguments.train_split, arguments.max_train_samples)
@@ -121,7 +126,7 @@ def run_training(arguments: TrainingArguments) -> TrainingResult:
     accelerator.init_trackers(arguments.project_name, config=_tracker_config(arguments))
     try:
         result = trainer.train(arguments.resume_from_checkpoint)
-        save_result(arguments, trainer, segmenter, processor, result)
+        save_result(arguments, trainer, segmenter, processor, dataset, result)
     except DataError as error:
         raise DataError(_message_of_worker(error)) from error
     finally:
@@ -132,8 +137,11 @@ def run_training(arguments: TrainingArguments) -> TrainingResult:
 def load_model(arguments: TrainingArguments) -> tuple[MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor]:
     """The model to start from, with a new adapter if it has none or one is asked for, and its processor."""
     source = {"revision": arguments.model_revision} if arguments.model_revision else {}
-    segmenter = MaskAdapterForOpenVocabularySegmentation.from_pretrained(arguments.model, dtype=torch.float32, **source)
-    processor = MaskAdapterProcessor.from_pretrained(arguments.model, **source)
+    with explaining("load the model", arguments.model, arguments.model_revision):
+        segmenter = MaskAdapterForOpenVocabularySegmentation.from_pretrained(
+            arguments.model, dtype=torch.float32, **source
+        )
+        processor = MaskAdapterProcessor.from_pretrained(arguments.model, **source)
     if arguments.new_adapter or (segmenter.adapter is None and arguments.stage != "generator"):
         add_adapter(
             segmenter,
@@ -283,29 +291,48 @@ def save_result(
     trainer: Trainer,
     segmenter: MaskAdapterForOpenVocabularySegmentation,
     processor: MaskAdapterProcessor,
+    dataset: Dataset,
     result: TrainingResult,
 ) -> None:
-    """Save the trained model, its adapter alone, and the results; upload the model if that is wanted.
+    """Save the trained model, its adapter alone, their cards and the results; upload the model if that is wanted.
 
     Raises:
         OSError: if a file cannot be written. Checkpoints are as they were, so that the run can be given again.
+        HubError: if the model cannot be uploaded; it has been saved before.
     """
     accelerator, output_dir = trainer.accelerator, Path(arguments.output_dir)
     trained = trained_weights(arguments, trainer, result)
     if accelerator.is_main_process:
         state = {name: tensor for name, tensor in segmenter.state_dict().items() if name not in trained} | trained
+        num_samples = len(dataset) if isinstance(dataset, SegmentationDataset) else None
+        facts = (
+            dataclasses.asdict(arguments),
+            dataclasses.asdict(result),
+            num_samples,
+            len(dataset.vocabulary),
+            versions(),
+        )
         with replacing(output_dir / MODEL_FOLDER) as folder:
             segmenter.save_pretrained(folder, state_dict=dict(state), save_original_format=False)
             processor.save_pretrained(folder)
             write_json(folder / ARGUMENTS_FILE, arguments.fingerprint())
+            (folder / CARD_NAME).write_text(training_card(*facts), encoding="utf-8")
         if not isinstance(trainer.stage, MaskGeneratorTraining):
             base = arguments.base_model or arguments.model
             with replacing(output_dir / ADAPTER_FOLDER) as folder:
                 save_adapter_weights(segmenter, folder, base, arguments.model_revision, state)
+                (folder / CARD_NAME).write_text(training_card(*facts, kind="adapter"), encoding="utf-8")
         write_json(output_dir / RESULT_FILE, dataclasses.asdict(result))
         logger.info("The trained model is in %s.", output_dir / MODEL_FOLDER)
         if arguments.push_to_hub:
-            push_folder(output_dir / MODEL_FOLDER, arguments.hub_model_id or "", arguments.hub_private)
+            publication = push_finished_work(
+                output_dir / MODEL_FOLDER,
+                arguments.hub_model_id or "",
+                kind="model",
+                private=arguments.hub_private or None,
+                commit_message="Upload trained model",
+            )
+            logger.info("Uploaded to %s.", publication.commit_url)
     accelerator.wait_for_everyone()
 
 
@@ -324,24 +351,6 @@ def trained_weights(arguments: TrainingArguments, trainer: Trainer, result: Trai
         averages = load_file(checkpoint / EMA_WEIGHTS)
         weights |= {name: average.to(weights[name].dtype) for name, average in averages.items()}
     return weights
-
-
-def push_folder(folder: str | os.PathLike[str], repository: str, private: bool = False) -> str:
-    """Upload a saved model to the Hub.
-
-    Args:
-        folder: the model's folder.
-        repository: owner/name; made if it is not there.
-        private: whether a new repository is private.
-
-    Returns:
-        The commit's address.
-    """
-    api = HfApi()
-    api.create_repo(repository, private=private, exist_ok=True)
-    commit = api.upload_folder(repo_id=repository, folder_path=str(folder), commit_message="Upload trained model")
-    logger.info("Uploaded to %s.", repository)
-    return commit.commit_url
 
 
 def _message_of_worker(error: Exception) -> str:
@@ -368,7 +377,6 @@ __all__ = [
     "load_model",
     "number_of_steps",
     "open_dataset",
-    "push_folder",
     "run_training",
     "save_result",
     "trained_weights",

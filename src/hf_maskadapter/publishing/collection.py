@@ -1,0 +1,49 @@
+"""The cards that the project keeps in `model_cards/`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.progress import write_text
+from .miniature import miniature_card
+from .released import RELEASED, released_card
+
+MINIATURE = "mask-adapter-miniature"
+
+
+def write_cards(output_dir: Path, results: Path | None = None, benchmark: Path | None = None) -> list[Path]:
+    """Write all cards.
+
+    Args:
+        output_dir: folder to write into; made if it is not there.
+        results: `results.json` of the miniature's build; left out if it is not there.
+        benchmark: results of the benchmark of the paper's claims.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: if a file with results cannot be read.
+        OSError: if the benchmark's file is not there, or a card cannot be written.
+    """
+    measured = _read(results) if results is not None and results.is_file() else None
+    cards = {MINIATURE: miniature_card(measured, None if benchmark is None else _read(benchmark))}
+    cards |= {preset: released_card(preset) for preset in RELEASED}
+    output_dir.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, text in cards.items():
+        paths.append(output_dir / f"{name}.md")
+        write_text(paths[-1], text)
+    return paths
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+
+
+__all__ = ["MINIATURE", "write_cards"]
