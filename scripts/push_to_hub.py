@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         text = None if card is None else card.read_text(encoding="utf-8")
         print(push_folder_to_hub(options.pop("folder"), options.pop("repository"), card=text, **options))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 

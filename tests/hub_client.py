@@ -57,8 +57,9 @@ class HubClient:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "HF_HOME": str(folder / "nobody"),
         }
-        for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_HOME", "HF_HUB_CACHE"):
+        for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
             environment.pop(name, None)
         self._helper = subprocess.Popen(
             [sys.executable, __file__], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -133,7 +134,9 @@ def _serve() -> None:
 
     torch.set_num_threads(1)
     for module in (
+        "datasets",
         "huggingface_hub.hf_api",
+        "jinja2",
         "transformers.dynamic_module_utils",
         "transformers.models.auto.modeling_auto",
         "transformers.models.clip.modeling_clip",
@@ -163,10 +166,12 @@ def _run(task: dict[str, Any]) -> int:
         os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(output)
     os.environ.update(task["environment"])
+    import datasets
     from huggingface_hub import constants
     from transformers import dynamic_module_utils
 
     importlib.reload(constants)
+    datasets.config.HF_DATASETS_CACHE = Path(constants.HF_HOME, "datasets")
     dynamic_module_utils.HF_MODULES_CACHE = os.path.join(constants.HF_HOME, "modules")
     if not task["package"]:
         sys.modules[PACKAGE] = None  # type: ignore[assignment]  # as if it were not installed

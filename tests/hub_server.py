@@ -102,7 +102,7 @@ class Fault:
 class RefusalError(Exception):
     """A reply with an error."""
 
-    def __init__(self, status: int, code: str = "", message: str = "", **facts: str):
+    def __init__(self, status: int, code: str = "", message: str = "", **facts: Any):
         self.status, self.code, self.message, self.facts = status, code, message, facts
 
 
@@ -435,9 +435,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             metadata = yaml.safe_load(match[1]) if match else {}
         except yaml.YAMLError as error:
-            raise RefusalError(400, message="Invalid metadata") from error
+            raise RefusalError(400, errors=[{"message": str(error)}]) from error
         if not isinstance(metadata, dict):
-            raise RefusalError(400, message="Invalid metadata")
+            raise RefusalError(400, errors=[{"message": "metadata must be a mapping"}])
         return {"errors": [], "warnings": []}
 
     def _resolve(self, user: str | None, match: re.Match[str], path: str) -> Any:

@@ -38,6 +38,8 @@ def hub_reason(error: BaseException) -> str | None:
     Returns:
         A clause for after a colon, without a full stop at its end; `None` if the Hub has nothing to do with it.
     """
+    if type(error) is ValueError:  # the client's own words about a mistake, though the Hub may have noticed it
+        return None
     seen: BaseException | None = error
     while seen is not None:
         reason = _reason(seen)
@@ -83,7 +85,7 @@ def _reason_of_status(error: HfHubHTTPError) -> str:
         )
     if status == 429 or status >= 500:
         return f"the Hub cannot answer now (status {status}: {_first_line(error)}). Try again later"
-    return _first_line(error)
+    return (error.server_message or "").strip().rstrip(".") or _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -106,6 +106,10 @@ class TestModel:
         assert "Would publish to me/model (model)" in printed and "modeling_maskadapter.py" in printed
         assert not hub.requests and not hub.repositories
 
+    def test_needs_none_of_the_extras(self, client, owner, tiny_model_dir):
+        missing = "import sys\nsys.modules |= dict.fromkeys(('accelerate', 'datasets', 'evaluate', 'scipy'))\n"
+        client.run(missing + RUN_SCRIPT, SCRIPT, tiny_model_dir, "me/model", "--dry_run").expect_success()
+
     def test_goes_to_a_branch_with_a_message_into_a_private_repository(self, push, hub, tiny_model_dir):
         push(tiny_model_dir, "--revision", "trial", "--commit_message", "First trial", "--private")
         assert hub.repositories["model", "me/model"].private
@@ -252,19 +256,21 @@ class TestDownload:
         assert fresh(LOAD, "me/model", {"revision": commit}) == void_sum
         assert fresh(LOAD, "me/model", {"revision": "next"}) == pytest.approx(void_sum + 16, abs=1e-3)
 
-    def test_of_a_private_repository_needs_its_owners_token(self, push, fresh, tiny_model_dir, void_sum):
+    def test_of_a_private_repository_needs_its_owners_token(self, push, hub, fresh, tiny_model_dir, void_sum):
         push(tiny_model_dir, "--private")
         assert fresh(LOAD, "me/model", {}, token="hf_owner") == void_sum
         assert fresh(LOAD, "me/model", {"token": "hf_owner"}) == void_sum
         assert "hf auth login" in fresh(LOAD, "me/model", {})
         assert "hf auth login" in fresh(LOAD, "me/model", {}, token="hf_other")
+        assert not any("Authorization" in headers for _, path, headers in hub.requests if path.startswith("/lfs/"))
 
     def test_that_breaks_off_goes_on_where_it_stopped(self, push, hub, fresh, tiny_model_dir, void_sum):
         push(tiny_model_dir)
         hub.fail("GET", "^/lfs/", keep=100_000)
-        assert fresh(LOAD, "me/model", {}) == void_sum
+        small_pieces = "from huggingface_hub import constants\nconstants.DOWNLOAD_CHUNK_SIZE = 2**16\n"
+        assert fresh(small_pieces + LOAD, "me/model", {}) == void_sum
         ranges = [headers.get("Range") for method, path, headers in hub.requests if path.startswith("/lfs/")]
-        assert "bytes=100000-" in ranges
+        assert f"bytes={2**16}-" in ranges
 
 
 class TestUpload:

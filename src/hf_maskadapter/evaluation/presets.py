@@ -18,6 +18,7 @@ from ..data.samples import IGNORE_INDEX, DataError, SampleReader, SegmentationSa
 from ..data.scenes import SceneDataset, scene_vocabulary
 from ..vocabulary import Vocabulary
 from .predictors import Task
+from .published import PUBLISHED, TITLES
 
 
 @dataclass(frozen=True)
@@ -202,56 +203,46 @@ class SceneSamples:
         return self._reader(self._scenes[index])
 
 
-def _published(fcclip: Sequence[float], maft_base: Sequence[float], maft_large: Sequence[float]) -> dict[str, float]:
-    """Pairs of (without adapter, with Mask-Adapter) by model."""
-    models = {"FC-CLIP-L": fcclip, "MAFT+-B": maft_base, "MAFT+-L": maft_large}
-    return {
-        name: value
-        for model, (plain, adapted) in models.items()
-        for name, value in ((model, plain), (f"{model} with Mask-Adapter", adapted))
-    }
-
-
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
         Benchmark(
             "ade20k_150",
-            "A-150 (ADE20K)",
+            TITLES["ade20k_150"],
             "ade20k_150",
             panoptic_layout="ade20k_150_panoptic",
             synonyms_file="ade20k_150_with_prompt_eng.txt",
             resize_scores=False,
-            published=_published((34.1, 36.6), (34.5, 35.6), (36.3, 38.2)),
+            published=PUBLISHED["ade20k_150"],
             published_annotated={"crop": 47.0, "pooling": 51.0},
         ),
         Benchmark(
             "ade20k_847",
-            "A-847 (full ADE20K)",
+            TITLES["ade20k_847"],
             "ade20k_847",
             synonyms_file="ade20k_847_with_prompt_eng.txt",
-            published=_published((14.8, 14.1), (13.8, 14.2), (15.5, 16.2)),
+            published=PUBLISHED["ade20k_847"],
         ),
         Benchmark(
             "pascal_context_59",
-            "PC-59 (Pascal Context)",
+            TITLES["pascal_context_59"],
             "pascal_context_59",
             synonyms_file="pascal_ctx_59_with_prompt_eng.txt",
-            published=_published((58.4, 59.7), (57.5, 58.4), (59.5, 60.4)),
+            published=PUBLISHED["pascal_context_59"],
         ),
         Benchmark(
             "pascal_context_459",
-            "PC-459 (Pascal Context)",
+            TITLES["pascal_context_459"],
             "pascal_context_459",
             synonyms_file="pascal_ctx_459_with_prompt_eng.txt",
-            published=_published((18.2, 19.3), (18.5, 17.9), (21.2, 22.7)),
+            published=PUBLISHED["pascal_context_459"],
         ),
         Benchmark(
             "pascal_voc_20",
-            "PAS-20 (Pascal VOC 2012 without background)",
+            TITLES["pascal_voc_20"],
             "pascal_voc_20",
             synonyms_file="pascal_voc_21_with_prompt_eng.txt",
-            published=_published((95.4, 95.5), (95.5, 95.1), (96.4, 95.8)),
+            published=PUBLISHED["pascal_voc_20"],
         ),
         Benchmark(
             "pascal_voc_21",

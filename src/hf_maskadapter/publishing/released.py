@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..evaluation.presets import BENCHMARKS
+from ..evaluation.published import PUBLISHED, TITLES
 from ..evaluation.report import markdown_table
 from .cards import OPEN_VOCABULARY_LIMITS, ModelCardFacts, render_card
 
@@ -91,11 +91,7 @@ def released_card(preset: str) -> str:
         KeyError: if there is no such card, see `RELEASED`.
     """
     model = RELEASED[preset]
-    published = [
-        (benchmark.title, f"{benchmark.published[model.published_as]:.1f}")
-        for benchmark in BENCHMARKS.values()
-        if model.published_as in benchmark.published
-    ]
+    published = [(TITLES[benchmark], f"{numbers[model.published_as]:.1f}") for benchmark, numbers in PUBLISHED.items()]
     citations = ["mask-adapter", "fc-clip", *(["maft-plus"] if model.family == "maft-plus" else [])]
     facts = ModelCardFacts(
         title=f"{model.title}, converted",
