@@ -2,7 +2,6 @@
 """Write the cards in model_cards/ anew, with the numbers that the miniature's build and the benchmark measured.
 
 python scripts/write_model_cards.py
-python scripts/write_model_cards.py --benchmark out/paper/results.json
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
+CHECKPOINT = PROJECT / "src" / "hf_maskadapter" / "miniature" / "checkpoint"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -23,10 +23,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--results",
         type=Path,
-        default=PROJECT / "src" / "hf_maskadapter" / "miniature" / "checkpoint" / "results.json",
-        help="results.json of build_miniature.py (default: the embedded checkpoint's, if it is there)",
+        default=CHECKPOINT / "results.json",
+        help="what build_miniature.py measured (default: the embedded checkpoint's results.json, if it is there)",
     )
-    parser.add_argument("--benchmark", type=Path, help="what benchmark.py paper wrote")
+    parser.add_argument(
+        "--benchmark",
+        type=Path,
+        default=CHECKPOINT / "paper.json",
+        help="what benchmark.py paper wrote (default: paper.json of the embedded checkpoint, if it is there)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -39,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for path in write_cards(parsed.output_dir, parsed.results, parsed.benchmark):
             print(path)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -122,10 +122,8 @@ class HubClient:
 
     def close(self) -> None:
         """End the helper process."""
-        assert self._helper.stdin is not None and self._helper.stdout is not None
-        self._helper.stdin.close()
-        self._helper.wait(timeout=30)
-        self._helper.stdout.close()
+        self._helper.kill()
+        self._helper.communicate()
 
 
 def _serve() -> None:

@@ -34,8 +34,8 @@ def run_commands(line: str) -> None:
     """Run a shell line of `maskadapter` commands and launched scripts; installing is not repeated."""
     for command in line.split(" && "):
         program, *arguments = shlex.split(command)
-        if program == "accelerate":
-            launched = [sys.executable, *arguments[1:]]
+        if program in ("accelerate", "python"):
+            launched = [sys.executable, *(arguments[1:] if program == "accelerate" else arguments)]
             finished = subprocess.run(launched, capture_output=True, text=True)
             assert finished.returncode == 0, f"{command}\n{finished.stdout}\n{finished.stderr}"
         elif program != "pip":

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -513,3 +514,14 @@ def test_a_vocabulary_is_hashable_and_shows_briefly():
     vocabulary = Vocabulary.from_label_set("ade20k_847")
     assert hash(vocabulary) == hash(Vocabulary.from_label_set("ade20k_847"))
     assert repr(vocabulary) == "Vocabulary(847 classes: wall, building, sky, tree, road, ...)"
+
+
+def test_a_vocabulary_of_another_copy_of_the_code_is_read():
+    copy = types.ModuleType("copy_of_vocabulary")
+    sys.modules[copy.__name__] = copy
+    try:
+        exec(compile(Path(vocabulary_module.__file__).read_text(), "copy", "exec"), copy.__dict__)
+        other = copy.Vocabulary.from_list(["cat, kitten", "sky"], things=["cat"])
+    finally:
+        del sys.modules[copy.__name__]
+    assert Vocabulary.parse(other) == Vocabulary.from_list(["cat, kitten", "sky"], things=["cat"])

@@ -260,6 +260,8 @@ class Vocabulary:
         """
         if isinstance(value, cls):
             return value
+        if type(value).__name__ == cls.__name__:  # Transformers may import a folder's remote code more than once
+            return cls.from_dict(value.to_dict())
         if isinstance(value, os.PathLike):
             return cls.from_file(value)
         if isinstance(value, str):

@@ -16,6 +16,7 @@ import data_samples
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor
 from hf_maskadapter.adapter_weights import save_adapter_weights
 from hf_maskadapter.data import prepare_dataset
+from hf_maskadapter.publishing.cards import ModelCardFacts, render_card
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "push_to_hub.py"
 LABELS = ["cat, kitten", "dog", "sky"]
@@ -368,8 +369,14 @@ class TestAdapter:
         description = json.loads((folder / "mask_adapter_config.json").read_text())
         (folder / "mask_adapter_config.json").write_text(json.dumps(description | {"base_model": str(tiny_model_dir)}))
         assert "--base_model owner/name" in push(folder, repository="me/adapter", fails=True)
+        facts = ModelCardFacts(title="T", summary="S", model_name="m", kind="adapter", attached_to=str(tiny_model_dir))
+        (folder / "README.md").write_text(render_card(facts))
         push(folder, "--base_model", "me/base", repository="me/adapter")
-        assert json.loads(hub.files("me/adapter")["mask_adapter_config.json"])["base_model"] == "me/base"
+        files = hub.files("me/adapter")
+        assert json.loads(files["mask_adapter_config.json"])["base_model"] == "me/base"
+        card = files["README.md"].decode()
+        assert ModelCard(card).data.base_model == ["me/base"]
+        assert "`me/base`" in card and str(tiny_model_dir) not in card
 
     def test_from_memory(self, client, hub, owner, tiny_model_dir):
         code = """

@@ -102,6 +102,9 @@ class TestResult:
             assert is_trained or torch.equal(model.state_dict()[name], value)
         assert json.loads((out / "training_result.json").read_text())["step"] == 3
         assert json.loads((out / "training_arguments.json").read_text())["learning_rate"] == 1e-3
+        for name in ("model", "adapter"):
+            card = (out / name / "README.md").read_text()
+            assert "3 optimiser steps on data (6 samples, 3 classes)" in card and "| learning_rate | 0.001 |" in card
 
     def test_of_the_stages_follow_each_other(self, options, tmp_path):
         stages = ("generator", "warmup", "mixed")
@@ -163,24 +166,6 @@ class TestResult:
             load_file(Path(out) / "model" / "model.safetensors") for out in (other, options["output_dir"])
         )
         assert all(torch.equal(found[name], value) for name, value in expected.items())
-
-    def test_is_uploaded_on_request(self, options, monkeypatch):
-        calls = []
-
-        class Api:
-            def create_repo(self, repository, **kwargs):
-                calls.append(("create", repository, kwargs))
-
-            def upload_folder(self, **kwargs):
-                calls.append(
-                    ("upload", kwargs["repo_id"], sorted(path.name for path in Path(kwargs["folder_path"]).iterdir()))
-                )
-                return type("Commit", (), {"commit_url": "address"})
-
-        monkeypatch.setattr(command, "HfApi", Api)
-        train(options, push_to_hub=True, hub_model_id="me/mine", hub_private=True)
-        assert calls[0] == ("create", "me/mine", {"private": True, "exist_ok": True})
-        assert calls[1][:2] == ("upload", "me/mine") and {"config.json", "model.safetensors"} <= set(calls[1][2])
 
     def test_reaches_tensorboard(self, options):
         pytest.importorskip("tensorboard")

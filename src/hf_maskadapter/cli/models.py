@@ -51,7 +51,7 @@ def load_segmenter(args: argparse.Namespace) -> Any:
     except (OSError, ValueError) as error:
         raise UserError(
             f"the processor of {args.model} cannot be loaded; if the model was converted without a tokenizer, convert "
-            f"it again with --tokenizer ({one_line(error)})"
+            f"it again with --tokenizer ({hub_reason(error) or one_line(error)})"
         ) from error
     return ZeroShotImageSegmentationPipeline(model=model, processor=processor, device=device)
 

@@ -274,9 +274,7 @@ def _results_repository(model: str, folder: Path | None, hub_model_id: str | Non
     if folder is None:
         raise ValueError("push_to_hub publishes the output folder: give output_dir, too.")
     if hub_model_id is None and Path(model).exists():
-        raise ValueError(
-            f"{model} is a folder: say which model on the Hub the results belong to (hub_model_id, owner/name)."
-        )
+        raise ValueError(f"{model} is a folder: name the model on the Hub that the results belong to (hub_model_id).")
     return hub_model_id or model
 
 

@@ -148,6 +148,7 @@ def training_card(
     }
     base = str(arguments.get("base_model") or arguments["model"])
     base_models = [base] if is_hub_id(base) else []
+    start = base if base_models else "/".join(Path(base).parts[-2:])
     dataset = str(arguments["dataset"])
     dataset_name = dataset if is_hub_id(dataset) else Path(dataset).name
     names = (
@@ -176,7 +177,7 @@ def training_card(
         datasets=[dataset] if is_hub_id(dataset) else (),
         training=[
             f"Stage: {stages[arguments['stage']]}. {result['step']} optimiser steps on {dataset_name} ({size}, "
-            f"{num_classes} classes), {result['seconds']:.0f} seconds, starting from `{base}`.",
+            f"{num_classes} classes), {result['seconds']:.0f} seconds, starting from {start}.",
             markdown_table(["option", "value"], list(options.items())),
             "The same with `scripts/train.py` of the package and the options in `training_arguments.json`.",
         ],

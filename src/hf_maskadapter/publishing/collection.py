@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.progress import write_text
+from ..atomic_files import write_text
 from .miniature import miniature_card
 from .released import RELEASED, released_card
 
@@ -19,17 +19,17 @@ def write_cards(output_dir: Path, results: Path | None = None, benchmark: Path |
     Args:
         output_dir: folder to write into; made if it is not there.
         results: `results.json` of the miniature's build; left out if it is not there.
-        benchmark: results of the benchmark of the paper's claims.
+        benchmark: results of the benchmark of the paper's claims; left out if it is not there.
 
     Returns:
         The files.
 
     Raises:
         ValueError: if a file with results cannot be read.
-        OSError: if the benchmark's file is not there, or a card cannot be written.
+        OSError: if a card cannot be written.
     """
-    measured = _read(results) if results is not None and results.is_file() else None
-    cards = {MINIATURE: miniature_card(measured, None if benchmark is None else _read(benchmark))}
+    measured, claims = (_read(path) if path is not None and path.is_file() else None for path in (results, benchmark))
+    cards = {MINIATURE: miniature_card(measured, claims)}
     cards |= {preset: released_card(preset) for preset in RELEASED}
     output_dir.mkdir(parents=True, exist_ok=True)
     paths = []

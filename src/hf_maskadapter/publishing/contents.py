@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from huggingface_hub import ModelCard
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 import hf_maskadapter
@@ -132,6 +134,8 @@ def collect(
     contents.files |= written
     if generated is not None:
         text = card or (own_card.read_text(encoding="utf-8") if isinstance(own_card, Path) else generated(contents))
+        if found == "adapter" and card is None:
+            text = _with_base_model(text, _read_json(folder / ADAPTER_CONFIG_NAME)["base_model"], written)
         contents.files[CARD_NAME] = fill_repository(text, repository).encode()
     prefix = f"{subfolder.strip('/')}/" if subfolder.strip("/") else ""
     if found == "results" and not prefix:
@@ -263,6 +267,18 @@ def _adapter_card(contents: Contents) -> str:
             ),
         )
     )
+
+
+def _with_base_model(card: str, named: str, written: Mapping[str, Path | bytes]) -> str:
+    """An adapter's card that names its published base model, where training knew a folder only."""
+    description = written[ADAPTER_CONFIG_NAME]
+    assert isinstance(description, bytes)
+    base = json.loads(description)["base_model"]
+    if base == named:
+        return card
+    parsed: Any = ModelCard(card.replace(f"`{named}`", f"`{base}`"))
+    parsed.data.base_model = [base]
+    return str(parsed)
 
 
 def _results_name(folder: Path) -> str:
