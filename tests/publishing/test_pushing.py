@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import data_samples
+import tiny_models
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor
 from hf_maskadapter.adapter_weights import save_adapter_weights
 from hf_maskadapter.data import prepare_dataset
@@ -226,6 +227,20 @@ result = {"label_map": label_map.tolist(), "areas": areas}
         asked = len(hub.requests)
         again = fresh(self.CODE, tmp_path / "picture.png", LABELS, home=home, package=False, offline=True)
         assert again == found and len(hub.requests) == asked
+
+    def test_loads_a_segmenter_with_another_clip(self, push, fresh, tmp_path):
+        config = tiny_models.segmenter_config(clip_config=tiny_models.vit_clip_config(), mask_generator_config=None)
+        model = tiny_models.build(MaskAdapterForOpenVocabularySegmentation, config)
+        model.save_pretrained(tmp_path / "vit")
+        assert "no processor in the folder" in push(tmp_path / "vit")
+        code = """
+from transformers import AutoModelForUniversalSegmentation
+model, report = AutoModelForUniversalSegmentation.from_pretrained(
+    "me/model", trust_remote_code=True, output_loading_info=True
+)
+result = [type(model.clip).__name__, any(report.values()), float(model.void_embedding.sum())]
+"""
+        assert fresh(code, package=False) == ["VitClipModel", False, model.void_embedding.sum().item()]
 
     def test_with_the_package_needs_to_trust_nothing(self, push, fresh, tiny_model_dir, picture, tmp_path):
         push(tiny_model_dir)
