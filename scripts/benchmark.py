@@ -3,6 +3,7 @@
 
 python scripts/benchmark.py metrics
 python scripts/benchmark.py speed --quick
+python scripts/benchmark.py paper --output-dir paper
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="numbers of images whose memory is compared (default: 50 200 800)",
     )
     _add_speed(commands)
+    _add_paper(commands)
     return parser.parse_args(arguments)
 
 
@@ -55,6 +57,52 @@ def _add_speed(commands: Any) -> None:
     )
     speed.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for Markdown, JSON and plots")
     speed.add_argument("--quick", action="store_true", help="a trial: tiny model, small picture, one round")
+
+
+def _add_paper(commands: Any) -> None:
+    paper = commands.add_parser("paper", help="the paper's claims, tested again in the miniature world")
+    paper.add_argument("--output-dir", type=Path, metavar="DIR", required=True, help="folder for results; resumable")
+    paper.add_argument("--model", metavar="DIR", help="a miniature (default: the embedded one)")
+    paper.add_argument("--parts", nargs="+", metavar="PART", help="main stages maps sources withheld (default: all)")
+    for name, default, what in (
+        ("scenes", 300, "test scenes"),
+        ("training-scenes", 1500, "scenes to train adapters on"),
+        ("seeds", 3, "adapters in the main comparison"),
+        ("steps", 600, "steps of stage 1 of each of them"),
+        ("mixed-steps", 100, "steps of stage 2"),
+        ("ablation-steps", 300, "steps of each adapter with another number of maps, or that withholds"),
+        ("threads", 1, "threads of PyTorch; on a shared core one is fastest"),
+    ):
+        paper.add_argument(f"--{name}", type=int, metavar="N", default=default, help=f"{what} (default: {default})")
+    paper.add_argument("--quick", action="store_true", help="a trial: few scenes and steps")
+
+
+def _run_paper(parsed: argparse.Namespace) -> str:
+    import torch
+
+    from hf_maskadapter import miniature
+    from hf_maskadapter.benchmarks import paper
+
+    if unknown := [part for part in parsed.parts or () if part not in paper.PARTS]:
+        raise SystemExit(f"error: there is no part {', '.join(unknown)}; the parts are {', '.join(paper.PARTS)}")
+    if parsed.quick:
+        parsed.scenes, parsed.training_scenes, parsed.seeds = 6, 16, 2
+        parsed.steps, parsed.mixed_steps, parsed.ablation_steps = 3, 2, 2
+    counts = (parsed.scenes, parsed.training_scenes, parsed.seeds, parsed.steps, parsed.mixed_steps)
+    if min(*counts, parsed.ablation_steps, parsed.threads) < 1:
+        raise SystemExit("error: scenes, seeds, steps and threads are at least 1")
+    torch.set_num_threads(parsed.threads)
+    try:
+        segmenter, processor = miniature.load_miniature(parsed.model)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+    settings = paper.Settings(*counts[:5], ablation_steps=parsed.ablation_steps)
+    benchmark = paper.PaperBenchmark(segmenter, processor.tokenizer, settings, parsed.output_dir)
+    try:
+        results = benchmark.run(parsed.parts or paper.PARTS)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    return paper.report(results, settings)
 
 
 def _run_speed(parsed: argparse.Namespace) -> str:
@@ -91,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         numbers = tuple(parsed.memory_images)
         print(metrics.run(parsed.mean_iou_script, parsed.images, parsed.rounds, memory_images=numbers))
     else:
-        print(_run_speed(parsed))
+        print(_run_speed(parsed) if parsed.command == "speed" else _run_paper(parsed))
     return 0
 
 

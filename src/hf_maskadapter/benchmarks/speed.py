@@ -257,7 +257,7 @@ def run(
     """
     options = options or Options()
     if output_dir is not None and any(len(values) > 2 for values in (sizes, masks, classes)):
-        _figure_class()  # before hours of measuring, not after
+        figure_class()  # before hours of measuring, not after
     workshop = _workshop(options)
     measurements = []
     for name in cases:
@@ -314,19 +314,22 @@ def _along(measurements: list[Measurement], axis: str) -> list[Measurement]:
     return sorted(on_axis, key=lambda one: getattr(one.setting, axis))
 
 
-def _figure_class() -> type[matplotlib.figure.Figure]:
+def figure_class() -> type[matplotlib.figure.Figure]:
+    """Matplotlib's figure, which draws without a screen.
+
+    Raises:
+        RuntimeError: if Matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RuntimeError(
-            "Scaling curves need Matplotlib: pip install 'hf-maskadapter[benchmark]', or give fewer values."
-        ) from error
+        raise RuntimeError("Plots need Matplotlib: pip install 'hf-maskadapter[benchmark]'.") from error
     return Figure
 
 
 def plot(measurements: Sequence[Measurement], axis: str) -> matplotlib.figure.Figure:
     """Time of every contender of a case along an axis, one of the fields of [`Setting`]."""
-    figure = _figure_class()(figsize=(5, 3.5), dpi=120, layout="constrained")
+    figure = figure_class()(figsize=(5, 3.5), dpi=120, layout="constrained")
     axes = figure.add_subplot(xlabel=_AXES[axis], ylabel="seconds", title=measurements[0].case)
     places = [getattr(measurement.setting, axis) for measurement in measurements]
     for contender in measurements[0].seconds:

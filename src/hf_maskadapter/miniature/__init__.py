@@ -6,6 +6,7 @@ It knows coloured, textured shapes on six backgrounds and nothing else; on photo
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,13 @@ def checkpoint_path() -> Path:
     return path
 
 
-def load_miniature() -> tuple[MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor]:
-    """The embedded model, in evaluation mode, and its processor; nothing is downloaded.
+def load_miniature(
+    path: str | os.PathLike | None = None,
+) -> tuple[MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor]:
+    """A miniature, in evaluation mode, and its processor; nothing is downloaded.
+
+    Args:
+        path: folder of another miniature than the embedded one.
 
     Raises:
         FileNotFoundError: see [`checkpoint_path`].
@@ -38,7 +44,7 @@ def load_miniature() -> tuple[MaskAdapterForOpenVocabularySegmentation, MaskAdap
     from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
     from ..processing_maskadapter import MaskAdapterProcessor
 
-    path = checkpoint_path()
+    path = checkpoint_path() if path is None else path
     return (
         MaskAdapterForOpenVocabularySegmentation.from_pretrained(path, local_files_only=True).eval(),
         MaskAdapterProcessor.from_pretrained(path, local_files_only=True),

@@ -5,36 +5,41 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from transformers import CLIPTokenizer
 
 from ..configuration_maskadapter import ConvNextClipConfig, FcClipMaskGeneratorConfig, MaskAdapterConfig
 from ..data.scenes import (
     CLASS_NAMES,
-    Scene,
-    SceneConfig,
     draw_scene,
     split_combinations,
     split_seed,
     training_class_names,
 )
-from ..loss_maskadapter import pairwise_mask_iou
 from ..modeling_convnext_clip import ConvNextClipModel
-from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation, log_with_void
-from ..modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
+from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..training.checkpoints import write_json
 from ..training.contrastive import ContrastiveArguments, ContrastiveTrainer, spread_text_embeddings
 from ..training.optimization import LearningRateSchedule, parameter_groups
 from ..training.stages import GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining, SegmenterStage
 from ..vocabulary import Vocabulary
+from .measuring import (
+    METHODS,
+    Accuracies,
+    IntersectionsAndUnions,
+    cache_scenes,
+    generator_recall,
+    mask_accuracies,
+    scene_masks,
+    segmentation_counts,
+)
 from .pretraining import Curriculum, build_clip_config, build_tokenizer, normalise_pictures, zero_shot_accuracy
 
 PARTS = ("clip", "generator", "warmup", "mixed", "export", "results")
@@ -42,9 +47,6 @@ PARTS = ("clip", "generator", "warmup", "mixed", "export", "results")
 
 MINUTES = {"clip": 35, "generator": 25, "warmup": 25, "mixed": 15, "export": 1, "results": 15}
 """Time budget of each part on one core that nothing else uses; a part that takes longer says so and goes on."""
-
-METHODS = ("pooling/hard", "pooling/area", "pooling/any", "crop", "adapter")
-"""Ways from a mask to an embedding that are compared."""
 
 
 def build_segmenter_config(clip_config: ConvNextClipConfig, withheld: str | None = None) -> MaskAdapterConfig:
@@ -81,13 +83,6 @@ def build_segmenter(clip: nn.Module, config: MaskAdapterConfig, seed: int) -> Ma
         segmenter = MaskAdapterForOpenVocabularySegmentation(config)
     segmenter.clip.load_state_dict(clip.state_dict())
     return segmenter.eval()
-
-
-def scene_masks(scene: Scene) -> tuple[Tensor, list[int]]:
-    """(masks, size, size) bool of a scene's segments, and their class ids (positions in `CLASS_NAMES`)."""
-    ids = np.array([segment["id"] for segment in scene.segments_info], dtype=np.int32)
-    masks = torch.from_numpy(scene.panoptic_map[None] == ids[:, None, None])
-    return masks, [segment["category_id"] for segment in scene.segments_info]
 
 
 class SceneBatches:
@@ -195,148 +190,6 @@ def train_stage(
     stage.eval()
 
 
-def evaluation_scenes(split: str, count: int, config: SceneConfig | None = None) -> Iterator[Scene]:
-    """Scenes of a split, all combinations."""
-    for index in range(count):
-        yield draw_scene((*split_seed(split), 0, index), config, split_combinations(split))
-
-
-def _kind(category_id: int, seen: Tensor) -> str:
-    if CLASS_NAMES[category_id] in _STUFF:
-        return "stuff"
-    return "base" if bool(seen[category_id]) else "novel"
-
-
-_STUFF = frozenset(CLASS_NAMES[256:])
-
-
-@torch.no_grad()
-def mask_accuracy(
-    segmenter: MaskAdapterForOpenVocabularySegmentation,
-    vocabulary: EncodedVocabulary,
-    split: str,
-    count: int,
-    methods: tuple[str, ...] = METHODS,
-) -> dict[str, dict[str, float]]:
-    """Share of the ground-truth masks that each method classifies right among all classes: base, novel, stuff, all.
-
-    Args:
-        segmenter: in evaluation mode.
-        vocabulary: all of `CLASS_NAMES`, encoded.
-        split, count: which scenes.
-        methods: see `METHODS`.
-    """
-    right: dict[str, dict[str, list[float]]] = {method: {} for method in methods}
-    for scene in evaluation_scenes(split, count):
-        masks, classes = scene_masks(scene)
-        pixel_values = normalise_pictures([scene.picture])
-        dense = segmenter.clip.get_feature_maps(pixel_values)[-1]
-        for method in methods:
-            name, _, form = method.partition("/")
-            embedded = segmenter.embed_masks(
-                dense,
-                masks[None].float(),
-                False,
-                pixel_values,
-                mask_embedding=name,
-                mask_pooling=form or None,
-                output_semantic_activation_maps=False,
-            )
-            logits = open_vocabulary_logits(
-                embedded.mask_embeddings, vocabulary, None, segmenter.clip.get_logit_scale()
-            )
-            for category_id, predicted in zip(classes, logits[0].argmax(dim=-1).tolist(), strict=True):
-                hit = float(predicted == category_id)
-                for kind in (_kind(category_id, vocabulary.seen_classes), "all"):
-                    right[method].setdefault(kind, []).append(hit)
-    return {method: {kind: float(np.mean(hits)) for kind, hits in kinds.items()} for method, kinds in right.items()}
-
-
-@torch.no_grad()
-def generator_recall(
-    segmenter: MaskAdapterForOpenVocabularySegmentation, vocabulary: EncodedVocabulary, split: str, count: int
-) -> dict[str, float]:
-    """Share of the ground-truth masks that some proposal covers with an IoU of at least 0.5, and the mean best IoU."""
-    best: dict[str, list[float]] = {}
-    for scene in evaluation_scenes(split, count):
-        masks, classes = scene_masks(scene)
-        output = segmenter.mask_generator(
-            segmenter.clip.get_feature_maps(normalise_pictures([scene.picture])), return_dict=True
-        )
-        logits = F.interpolate(output.masks_queries_logits, size=masks.shape[-2:], mode="bilinear", align_corners=False)
-        ious = pairwise_mask_iou(masks, logits[0] > 0).amax(dim=1)
-        for category_id, iou in zip(classes, ious.tolist(), strict=True):
-            best.setdefault(_kind(category_id, vocabulary.seen_classes), []).append(iou)
-    results = {f"recall/{kind}": float(np.mean(np.array(ious) >= 0.5)) for kind, ious in best.items()}
-    results["mean_best_iou"] = float(np.mean([iou for ious in best.values() for iou in ious]))
-    return results
-
-
-@torch.no_grad()
-def mean_iou(
-    segmenter: MaskAdapterForOpenVocabularySegmentation,
-    vocabulary: EncodedVocabulary,
-    split: str,
-    count: int,
-    methods: tuple[str, ...] = METHODS,
-    ground_truth_masks: bool = False,
-    out_vocabulary_only: bool = False,
-) -> dict[str, dict[str, float]]:
-    """Mean IoU of semantic maps, over the classes that occur: base, novel, stuff, all.
-
-    Args:
-        segmenter, vocabulary, split, count, methods: see [`mask_accuracy`].
-        ground_truth_masks: take the true masks rather than the generator's.
-        out_vocabulary_only: with the generator's masks, leave its own class branch out but for void.
-    """
-    classes = vocabulary.num_classes
-    counts = {method: np.zeros((3, classes), dtype=np.int64) for method in methods}
-    for scene in evaluation_scenes(split, count):
-        masks, _ = scene_masks(scene)
-        pixel_values = normalise_pictures([scene.picture])
-        feature_maps = segmenter.clip.get_feature_maps(pixel_values)
-        generator_output = None
-        truth = torch.from_numpy(scene.semantic_map)
-        for method in methods:
-            name, _, form = method.partition("/")
-            output = segmenter(
-                pixel_values,
-                vocabulary,
-                masks=masks[None].float() if ground_truth_masks else None,
-                mask_embedding=name,
-                mask_pooling=form or None,
-                feature_maps=feature_maps,
-                generator_output=generator_output,
-                return_dict=True,
-            )
-            class_logits = output.class_queries_logits
-            if ground_truth_masks:
-                mask_probabilities = masks.float()
-            else:
-                generator_output = output.generator_output
-                mask_probabilities = F.interpolate(
-                    output.masks_queries_logits, size=truth.shape, mode="bilinear", align_corners=False
-                )[0].sigmoid()
-                if out_vocabulary_only:
-                    void = output.in_vocabulary_logits.softmax(dim=-1)[..., -1:]
-                    of_classes = output.out_vocabulary_logits[..., :-1].softmax(dim=-1)
-                    class_logits = log_with_void(of_classes * (1 - void), void)
-            scores = torch.einsum("qc,qhw->chw", class_logits[0].softmax(dim=-1)[:, :-1], mask_probabilities)
-            predicted = scores.argmax(dim=0)
-            known = truth >= 0
-            counts[method][0] += torch.bincount(truth[known & (truth == predicted)], minlength=classes).numpy()
-            counts[method][1] += torch.bincount(truth[known], minlength=classes).numpy()
-            counts[method][2] += torch.bincount(predicted[known], minlength=classes).numpy()
-    kinds = np.array([_kind(category_id, vocabulary.seen_classes) for category_id in range(classes)])
-    results: dict[str, dict[str, float]] = {}
-    for method, (intersection, of_truth, of_prediction) in counts.items():
-        occurs = of_truth > 0
-        ious = intersection / np.maximum(of_truth + of_prediction - intersection, 1)
-        results[method] = {kind: float(ious[occurs & (kinds == kind)].mean()) for kind in ("base", "novel", "stuff")}
-        results[method]["all"] = float(ious[occurs].mean())
-    return results
-
-
 def save_segmenter(
     segmenter: MaskAdapterForOpenVocabularySegmentation, tokenizer: CLIPTokenizer, folder: str | os.PathLike
 ) -> None:
@@ -368,9 +221,9 @@ class BuildSettings:
     seed: int = 0
     clip_steps: int = 3000
     clip_batch_size: int = 64
-    generator_steps: int = 1500
+    generator_steps: int = 4000
     warmup_steps: int = 1000
-    mixed_steps: int = 300
+    mixed_steps: int = 150
     generator_batch_size: int = 4
     adapter_batch_size: int = 8
     scenes: int = 300
@@ -476,14 +329,21 @@ def measure(
 ) -> dict[str, Any]:
     """Every number that the checkpoint is described by, with the settings that they were measured with."""
     vocabulary = segmenter.encode_vocabulary(Vocabulary.from_list([[name] for name in CLASS_NAMES]), tokenizer)
-    shared = (segmenter, vocabulary, settings.split, settings.scenes)
+    scenes = cache_scenes(segmenter, vocabulary, settings.split, settings.scenes)
+    shared = (segmenter, vocabulary, scenes)
     end_to_end = tuple(method for method in METHODS if method != "crop")
+
+    def values(measured: Mapping[str, Accuracies | IntersectionsAndUnions]) -> dict[str, dict[str, float]]:
+        return {method: {k: float(v[0]) for k, v in of.values().items()} for method, of in measured.items()}
+
     return {
         "settings": asdict(settings),
         "clip_zero_shot": zero_shot_accuracy(segmenter.clip, tokenizer),
-        "generator": generator_recall(*shared),
-        "ground_truth_masks_accuracy": mask_accuracy(*shared),
-        "ground_truth_masks_mean_iou": mean_iou(*shared, ground_truth_masks=True, methods=end_to_end),
-        "generated_masks_mean_iou": mean_iou(*shared, methods=end_to_end),
-        "generated_masks_mean_iou_out_of_vocabulary": mean_iou(*shared, methods=end_to_end, out_vocabulary_only=True),
+        "generator": generator_recall(scenes, vocabulary.seen_classes),
+        "ground_truth_masks_accuracy": values(mask_accuracies(*shared)),
+        "ground_truth_masks_mean_iou": values(segmentation_counts(*shared, end_to_end, ground_truth_masks=True)),
+        "generated_masks_mean_iou": values(segmentation_counts(*shared, end_to_end)),
+        "generated_masks_mean_iou_out_of_vocabulary": values(
+            segmentation_counts(*shared, end_to_end, out_vocabulary_only=True)
+        ),
     }

@@ -1,0 +1,545 @@
+"""The paper's claims, tested again in the miniature world (arXiv 2412.04533, section 4).
+
+Adapters are trained from several seeds on frozen features that are computed once, and measured on fresh scenes of the
+`test` split, which nothing was ever chosen on. Every part writes its own JSON file, so that a run that was cut off goes
+on. Intervals are 95 % bootstrap intervals over scenes; where several seeds were trained, values are means over them.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from ..atomic_files import write_atomically, write_text
+from ..data.scenes import CLASS_NAMES, COMBINATIONS, training_class_names
+from ..loss_maskadapter import pairwise_mask_iou
+from ..miniature.building import SceneBatches, train_stage
+from ..miniature.measuring import (
+    KINDS,
+    Accuracies,
+    CachedScene,
+    IntersectionsAndUnions,
+    cache_scenes,
+    generator_recall,
+    mask_accuracies,
+    resampling_weights,
+    segmentation_counts,
+    with_interval,
+)
+from ..miniature.pretraining import zero_shot_accuracy
+from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+from ..modeling_text_classifier import EncodedVocabulary
+from ..training.checkpoints import write_json
+from ..training.stages import AdapterStage, GroundTruthWarmup, MixedMaskTraining
+from ..vocabulary import Vocabulary
+
+PARTS = ("main", "stages", "maps", "sources", "withheld")
+"""What is measured: adapters of several seeds, ablation of the stages, numbers of maps, masks of other sources, a
+withheld attribute value."""
+
+POOLINGS = ("pooling/hard", "pooling/area", "pooling/any")
+MAPS = (1, 4, 16, 32)
+WITHHELD = "heart"
+
+GATES = {
+    ("ground_truth_masks_accuracy", "base"): 6.0,
+    ("ground_truth_masks_accuracy", "novel"): 4.0,
+    ("ground_truth_masks_mean_iou", "all"): 12.0,
+    ("generated_masks_mean_iou", "all"): 8.0,
+    ("generated_masks_mean_iou", "novel"): 6.0,
+}
+"""Least difference between adapter and best pooling that the miniature is meant to show, in points."""
+
+Measured = Mapping[str, Accuracies | IntersectionsAndUnions]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is trained and measured.
+
+    Args:
+        scenes: test scenes.
+        training_scenes: scenes whose frozen features the adapters are trained on.
+        seeds: adapters in the main comparison.
+        steps: steps of stage 1 in the main comparison, `batch_size` scenes each.
+        mixed_steps: steps of stage 2.
+        ablation_steps: steps of stage 1 of the adapters with other numbers of maps and of the one that withholds.
+        batch_size: scenes a step.
+        learning_rate: peak of stage 1; stage 2 takes half.
+    """
+
+    scenes: int = 300
+    training_scenes: int = 1500
+    seeds: int = 3
+    steps: int = 600
+    mixed_steps: int = 100
+    ablation_steps: int = 300
+    batch_size: int = 8
+    learning_rate: float = 2e-3
+
+
+class CachedTrainingScenes:
+    """Batches of training scenes whose frozen features were computed once, a function of the step.
+
+    Args:
+        segmenter: its CLIP and mask generator make the features.
+        vocabulary: the training classes, encoded.
+        count: number of scenes.
+        batch_size: scenes a batch.
+        withheld: see [`hf_maskadapter.data.scenes.base_combinations`].
+    """
+
+    def __init__(
+        self,
+        segmenter: MaskAdapterForOpenVocabularySegmentation,
+        vocabulary: EncodedVocabulary,
+        count: int,
+        batch_size: int,
+        withheld: str | None = None,
+    ):
+        self.count, self.batch_size = count, batch_size
+        self.masks: list[Tensor] = []
+        self.labels: list[Tensor] = []
+        features, masks_logits, class_logits = [], [], []
+        scenes = SceneBatches(1, seed=7, withheld=withheld)
+        with torch.no_grad():
+            for index in range(count):
+                batch = scenes(index)
+                feature_maps = segmenter.clip.get_feature_maps(batch["pixel_values"])
+                output = segmenter.mask_generator(
+                    feature_maps, vocabulary, segmenter.get_void_embeds(), return_dict=True
+                )
+                features.append(feature_maps[-1])
+                masks_logits.append(output.masks_queries_logits.bfloat16())
+                class_logits.append(output.in_vocabulary_logits)
+                self.masks += batch["mask_labels"]
+                self.labels += batch["class_labels"]
+        self.features, self.masks_logits = torch.cat(features), torch.cat(masks_logits)
+        self.class_logits = torch.cat(class_logits)
+
+    def __call__(self, step: int, seed: int = 0) -> dict[str, Any]:
+        """The batch of a step: another order of the scenes for every seed and pass."""
+        passes, position = divmod(step * self.batch_size, self.count)
+        order = np.random.default_rng((seed, passes)).permutation(self.count)
+        chosen = np.take(order, range(position, position + self.batch_size), mode="wrap").tolist()
+        return {
+            "dense_features": self.features[chosen],
+            "masks_queries_logits": self.masks_logits[chosen].float(),
+            "class_queries_logits": self.class_logits[chosen],
+            "mask_labels": [self.masks[index] for index in chosen],
+            "class_labels": [self.labels[index] for index in chosen],
+            "sample_id": [str(index) for index in chosen],
+            "epoch": torch.full((self.batch_size,), passes),
+        }
+
+
+def with_new_adapter(
+    segmenter: MaskAdapterForOpenVocabularySegmentation, seed: int, num_output_maps: int | None = None
+) -> MaskAdapterForOpenVocabularySegmentation:
+    """The same frozen parts with an adapter of random weights."""
+    config = copy.deepcopy(segmenter.config)
+    if num_output_maps is not None:
+        config.num_output_maps = num_output_maps
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        renewed = MaskAdapterForOpenVocabularySegmentation(config)
+    renewed.clip, renewed.mask_generator = segmenter.clip, segmenter.mask_generator
+    renewed.void_embedding.data.copy_(segmenter.void_embedding)
+    return renewed.eval()
+
+
+def perturbed_masks(index: int, scene: CachedScene) -> tuple[Tensor, Tensor]:
+    """Ground-truth masks that were shifted, grown or shrunk, and cut: about as wrong as a poor generator's.
+
+    Args:
+        index: of the scene; seeds the perturbations.
+        scene: the scene.
+
+    Returns:
+        Masks `(num_masks, size, size)` bool and their class ids; masks that nothing is left of are dropped.
+    """
+    rng = np.random.default_rng((19, index))
+    size = scene.masks.shape[-1]
+    perturbed = []
+    for mask in scene.masks:
+        changed = torch.roll(mask, tuple(rng.integers(-6, 7, 2).tolist()), dims=(0, 1)).float()[None, None]
+        width = 2 * int(rng.integers(1, 5)) + 1
+        grown = F.max_pool2d(changed, width, 1, width // 2)
+        shrunk = -F.max_pool2d(-changed, width, 1, width // 2)
+        changed = (grown if rng.random() < 0.5 else shrunk)[0, 0] > 0
+        rows, columns = mask.nonzero().float().unbind(dim=1)
+        angle, part = rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1.0)
+        along = np.cos(angle) * torch.arange(size)[:, None] + np.sin(angle) * torch.arange(size)
+        cut = np.cos(angle) * rows + np.sin(angle) * columns
+        perturbed.append(changed & (along <= torch.quantile(cut, part)))
+    masks = torch.stack(perturbed)
+    kept = masks.flatten(1).any(dim=1)
+    return masks[kept], scene.class_ids[kept]
+
+
+def point_grid_masks(index: int, scene: CachedScene, picture: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Masks of a proposer that was never trained: the region of similar colour around each point of a grid.
+
+    Args:
+        index: of the scene; not used, as nothing is random.
+        scene: the scene.
+        picture: `(size, size, 3)` uint8.
+
+    Returns:
+        The proposals that overlap a ground-truth mask with an IoU above 0.5, one for each, and their class ids.
+    """
+    from scipy import ndimage
+
+    smooth = np.asarray(Image.fromarray(picture).filter(ImageFilter.MedianFilter(7)), dtype=np.int16)
+    proposals: list[np.ndarray] = []
+    for row in range(8, picture.shape[0], 12):
+        for column in range(8, picture.shape[1], 12):
+            if any(proposal[row, column] for proposal in proposals):
+                continue
+            similar = np.abs(smooth - smooth[row, column]).max(axis=-1) < 48
+            region = ndimage.label(similar)[0]
+            proposals.append(ndimage.binary_fill_holes(region == region[row, column]))
+    masks = torch.from_numpy(np.stack(proposals))
+    ious = pairwise_mask_iou(scene.masks, masks)
+    best, chosen = ious.max(dim=1)
+    return masks[chosen[best > 0.5]], scene.class_ids[best > 0.5]
+
+
+def compare(measured: Measured, scenes: int) -> dict[str, Any]:
+    """Every method's value and interval for each kind, and the paired difference between adapter and best pooling."""
+    weights = resampling_weights(scenes)
+    values = {method: of_method.values() for method, of_method in measured.items()}
+    resampled = {method: of_method.values(weights) for method, of_method in measured.items()}
+    result: dict[str, Any] = {
+        method: {kind: with_interval(values[method][kind][0], resampled[method][kind]) for kind in KINDS}
+        for method in measured
+    }
+    poolings = [method for method in measured if method in POOLINGS]
+    if poolings and "adapter" in measured:
+        result["difference"] = {}
+        for kind in KINDS:
+            best = max(poolings, key=lambda method: values[method][kind][0])
+            difference = values["adapter"][kind][0] - values[best][kind][0]
+            interval = with_interval(difference, resampled["adapter"][kind] - resampled[best][kind])
+            result["difference"][kind] = {**interval, "best_pooling": best.partition("/")[2]}
+    return result
+
+
+def mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means of values and interval ends over runs, and the standard deviation of the values between them."""
+    first = results[0]
+    if "value" in first:
+        means = {name: float(np.mean([one[name] for one in results])) for name in ("value", "low", "high")}
+        means["seed_deviation"] = float(np.std([one["value"] for one in results]))
+        return means | {name: value for name, value in first.items() if name not in means}
+    return {name: mean_over_seeds([one[name] for one in results]) for name in first}
+
+
+class PaperBenchmark:
+    """Runs the parts on one miniature.
+
+    Args:
+        segmenter: the miniature.
+        tokenizer: its tokenizer.
+        settings: how much.
+        output_dir: for each part's JSON, the adapters and the report.
+    """
+
+    def __init__(
+        self,
+        segmenter: MaskAdapterForOpenVocabularySegmentation,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: Settings,
+        output_dir: Path,
+    ):
+        self.segmenter, self.tokenizer, self.settings, self.output_dir = segmenter, tokenizer, settings, output_dir
+        output_dir.mkdir(parents=True, exist_ok=True)
+        self.vocabulary = self._encode(list(CLASS_NAMES))
+        self.test_scenes = cache_scenes(segmenter, self.vocabulary, "test", settings.scenes)
+        self._training_scenes: dict[str | None, CachedTrainingScenes] = {}
+
+    def _encode(self, names: list[str]) -> EncodedVocabulary:
+        return self.segmenter.encode_vocabulary(Vocabulary.from_list([[name] for name in names]), self.tokenizer)
+
+    def _batches(self, withheld: str | None) -> CachedTrainingScenes:
+        if withheld not in self._training_scenes:
+            vocabulary = self._encode(training_class_names(withheld))
+            settings = self.settings
+            self._training_scenes[withheld] = CachedTrainingScenes(
+                self.segmenter, vocabulary, settings.training_scenes, settings.batch_size, withheld
+            )
+        return self._training_scenes[withheld]
+
+    def train(
+        self,
+        name: str,
+        stage_class: Callable[..., AdapterStage],
+        steps: int,
+        seed: int,
+        start: MaskAdapterForOpenVocabularySegmentation | None = None,
+        num_output_maps: int | None = None,
+        withheld: str | None = None,
+        **options: Any,
+    ) -> MaskAdapterForOpenVocabularySegmentation:
+        """Train an adapter on the cached features; goes on from its checkpoint in the output folder.
+
+        Args:
+            name: of the checkpoint.
+            stage_class, options: what is trained.
+            steps, seed: how long, and from which random weights and order of scenes.
+            start: continue from this model's adapter instead of random weights.
+            num_output_maps: K; default the miniature's.
+            withheld: see [`hf_maskadapter.data.scenes.base_combinations`].
+        """
+        model = with_new_adapter(self.segmenter, seed, num_output_maps)
+        if start is not None:
+            model.adapter.load_state_dict(start.adapter.state_dict())
+        stage = stage_class(model, self._encode(training_class_names(withheld)), train_void=False, seed=seed, **options)
+        batches = self._batches(withheld)
+        started = time.perf_counter()
+        train_stage(
+            stage,
+            lambda step: batches(step, seed),
+            max_steps=steps,
+            learning_rate=self.settings.learning_rate * (0.5 if start is not None else 1.0),
+            checkpoint_path=self.output_dir / "adapters" / f"{name}.pt",
+        )
+        print(f"trained {name} ({steps} steps) in {time.perf_counter() - started:.0f} s", flush=True)
+        model.requires_grad_(False)
+        return model.eval()
+
+    def _main_adapter(self, seed: int) -> MaskAdapterForOpenVocabularySegmentation:
+        return self.train(f"seed{seed}", GroundTruthWarmup, self.settings.steps, seed)
+
+    def _accuracies(self, model: MaskAdapterForOpenVocabularySegmentation, methods: Sequence[str], **options: Any):
+        measured = mask_accuracies(model, self.vocabulary, self.test_scenes, methods, **options)
+        return compare(measured, len(self.test_scenes))
+
+    def _segmentation(self, model: MaskAdapterForOpenVocabularySegmentation, methods: Sequence[str], **options: Any):
+        measured = segmentation_counts(model, self.vocabulary, self.test_scenes, methods, **options)
+        return compare(measured, len(self.test_scenes))
+
+    def _everything(self, model: MaskAdapterForOpenVocabularySegmentation) -> dict[str, Any]:
+        methods = (*POOLINGS, "adapter")
+        return {
+            "ground_truth_masks_accuracy": self._accuracies(model, (*POOLINGS, "crop", "adapter")),
+            "ground_truth_masks_mean_iou": self._segmentation(model, methods, ground_truth_masks=True),
+            "generated_masks_mean_iou": self._segmentation(model, methods),
+            "generated_masks_mean_iou_out_of_vocabulary": self._segmentation(model, methods, out_vocabulary_only=True),
+        }
+
+    def main(self) -> dict[str, Any]:
+        """Crop, pooling and adapter with true and generated masks: the shipped adapter, and the mean over new ones."""
+        seeds = [self._everything(self._main_adapter(seed)) for seed in range(self.settings.seeds)]
+        return {
+            "clip_zero_shot": zero_shot_accuracy(self.segmenter.clip, self.tokenizer),
+            "generator": generator_recall(self.test_scenes, self.vocabulary.seen_classes),
+            "shipped": self._everything(self.segmenter),
+            "seeds": mean_over_seeds(seeds),
+        }
+
+    def stages(self) -> dict[str, Any]:
+        """Stage 1 only, stage 2 only, both; IoU and Hungarian matching, with and without the consistency loss."""
+        settings, first = self.settings, self._main_adapter(0)
+        mixed = partial(self.train, stage_class=MixedMaskTraining, steps=settings.mixed_steps, seed=0)
+        models = {
+            "stage 1 only": first,
+            "stage 1, as many more steps": self.train(
+                "longer", GroundTruthWarmup, settings.mixed_steps, 0, start=first
+            ),
+            "stage 2 only, of as many steps": mixed(name="mixed_only"),
+            "both, IoU matcher, consistency": mixed(name="iou_consistency", start=first),
+            "both, IoU matcher": mixed(name="iou", start=first, consistency_weight=0.0),
+            "both, Hungarian, consistency": mixed(name="hungarian_consistency", start=first, matcher="hungarian"),
+            "both, Hungarian": mixed(name="hungarian", start=first, matcher="hungarian", consistency_weight=0.0),
+        }
+        return {
+            name: {
+                "ground_truth_masks_accuracy": self._accuracies(model, ("adapter",)),
+                "generated_masks_mean_iou": self._segmentation(model, ("adapter",)),
+            }
+            for name, model in models.items()
+        }
+
+    def maps(self) -> dict[str, Any]:
+        """Numbers of semantic activation maps."""
+        results = {}
+        for number in MAPS:
+            model = self.train(
+                f"maps{number}", GroundTruthWarmup, self.settings.ablation_steps, 0, num_output_maps=number
+            )
+            results[str(number)] = self._accuracies(model, ("adapter",))
+        return results
+
+    def sources(self) -> dict[str, Any]:
+        """Masks that no adapter was trained with: perturbed ground truth, and a point-grid proposer's."""
+        pictures = [self._picture(scene) for scene in self.test_scenes]
+        methods = (*POOLINGS, "adapter")
+        models = [self._main_adapter(seed) for seed in range(self.settings.seeds)]
+        sources = {
+            "perturbed ground truth": perturbed_masks,
+            "point grid": lambda index, scene: point_grid_masks(index, scene, pictures[index]),
+        }
+        return {
+            name: mean_over_seeds([self._accuracies(model, methods, masks_of=masks_of) for model in models])
+            for name, masks_of in sources.items()
+        }
+
+    @staticmethod
+    def _picture(scene: CachedScene) -> np.ndarray:
+        from ..miniature.pretraining import IMAGE_MEAN, IMAGE_STD
+
+        pixels = scene.pixel_values[0].permute(1, 2, 0) * torch.tensor(IMAGE_STD) + torch.tensor(IMAGE_MEAN)
+        return pixels.round().clamp(0, 255).byte().numpy()
+
+    def withheld(self) -> dict[str, Any]:
+        """An adapter that never saw a mask of one shape, on the masks of that shape."""
+        model = self.train(f"without_{WITHHELD}", GroundTruthWarmup, self.settings.ablation_steps, 0, withheld=WITHHELD)
+        with_it = self.train("maps16", GroundTruthWarmup, self.settings.ablation_steps, 0, num_output_maps=16)
+        ids = {index for index, combination in enumerate(COMBINATIONS) if WITHHELD in combination.name.split()}
+
+        def of_withheld(index: int, scene: CachedScene) -> tuple[Tensor, Tensor]:
+            chosen = torch.tensor([class_id in ids for class_id in scene.class_ids.tolist()], dtype=torch.bool)
+            return scene.masks[chosen], scene.class_ids[chosen]
+
+        methods = (*POOLINGS, "adapter")
+        return {
+            f"never a mask of a {WITHHELD}": self._accuracies(model, methods, masks_of=of_withheld),
+            "all shapes": self._accuracies(with_it, methods, masks_of=of_withheld),
+        }
+
+    def run(self, parts: Sequence[str] = PARTS) -> dict[str, Any]:
+        """Measure the parts that are not yet in the output folder, and write the report of all that is there."""
+        results: dict[str, Any] = {}
+        for part in PARTS:
+            path = self.output_dir / f"{part}.json"
+            if part in parts and not path.exists():
+                started = time.perf_counter()
+                write_json(path, {"settings": asdict(self.settings), "results": getattr(self, part)()})
+                print(f"{part}: {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
+            if path.exists():
+                measured = json.loads(path.read_text(encoding="utf-8"))
+                if measured["settings"] != asdict(self.settings):
+                    raise ValueError(
+                        f"{path} was measured with other settings ({measured['settings']}): give the same ones, or "
+                        "another --output-dir."
+                    )
+                results[part] = measured["results"]
+        write_text(self.output_dir / "paper.md", report(results, self.settings) + "\n")
+        if "main" in results:
+            write_atomically(
+                self.output_dir / "paper.png", lambda file: plot(results["main"]).savefig(file, format="png")
+            )
+        return results
+
+
+def _cell(number: Mapping[str, Any], signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    return f"{number['value']:{sign}.1f} ({number['low']:{sign}.1f} to {number['high']:{sign}.1f})"
+
+
+def _table(title: str, rows: Mapping[str, Mapping[str, Any]], kinds: Sequence[str] = KINDS) -> list[str]:
+    lines = [f"| {title} | {' | '.join(kinds)} |", "|" + "---|" * (len(kinds) + 1)]
+    for name, row in rows.items():
+        cells = [_cell(row[kind], signed=name == "adapter − best pooling") for kind in kinds]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+_NAMES = {
+    "pooling/hard": "pooling, hard",
+    "pooling/area": "pooling, area-weighted",
+    "pooling/any": "pooling, any overlap",
+    "crop": "crop",
+    "adapter": "Mask-Adapter",
+    "difference": "adapter − best pooling",
+}
+
+_TITLES = {
+    "ground_truth_masks_accuracy": "ground-truth masks: masks right, %",
+    "ground_truth_masks_mean_iou": "ground-truth masks: mIoU",
+    "generated_masks_mean_iou": "generated masks, end to end: mIoU",
+    "generated_masks_mean_iou_out_of_vocabulary": "generated masks, CLIP's branch alone: mIoU",
+}
+
+
+def gates(main: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """What the miniature is meant to show: name, measured difference in points, least difference."""
+    return [
+        (f"{_TITLES[table]}, {kind}", main["seeds"][table]["difference"][kind]["value"], least)
+        for (table, kind), least in GATES.items()
+    ]
+
+
+def report(results: Mapping[str, Any], settings: Settings) -> str:
+    """All tables as Markdown."""
+    lines = [
+        f"{settings.scenes} test scenes; 95 % intervals over scenes in brackets. Adapters: {settings.seeds} seeds, "
+        f"{settings.steps} steps of stage 1 ({settings.batch_size} scenes each).",
+        "",
+    ]
+    if "main" in results:
+        main = results["main"]
+        for table, title in _TITLES.items():
+            rows = {_NAMES[method]: row for method, row in main["seeds"][table].items()}
+            rows["Mask-Adapter as shipped"] = main["shipped"][table]["adapter"]
+            lines += _table(title, rows)
+        lines += ["| meant to show | measured | at least |  |", "|---|---|---|---|"]
+        for name, value, least in gates(main):
+            lines.append(f"| {name} | {value:+.1f} | {least:+.0f} | {'met' if value >= least else '**not met**'} |")
+        zero_shot = ", ".join(f"{name} {100 * value:.1f}" for name, value in main["clip_zero_shot"].items())
+        recall = ", ".join(f"{name} {value:.3f}" for name, value in main["generator"].items())
+        lines += ["", f"CLIP zero-shot on single objects, %: {zero_shot}.", f"Generator: {recall}.", ""]
+    if "stages" in results:
+        for table in ("ground_truth_masks_accuracy", "generated_masks_mean_iou"):
+            rows = {name: row[table]["adapter"] for name, row in results["stages"].items()}
+            lines += _table(f"{_TITLES[table]} (one seed, {settings.mixed_steps} steps of stage 2)", rows)
+    if "maps" in results:
+        rows = {f"K = {number}": row["adapter"] for number, row in results["maps"].items()}
+        lines += _table(f"{_TITLES['ground_truth_masks_accuracy']} (one seed, {settings.ablation_steps} steps)", rows)
+    if "sources" in results:
+        for source, methods in results["sources"].items():
+            lines += _table(f"{source}: masks right, %", {_NAMES[method]: row for method, row in methods.items()})
+    if "withheld" in results:
+        rows = {}
+        for name, methods in results["withheld"].items():
+            rows |= {f"{_NAMES[method]}, trained on {name}": methods[method] for method in ("adapter", "difference")}
+        lines += _table(f"masks of a {WITHHELD}: right, %", rows, ("base", "novel", "all"))
+    return "\n".join(lines).rstrip()
+
+
+def plot(main: Mapping[str, Any]):
+    """Bars of every method with their intervals, one panel a table; a Matplotlib figure."""
+    from .speed import figure_class
+
+    figure = figure_class()(figsize=(11, 6.5), dpi=110, layout="constrained")
+    for panel, (table, title) in zip(figure.subplots(2, 2).flat, _TITLES.items(), strict=True):
+        methods = [method for method in main["seeds"][table] if method != "difference"]
+        for number, method in enumerate(methods):
+            rows = [main["seeds"][table][method][kind] for kind in KINDS]
+            heights = [row["value"] for row in rows]
+            errors = [
+                [max(row["value"] - row["low"], 0) for row in rows],
+                [max(row["high"] - row["value"], 0) for row in rows],
+            ]
+            places = np.arange(len(KINDS)) + (number - (len(methods) - 1) / 2) * 0.8 / len(methods)
+            panel.bar(places, heights, 0.8 / len(methods), yerr=errors, capsize=2, label=_NAMES[method])
+        panel.set_xticks(range(len(KINDS)), KINDS)
+        panel.set_title(title, fontsize=10)
+        panel.set_ylim(0, 105)
+        panel.grid(axis="y", alpha=0.3)
+        panel.legend(fontsize=7, ncols=2, loc="lower right")
+    return figure

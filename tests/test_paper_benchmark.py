@@ -1,0 +1,150 @@
+"""The paper's claims in the miniature world: what is trained on, what is counted, and that a cut-off run goes on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from hf_maskadapter.benchmarks import paper
+from hf_maskadapter.data.scenes import CLASS_NAMES, COMBINATIONS, novel_combinations, training_class_names
+from hf_maskadapter.evaluation import MeanIoU
+from hf_maskadapter.loss_maskadapter import pairwise_mask_iou
+from hf_maskadapter.miniature import measuring
+from hf_maskadapter.miniature.building import build_segmenter, build_segmenter_config
+from hf_maskadapter.miniature.pretraining import build_clip_config, build_tokenizer
+from hf_maskadapter.modeling_convnext_clip import ConvNextClipModel
+from hf_maskadapter.vocabulary import Vocabulary
+
+SETTINGS = paper.Settings(scenes=2, training_scenes=4, seeds=1, steps=1, mixed_steps=1, ablation_steps=1, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def segmenter(tokenizer):
+    torch.manual_seed(0)
+    clip = ConvNextClipModel(build_clip_config(tokenizer)).eval()
+    return build_segmenter(clip, build_segmenter_config(clip.config), seed=0)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(segmenter, tokenizer):
+    return segmenter.encode_vocabulary(Vocabulary.from_list([[name] for name in CLASS_NAMES]), tokenizer, ["{}"])
+
+
+@pytest.fixture(scope="module")
+def scenes(segmenter, vocabulary):
+    return measuring.cache_scenes(segmenter, vocabulary, "validation", 4)
+
+
+@pytest.mark.parametrize("withheld", [None, "heart"])
+def test_no_novel_combination_is_in_any_mask_that_adapters_are_trained_on(withheld, segmenter, tokenizer):
+    names = training_class_names(withheld)
+    encoded = segmenter.encode_vocabulary(Vocabulary.from_list([[name] for name in names]), tokenizer, ["{}"])
+    batches = paper.CachedTrainingScenes(segmenter, encoded, 12, 4, withheld)
+    shown = {names[label] for step in range(3) for labels in batches(step)["class_labels"] for label in labels.tolist()}
+    novel = {combination.name for combination in novel_combinations(withheld)}
+    assert len(novel) > 60 and len(shown) > 20 and not shown & novel
+
+
+def test_every_scene_is_trained_on_once_a_pass_in_another_order_for_each_seed(segmenter, tokenizer):
+    names = training_class_names()
+    encoded = segmenter.encode_vocabulary(Vocabulary.from_list([[name] for name in names]), tokenizer, ["{}"])
+    batches = paper.CachedTrainingScenes(segmenter, encoded, 6, 2)
+    orders = [[one for step in range(3) for one in batches(step, seed)["sample_id"]] for seed in (0, 1)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list("012345") and orders[0] != orders[1]
+
+
+def test_mean_iou_of_counts_is_the_packages_metric(segmenter, vocabulary, scenes):
+    counted = measuring.segmentation_counts(segmenter, vocabulary, scenes, ("pooling/hard",))["pooling/hard"]
+    metric = MeanIoU(num_labels=len(CLASS_NAMES), ignore_index=1000)
+    for scene in scenes:
+        output = segmenter(scene.pixel_values, vocabulary, mask_embedding="pooling", return_dict=True)
+        upsampled = torch.nn.functional.interpolate(
+            output.masks_queries_logits, size=scene.semantic_map.shape, mode="bilinear", align_corners=False
+        )
+        scores = torch.einsum("qc,qhw->chw", output.class_queries_logits[0, :, :-1].exp(), upsampled[0].sigmoid())
+        truth = scene.semantic_map.where(scene.semantic_map >= 0, 1000)
+        metric.add_batch(predictions=[scores.argmax(dim=0)], references=[truth])
+    expected = metric.compute()
+    occurs = counted.counts[:, 1].sum(axis=0) > 0
+    per_class = np.array(expected["per_category_iou"])[occurs]
+    assert counted.values()["all"][0] == pytest.approx(100 * np.nanmean(per_class), abs=1e-6)
+
+
+def test_a_resample_that_draws_each_scene_once_gives_the_value_itself(segmenter, vocabulary, scenes):
+    counted = measuring.mask_accuracies(segmenter, vocabulary, scenes, ("pooling/area",))["pooling/area"]
+    once = np.ones((1, len(scenes)))
+    assert counted.values(once) == counted.values()
+    first_alone = np.eye(len(scenes))[:1]
+    of_first = 100 * counted.right[0].sum() / counted.total[0].sum()
+    assert counted.values(first_alone)["all"][0] == pytest.approx(of_first)
+    assert measuring.resampling_weights(7).sum(axis=1).tolist() == [7.0] * measuring.RESAMPLES
+
+
+def test_kinds_part_the_classes(vocabulary):
+    kinds = measuring.kinds_of_classes(vocabulary.seen_classes)
+    novel = {name for name, kind in zip(CLASS_NAMES, kinds, strict=True) if kind == "novel"}
+    assert novel == {combination.name for combination in COMBINATIONS if combination.is_novel}
+    assert list(kinds).count("stuff") == 6
+
+
+def test_perturbed_masks_are_other_masks_of_the_same_classes(scenes):
+    for index, scene in enumerate(scenes):
+        masks, class_ids = paper.perturbed_masks(index, scene)
+        assert len(masks) == len(class_ids) <= len(scene.masks)
+        ious = pairwise_mask_iou(scene.masks, masks)
+        assert 0.3 < ious.amax(dim=0).mean() < 0.98
+        again, _ = paper.perturbed_masks(index, scene)
+        assert torch.equal(masks, again)
+
+
+def test_point_grid_masks_overlap_what_they_are_named_after(scenes):
+    pytest.importorskip("scipy", reason="the proposer labels regions with SciPy")
+    found = 0
+    for index, scene in enumerate(scenes):
+        masks, class_ids = paper.point_grid_masks(index, scene, paper.PaperBenchmark._picture(scene))
+        assert masks.shape[1:] == scene.masks.shape[1:]
+        for mask, class_id in zip(masks, class_ids, strict=True):
+            truth = scene.masks[scene.class_ids == class_id]
+            assert pairwise_mask_iou(truth, mask[None]).max() > 0.5
+            found += 1
+    assert found > len(scenes)
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+def test_a_run_measures_its_parts_once_and_refuses_other_settings(segmenter, tokenizer, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="the report is drawn with Matplotlib")
+    benchmark = paper.PaperBenchmark(segmenter, tokenizer, SETTINGS, tmp_path)
+    results = benchmark.run(["main"])
+    text = (tmp_path / "paper.md").read_text()
+    assert "adapter − best pooling" in text and "as shipped" in text
+    assert (tmp_path / "paper.png").stat().st_size > 10_000
+    monkeypatch.setattr(benchmark, "main", None)  # would fail if it were called
+    assert benchmark.run(["main"]).keys() == results.keys()
+    written = json.loads((tmp_path / "main.json").read_text())
+    written["settings"]["steps"] += 1
+    (tmp_path / "main.json").write_text(json.dumps(written))
+    with pytest.raises(ValueError, match="other settings"):
+        benchmark.run(["main"])
+
+
+def test_differences_are_taken_against_the_best_pooling():
+    kinds = np.array(["base", "novel", "stuff"], dtype=object)
+    total = np.ones((4, 3), dtype=np.int64)
+
+    def accuracies(share):
+        return measuring.Accuracies((np.arange(4)[:, None] < 4 * share) * total, total, kinds)
+
+    compared = paper.compare(
+        {"pooling/hard": accuracies(0.25), "pooling/any": accuracies(0.5), "adapter": accuracies(1.0)}, 4
+    )
+    assert compared["difference"]["all"]["value"] == pytest.approx(50.0)
+    assert compared["difference"]["all"]["best_pooling"] == "any"
+    assert compared["adapter"]["base"] == {"value": 100.0, "low": 100.0, "high": 100.0}
