@@ -110,6 +110,8 @@ class CachedTrainingScenes:
         batch_size: int,
         withheld: str | None = None,
     ):
+        if segmenter.mask_generator is None:
+            raise ValueError("The paper's claims are tested with a model that has a mask generator.")
         self.count, self.batch_size = count, batch_size
         self.masks: list[Tensor] = []
         self.labels: list[Tensor] = []
