@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 _MODULE_OF = {
     "DataError": "samples",
     "IGNORE_INDEX": "samples",
+    "NamedPicture": "pictures",
+    "PictureSource": "pictures",
     "RAW_LAYOUTS": "preparation",
     "SampleKey": "sampling",
     "SampleReader": "samples",
@@ -30,6 +32,7 @@ _MODULE_OF = {
     "id_to_rgb": "samples",
     "load_segmentation_dataset": "loading",
     "masks_from_map": "transforms",
+    "open_pictures": "pictures",
     "prepare_dataset": "preparation",
     "rgb_to_id": "samples",
     "sample_generator": "sampling",
@@ -41,6 +44,8 @@ __all__ = [
     "IGNORE_INDEX",
     "RAW_LAYOUTS",
     "DataError",
+    "NamedPicture",
+    "PictureSource",
     "SampleKey",
     "SampleReader",
     "SegmentInfo",
@@ -58,6 +63,7 @@ __all__ = [
     "id_to_rgb",
     "load_segmentation_dataset",
     "masks_from_map",
+    "open_pictures",
     "prepare_dataset",
     "rgb_to_id",
     "sample_generator",
@@ -82,6 +88,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from .loaders import TrainingDataset, create_training_loader
     from .loading import SegmentationDataset, SegmentationStream, load_segmentation_dataset
+    from .pictures import NamedPicture, PictureSource, open_pictures
     from .preparation import RAW_LAYOUTS, prepare_dataset
     from .samples import (
         IGNORE_INDEX,

@@ -202,10 +202,10 @@ class SampleReader:
             sample_id = str(row[self.id_column])
         else:
             sample_id = str(index) if index is not None else _content_id(image_value)
-        file_name = _file_name(image_value)
+        file_name = file_name_of(image_value)
         where = f"{self.name}, sample {sample_id!r}" + (f" ({file_name})" if file_name else "")
 
-        image = _open_image(image_value, where, "picture")
+        image = open_image(image_value, where, "picture")
         annotation_value = row[self.label_column or self.panoptic_column]  # type: ignore[index]
         kind = "label map" if self.label_column else "panoptic map"
         annotation = _to_array(annotation_value, where, kind)
@@ -344,7 +344,8 @@ def _listed(values: Iterable[Any], limit: int = 8) -> str:
     return ", ".join(shown[:limit]) + (f", ... ({len(shown)} in all)" if len(shown) > limit else "")
 
 
-def _file_name(value: Any) -> str:
+def file_name_of(value: Any) -> str:
+    """Where a picture's value comes from, empty if it does not tell."""
     path = value.get("path") if isinstance(value, Mapping) else value
     if isinstance(path, (str, os.PathLike)):
         return os.fspath(path)
@@ -357,15 +358,24 @@ def _content_id(value: Any) -> str:
         content = value["bytes"]
     elif isinstance(value, (bytes, bytearray)):
         content = bytes(value)
-    elif path := _file_name(value):
+    elif path := file_name_of(value):
         content = os.path.basename(path).encode()
     else:
         content = np.ascontiguousarray(value).tobytes()
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def _open_image(value: Any, where: str, what: str) -> Image.Image:
-    """The decoded picture, not yet turned by its EXIF orientation."""
+def open_image(value: Any, where: str, what: str) -> Image.Image:
+    """The decoded picture, not yet turned by its EXIF orientation.
+
+    Args:
+        value: a picture in any form that a [`SampleReader`] takes.
+        where: the sample, for messages.
+        what: what the picture is, for messages.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
     if value is None:
         raise DataError(f"{where}: there is no {what}.")
     try:
@@ -406,7 +416,7 @@ def _orient(image: Image.Image, annotated_size: tuple[int, int]) -> Image.Image:
 def _to_array(value: Any, where: str, what: str) -> np.ndarray:
     if isinstance(value, (np.ndarray, list)):
         return np.asarray(value)
-    image = _open_image(value, where, what)
+    image = open_image(value, where, what)
     if image.mode in ("LA", "PA"):
         image = image.getchannel(0)
     return np.asarray(image)
@@ -433,6 +443,8 @@ __all__ = [
     "SegmentInfo",
     "SegmentationSample",
     "dataset_id_mapping",
+    "file_name_of",
     "id_to_rgb",
+    "open_image",
     "rgb_to_id",
 ]
