@@ -13,16 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hf_maskadapter import visualization
 from hf_maskadapter.visualization import (
     activation_heat_map,
     class_color,
     class_colors,
+    compare,
     heat_map,
+    lettering,
     overlay,
     overlay_masks,
+    overlays,
     side_by_side,
 )
+from hf_maskadapter.vocabulary import Vocabulary, label_sets
 
 NAMES = ["cat", "sofa", "wall", "floor"]
 
@@ -57,25 +60,31 @@ class TestColors:
     def test_case_and_blanks_make_no_difference(self):
         assert class_color("Potted  Plant ") == class_color("potted plant")
 
-    def test_first_name_of_a_vocabulary_keeps_its_own_color(self):
-        assert class_colors(["zebra", "horse"])[0] == class_color("zebra")
-
     @settings(max_examples=20, deadline=None)
-    @given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=20, unique=True), st.text(min_size=1))
-    def test_appending_a_class_changes_no_color(self, names, another):
-        assert class_colors([*names, another])[:-1] == class_colors(names)
+    @given(st.lists(st.sampled_from(["zebra", "person", "sky", "Haus", "a thing"]), unique=True))
+    def test_a_class_has_one_color_in_every_vocabulary(self, names):
+        assert class_colors(names) == [class_color(name) for name in names]
 
-    @settings(max_examples=20, deadline=None)
-    @given(st.lists(st.text("abcdefghij", min_size=3, max_size=8), min_size=2, max_size=16, unique=True))
-    def test_colors_of_a_small_vocabulary_differ_visibly(self, names):
+    def test_coco_and_others_give_the_same_class_the_same_color(self):
+        assert class_color("sky-other-merged") == class_color("sky") == class_color("Sky")
+        assert class_color("pavement-merged") == class_color("pavement")
+        assert class_color("-other") != class_color("")
+
+    def test_frequent_classes_differ_visibly(self):
+        names = ["person", "sky", "tree", "grass", "road", "building", "car", "wall", "floor", "water", "sidewalk"]
         colors = np.array(class_colors(names), dtype=float)
         distances = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + 1e9 * np.eye(len(names))
-        assert distances.min() > 20
+        assert distances.min() > 45
 
-    def test_large_vocabulary_has_a_color_for_each_class(self):
-        colors = class_colors([f"class {number}" for number in range(847)])
-        assert len(colors) == 847
-        assert len(set(colors)) > 820
+    @pytest.mark.parametrize("name", label_sets())
+    def test_classes_of_a_label_set_have_different_colors(self, name):
+        names = Vocabulary.from_label_set(name).names
+        assert len(set(class_colors(names))) >= 0.99 * len(names)
+
+    def test_colors_can_be_told_from_black_and_white(self):
+        colors = np.array(class_colors(Vocabulary.from_label_set("ade20k_847").names))
+        assert colors.max(axis=1).min() > 100
+        assert colors.min(axis=1).max() < 230
 
     def test_empty_vocabulary_has_no_colors(self):
         assert class_colors([]) == []
@@ -127,7 +136,6 @@ class TestOverlay:
         info = [{"id": 1, "label_id": 0}, {"id": 2, "label_id": 0}]
         painted = plain(picture(), values, info, NAMES, outlines=True)
         assert tuple(painted[60, 100]) == class_colors(NAMES)[0]
-        assert tuple(painted[60, 99]) == class_colors(NAMES)[0]
         assert tuple(painted[60, 50]) != class_colors(NAMES)[0]
 
     def test_without_legend_the_size_is_the_pictures(self):
@@ -152,7 +160,7 @@ class TestOverlay:
 
     def test_names_do_not_cover_each_other(self, monkeypatch):
         boxes = []
-        place = visualization._Placement.place
+        place = overlays._Placement.place
 
         def record(self, index, width, height):
             corner = place(self, index, width, height)
@@ -160,7 +168,7 @@ class TestOverlay:
                 boxes.append((*corner, corner[0] + width, corner[1] + height))
             return corner
 
-        monkeypatch.setattr(visualization._Placement, "place", record)
+        monkeypatch.setattr(overlays._Placement, "place", record)
         values = np.zeros((300, 300), dtype=int)
         for number in range(9):
             row, column = divmod(number, 3)
@@ -180,6 +188,57 @@ class TestOverlay:
     def test_legend_of_a_tiny_picture_stays_readable(self):
         result = overlay(picture(40, 30), np.zeros((30, 40)), labels=["television set"])
         assert result.width >= 120
+
+    @pytest.mark.parametrize("size", [(100, 75), (640, 480), (4000, 300)])
+    def test_legend_holds_every_name_in_full(self, size, monkeypatch):
+        written = []
+        draw = overlays.ImageDraw.ImageDraw.text
+
+        def record(self, place, text, *args, **kwargs):
+            written.append(text)
+            assert 0 <= place[0] <= self.im.size[0] - kwargs["font"].getlength(text) + 1
+            assert 0 <= place[1] <= self.im.size[1]
+            draw(self, place, text, *args, **kwargs)
+
+        monkeypatch.setattr(overlays.ImageDraw.ImageDraw, "text", record)
+        labels = [f"class {number}, which has an uncommonly long-winded name" for number in range(60)]
+        values = np.arange(size[0] * size[1]).reshape(size[1], size[0]) % 60
+        overlay(picture(*size), values, labels=labels, names=False)
+        assert "".join("".join(written).split()) == "".join("".join(sorted(labels)).split())
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size=1), st.integers(20, 300))
+    def test_wrapped_text_fits_and_loses_no_letter(self, text, width):
+        font = lettering.font_of(12, None)
+        lines = lettering.wrap(font, text, width)
+        assert "".join("".join(lines).split()) == "".join(text.split())
+        assert all(font.getlength(line) <= width for line in lines)
+
+    def test_name_lies_on_its_segment(self, monkeypatch):
+        placed = []
+        place = overlays._Placement.place
+
+        def record(self, index, width, height):
+            corner = place(self, index, width, height)
+            if corner is not None:
+                placed.append((index, corner[0] + width // 2, corner[1] + height // 2))
+            return corner
+
+        monkeypatch.setattr(overlays._Placement, "place", record)
+        rows, columns = np.mgrid[:600, :800]
+        radius = np.hypot(rows - 300, columns - 400)
+        values = (radius < 250).astype(int) + (radius < 120)  # a ring, whose centre of gravity is in its hole
+        overlay(picture(800, 600), values, labels=["outside", "ring", "hole"])
+        assert {index for index, _, _ in placed} == {0, 1, 2}
+        for index, column, row in placed:
+            assert values[row, column] == index
+
+    def test_outline_of_a_thumbnail_is_one_pixel_wide(self):
+        values = np.zeros((75, 100), dtype=int)
+        values[:, 50:] = 1
+        with_outline = plain(picture(100, 75), values, labels=NAMES, outlines=True)
+        changed = (with_outline != plain(picture(100, 75), values, labels=NAMES)).any(axis=-1)
+        assert changed.any(axis=0).sum() == 1
 
     def test_letters_and_lines_grow_with_the_picture(self):
         heights = [
@@ -240,7 +299,7 @@ class TestOverlayMasks:
         for order in (1, -1):
             segments = [{"label": "cat", "mask": small, "score": 0.9}, {"label": "sofa", "mask": large, "score": 0.8}]
             options = {"alpha": 1.0, "outlines": False, "names": False, "legend": False}
-            painted = np.asarray(overlay_masks(picture(), segments[::order], NAMES, **options))
+            painted = np.asarray(overlay_masks(picture(), segments[::order], **options))
             assert tuple(painted[60, 60]) == class_colors(NAMES)[0]
             assert tuple(painted[0, 0]) == class_colors(NAMES)[1]
 
@@ -316,8 +375,10 @@ class TestSideBySide:
         assert result.width < 3 * 200
         assert result.height > 3 * 120
 
-    def test_long_title_is_shortened(self):
-        assert side_by_side([picture()], ["a title " * 50]).width < 230
+    def test_long_title_takes_several_lines(self):
+        short, long = (side_by_side([picture()], ["a title " * count]) for count in (1, 50))
+        assert long.width == short.width
+        assert long.height > short.height + 60
 
     def test_mismatched_titles_are_refused(self):
         with pytest.raises(ValueError, match="one title for each picture"):
@@ -326,6 +387,30 @@ class TestSideBySide:
     def test_no_pictures_are_refused(self):
         with pytest.raises(ValueError, match="at least one picture"):
             side_by_side([])
+
+
+class TestCompare:
+    def test_each_form_of_result_gives_the_same_picture(self):
+        values = label_map()
+        info = [{"id": number, "label_id": number} for number in (0, 2, 3)]
+        masks = [{"label": NAMES[number], "mask": values == number} for number in (0, 2, 3)]
+        panoptic = {"segmentation": values, "segments_info": info}
+        result = compare(picture(), {"A": values, "B": panoptic, "C": masks}, NAMES)
+        alone = compare(picture(), {"A": values}, NAMES)
+        assert result.width > 3 * 200
+        width = (result.width - alone.width) // 2
+        pixels = np.asarray(result)[: alone.height // 2]
+        assert (pixels[30:, -width - 150 : -width - 10] == pixels[30:, -150:-10]).all()
+
+    def test_one_legend_holds_the_classes_of_all(self):
+        first, second = np.zeros((120, 200), dtype=int), np.full((120, 200), 3)
+        pixels = np.asarray(compare(picture(), {"A": first, "B": second}, NAMES)).reshape(-1, 3)
+        for name, is_there in zip(NAMES, (True, False, False, True), strict=True):
+            assert ((pixels == class_color(name)).all(axis=1).sum() > 30) == is_there
+
+    def test_no_results_are_refused(self):
+        with pytest.raises(ValueError, match="at least one result"):
+            compare(picture(), {})
 
 
 def test_real_photographs_with_their_panoptic_truth_are_painted_fast():

@@ -194,7 +194,7 @@ def _write_results(
 
     from ..visualization import overlay_masks
 
-    painted = overlay_masks(picture, segments, vocabulary.names, legend=not args.no_legend, font=args.font)
+    painted = overlay_masks(picture, segments, legend=not args.no_legend, font=args.font)
     formats = Image.registered_extensions()
     write_atomically(job.overlay, partial(painted.save, format=formats[job.overlay.suffix.lower()]))
     records = _records(segments, vocabulary, args.task)
