@@ -1,0 +1,21 @@
+"""Results in the formats of other tools, and back: COCO, label maps, Label Studio, CVAT.
+
+[`write_results`] writes the results of pictures, [`read_results`] reads them or what was made of them; a
+[`ResultWriter`] does the same picture by picture and goes on where it was stopped. Each format has a file of its own.
+"""
+
+from .formats import ExchangeError, ResultFormat
+from .results import PictureResult, ResultSegment, StoredResults
+from .writing import FORMATS, ResultWriter, read_results, write_results
+
+__all__ = [
+    "FORMATS",
+    "ExchangeError",
+    "PictureResult",
+    "ResultFormat",
+    "ResultSegment",
+    "ResultWriter",
+    "StoredResults",
+    "read_results",
+    "write_results",
+]
