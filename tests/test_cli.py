@@ -95,7 +95,7 @@ class TestHelp:
         [
             ([], "COMMAND"),
             (["paint"], "paint"),
-            (["segment"], "PICTURE"),
+            (["segment"], "--output"),
             (["segment", "x.png", "--model", "m", "--output", "o"], "--labels"),
             (
                 ["segment", "x.png", "--model", "m", "--output", "o", "--labels", "a", "--label-set", "no_such"],

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..atomic_files import write_atomically, write_json
 from ..vocabulary import Vocabulary
 from .errors import EXIT_OK, EXIT_SOME_FAILED, UserError, one_line
-from .models import load_segmenter
+from .segmenting import Segmenting
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -58,56 +58,24 @@ def segment_pictures(args: argparse.Namespace, vocabulary: Vocabulary) -> int:
         raise UserError(f"there is no font file {args.font}")
     # A mistake in the only picture is told before the model is loaded.
     read_ahead = {jobs[0]: _read_picture(jobs[0].picture)} if len(jobs) == 1 else {}
-    segmenter = load_segmenter(args)
-    try:
-        segmenter.encode_vocabulary(vocabulary)
-    except ValueError as error:  # a name that is too long
-        raise UserError(one_line(error)) from error
-
-    import torch
-    from tqdm import tqdm
-
-    options = {
-        "subtask": args.task,
-        "threshold": args.threshold,
-        "overlap_mask_area_threshold": args.overlap_threshold,
-        "mask_embedding": args.mask_embedding,
-    }
-    options = {name: value for name, value in options.items() if value is not None}
+    segmenting = Segmenting(args, vocabulary)
     try:
         jobs[0].overlay.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot create the folder {one_line(error)}") from error
-    read: deque[tuple[_Job, Image.Image]] = deque()
-    failed = 0
-    # disable=None: no bar where standard error is not a terminal.
-    with tqdm(total=len(jobs), unit="picture", disable=True if len(jobs) == 1 else None) as progress:
 
-        def pictures() -> Iterator[Image.Image]:
-            nonlocal failed
-            for job in jobs:
-                try:
-                    picture = read_ahead.get(job) or _read_picture(job.picture)
-                except UserError as error:
-                    failed += 1
-                    progress.update()
-                    tqdm.write(f"maskadapter segment: {error}", file=sys.stderr)
-                    continue
-                read.append((job, picture))
-                yield picture
+    from tqdm import tqdm
 
+    def read(job: _Job) -> Image.Image:
+        return read_ahead.get(job) or _read_picture(job.picture)
+
+    for job, picture, segments in segmenting.run(jobs, read, total=len(jobs), show_progress=len(jobs) > 1):
         try:
-            for segments in segmenter(pictures(), candidate_labels=vocabulary, batch_size=args.batch_size, **options):
-                job, picture = read.popleft()
-                try:
-                    _write_results(job, picture, segments, vocabulary, args)
-                except OSError as error:
-                    raise UserError(f"cannot write the result of {job.picture}: {one_line(error)}") from error
-                progress.update()
-                tqdm.write(f"{job.overlay}: {_summary(segments)}", file=sys.stdout)
-        except torch.OutOfMemoryError as error:
-            raise UserError("out of memory: choose a smaller --batch-size, smaller pictures or --device cpu") from error
-    return EXIT_SOME_FAILED if failed else EXIT_OK
+            _write_results(job, picture, segments, vocabulary, args)
+        except OSError as error:
+            raise UserError(f"cannot write the result of {job.picture}: {one_line(error)}") from error
+        tqdm.write(f"{job.overlay}: {_summary(segments)}", file=sys.stdout)
+    return EXIT_SOME_FAILED if segmenting.failed else EXIT_OK
 
 
 def find_pictures(paths: Sequence[Path]) -> list[Path]:
