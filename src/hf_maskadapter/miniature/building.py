@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from ..configuration_maskadapter import ConvNextClipConfig, FcClipMaskGeneratorConfig, MaskAdapterConfig
@@ -30,11 +30,13 @@ from ..training.contrastive import ContrastiveArguments, ContrastiveTrainer, spr
 from ..training.optimization import LearningRateSchedule, parameter_groups
 from ..training.stages import GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining, SegmenterStage
 from ..vocabulary import Vocabulary
+from .known_world import KnownWorld
 from .measuring import (
     METHODS,
     Accuracies,
     IntersectionsAndUnions,
     cache_scenes,
+    evaluation_scenes,
     generator_recall,
     mask_accuracies,
     scene_masks,
@@ -47,6 +49,9 @@ PARTS = ("clip", "generator", "warmup", "mixed", "export", "results")
 
 MINUTES = {"clip": 35, "generator": 25, "warmup": 25, "mixed": 15, "export": 1, "results": 15}
 """Time budget of each part on one core that nothing else uses; a part that takes longer says so and goes on."""
+
+SCENES_OF_KNOWN_WORLD = 400
+"""Scenes that say what the miniature knows, and as many more for the threshold."""
 
 
 def build_segmenter_config(clip_config: ConvNextClipConfig, withheld: str | None = None) -> MaskAdapterConfig:
@@ -190,10 +195,11 @@ def train_stage(
     stage.eval()
 
 
+@torch.no_grad()
 def save_segmenter(
     segmenter: MaskAdapterForOpenVocabularySegmentation, tokenizer: CLIPTokenizer, folder: str | os.PathLike
 ) -> None:
-    """Write model and processor in the form that `from_pretrained` reads."""
+    """Write model, processor and what the model knows in the form that [`load_miniature`] reads."""
     from ..image_processing_maskadapter import MaskAdapterImageProcessorPil
     from ..processing_maskadapter import MaskAdapterProcessor
 
@@ -202,6 +208,12 @@ def save_segmenter(
     )
     segmenter.save_pretrained(folder)
     MaskAdapterProcessor(image_processor=image_processor, tokenizer=tokenizer).save_pretrained(folder)
+
+    def features(split: str) -> Iterator[Tensor]:
+        for scene in evaluation_scenes(split, SCENES_OF_KNOWN_WORLD):
+            yield segmenter.clip.get_feature_maps(normalise_pictures([scene.picture]))[-1]
+
+    KnownWorld.of_scenes(features("train"), features("validation")).save(folder)
 
 
 @dataclass(frozen=True)
