@@ -1,4 +1,4 @@
-"""The command `maskadapter`: segment pictures or data sets, convert released checkpoints.
+"""The command `maskadapter`: segment pictures or data sets, show a demo, convert released checkpoints.
 
 Each command has a file with `add_parser(commands)`, which sets up its options and `run`, the function that does it.
 PyTorch and Transformers are imported only when a command runs, so that `maskadapter --help` answers at once.
@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import convert, segment
+from . import convert, demo, segment
 from .errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USER_ERROR, Parser, UserError
 
-COMMANDS = (segment, convert)
+COMMANDS = (segment, demo, convert)
 """The modules of the commands, in the order in which the help lists them."""
 
 

@@ -1,0 +1,106 @@
+"""The demo, what the miniature says of its world, and the embedded checkpoint itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_maskadapter import cli
+from hf_maskadapter.data.scenes import CLASS_NAMES, STUFF, draw_scene, split_seed
+from hf_maskadapter.miniature import building, checkpoint_path, load_miniature
+from hf_maskadapter.miniature.building import build_segmenter, build_segmenter_config, save_segmenter
+from hf_maskadapter.miniature.demonstration import default_vocabulary
+from hf_maskadapter.miniature.known_world import KnownWorld
+from hf_maskadapter.miniature.pretraining import build_clip_config, build_tokenizer
+from hf_maskadapter.modeling_convnext_clip import ConvNextClipModel
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory) -> str:
+    """Folder of a miniature of random weights."""
+    folder = tmp_path_factory.mktemp("untrained")
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    clip = ConvNextClipModel(build_clip_config(tokenizer)).eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, "SCENES_OF_KNOWN_WORLD", 24)
+        save_segmenter(build_segmenter(clip, build_segmenter_config(clip.config), seed=0), tokenizer, folder)
+    return str(folder)
+
+
+def test_the_demo_shows_all_panels_and_names_every_segment(untrained, tmp_path, capsys):
+    output = tmp_path / "new" / "demo.png"
+    assert cli.main(["demo", "--model", untrained, "--seed", "3", "--output", str(output)]) == 0
+    picture = Image.open(output)
+    assert picture.width > 4 * 384 and picture.height > 2 * 384
+    lines = capsys.readouterr().out.splitlines()
+    scene = draw_scene((*split_seed("test"), 1, 3))
+    assert len(lines) == len(scene.segments_info) + 1
+    assert {line.partition(":")[0] for line in lines[:-1]} == {
+        CLASS_NAMES[segment["category_id"]] for segment in scene.segments_info
+    }
+
+
+def test_the_demo_takes_the_users_labels(untrained, tmp_path, capsys):
+    arguments = ["demo", "--model", untrained, "--output", str(tmp_path / "demo.png")]
+    assert cli.main([*arguments, "--labels", "star, something unheard of"]) == 0
+    for line in capsys.readouterr().out.splitlines()[:-1]:
+        assert line.partition("Mask-Adapter says ")[2] in ("star", "something unheard of")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "demo.txt"], "must end in one of"),
+        (["--output", "demo.png", "--seed", "-1"], "--seed must not be negative"),
+        (["--output", "demo.png", "--labels", " , "], "class"),
+        (["--output", "demo.png", "--model", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_gets_one_line(options, message, untrained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = [] if "--model" in options else ["--model", untrained]
+    assert cli.main(["demo", *model, *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_default_labels_hold_what_is_shown_and_as_much_that_is_not():
+    scene = draw_scene((*split_seed("test"), 1, 0))
+    names = default_vocabulary(scene).names
+    shown = {thing.name for thing in scene.things}
+    assert shown < set(names) and set(STUFF) < set(names)
+    assert len(set(names) - shown - set(STUFF)) >= len(shown)
+
+
+def test_a_picture_unlike_those_fitted_is_far_from_the_known_world():
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.linspace(0.5, 2, 8)[:, None, None]
+
+    def features(count, offset=0.0):
+        return [scale * torch.randn(4, 8, 3, 5, generator=generator) + offset for _ in range(count)]
+
+    world = KnownWorld.of_scenes(features(100), features(20))
+    assert all((world.distance(more) <= world.threshold).float().mean() > 0.9 for more in features(5))
+    assert (world.distance(torch.cat(features(5, offset=3.0))) > world.threshold).all()
+
+
+def test_the_known_world_is_saved_beside_the_model(untrained):
+    world = KnownWorld.load(untrained)
+    segmenter, processor = load_miniature(untrained)
+    scenes = [Image.fromarray(draw_scene((*split_seed("test"), 2, index)).picture) for index in range(8)]
+    inputs = processor(images=scenes, return_tensors="pt")["pixel_values"]
+    assert sum(world.holds(segmenter.clip, inputs)) >= 6
+    assert np.isfinite(world.threshold) and world.threshold > 0
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    try:
+        checkpoint_path()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    return load_miniature()
