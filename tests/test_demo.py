@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from PIL import Image
 
 from hf_maskadapter import cli
 from hf_maskadapter.data.scenes import CLASS_NAMES, STUFF, draw_scene, split_seed
-from hf_maskadapter.miniature import building, checkpoint_path, load_miniature
+from hf_maskadapter.miniature import building, checkpoint_path, load_miniature, measuring
 from hf_maskadapter.miniature.building import build_segmenter, build_segmenter_config, save_segmenter
 from hf_maskadapter.miniature.demonstration import default_vocabulary
 from hf_maskadapter.miniature.known_world import KnownWorld
@@ -104,3 +107,52 @@ def embedded():
     except FileNotFoundError as error:
         pytest.skip(str(error))
     return load_miniature()
+
+
+def segment(model, folder, picture, capsys, *options):
+    picture.save(folder / "picture.png")
+    arguments = ["segment", str(folder / "picture.png"), *(["--model", model] if model else []), *options]
+    status = cli.main([*arguments, "--labels", "red star, grass", "--output", str(folder / "out.png")])
+    return status, capsys.readouterr().err
+
+
+def test_a_picture_of_another_world_is_warned_about_and_segmented_all_the_same(untrained, tmp_path, capsys):
+    scene = Image.fromarray(draw_scene((*split_seed("train"), 0, 0)).picture)
+    assert segment(untrained, tmp_path, scene, capsys) == (0, "")
+    noise = np.random.default_rng(0).integers(0, 2, (192, 192, 3), dtype=np.uint8) * 255
+    status, error = segment(untrained, tmp_path, Image.fromarray(noise), capsys)
+    assert status == 0 and "mean nothing here" in error and "maskadapter convert" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_without_an_embedded_model_the_error_says_what_to_do(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("hf_maskadapter.miniature.__file__", str(tmp_path / "__init__.py"))
+    status, error = segment(None, tmp_path, Image.new("RGB", (32, 32)), capsys)
+    assert status == 2 and "build_miniature.py" in error and "--model" in error
+
+
+def test_the_embedded_model_is_small_and_names_what_is_drawn(embedded):
+    folder = checkpoint_path()
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 25 * 2**20
+    segmenter, processor = embedded
+    vocabulary = segmenter.encode_vocabulary([[name] for name in CLASS_NAMES], processor, ["{}"])
+    scenes = measuring.cache_scenes(segmenter, vocabulary, "validation", 40)
+    measured = measuring.mask_accuracies(segmenter, vocabulary, scenes, ("pooling/area", "adapter"))
+    pooling, adapter = (measured[method].values()["all"][0] for method in ("pooling/area", "adapter"))
+    assert adapter > 75 and adapter > pooling + 5
+    end_to_end = measuring.segmentation_counts(segmenter, vocabulary, scenes[:20], ("adapter",))["adapter"]
+    assert end_to_end.values()["stuff"][0] > 80
+
+
+def test_the_embedded_model_takes_no_photograph_for_a_scene(embedded):
+    segmenter, processor = embedded
+    world = KnownWorld.load(checkpoint_path())
+    scenes = [Image.fromarray(draw_scene((*split_seed("test"), 3, index)).picture) for index in range(40)]
+    inputs = processor(images=scenes, return_tensors="pt")["pixel_values"]
+    assert sum(world.holds(segmenter.clip, inputs)) >= 38
+    if "MASKADAPTER_SHARED" not in os.environ:
+        pytest.skip("needs photographs: set MASKADAPTER_SHARED")
+    photographs = Path(os.environ["MASKADAPTER_SHARED"]) / "data" / "coco_panoptic_sample" / "input_images"
+    for path in sorted(photographs.iterdir()):
+        inputs = processor(images=[Image.open(path).convert("RGB")], return_tensors="pt")["pixel_values"]
+        assert world.holds(segmenter.clip, inputs) == [False], path.name

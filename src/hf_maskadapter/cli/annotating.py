@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..atomic_files import write_atomically
 from ..vocabulary import Vocabulary
 from .errors import EXIT_OK, EXIT_SOME_FAILED, UserError, one_line
+from .options import model_name
 from .segmenting import Segmenting
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def annotate(args: argparse.Namespace, vocabulary: Vocabulary) -> int:
     folder = Path(args.output)
     try:
         source = _open_source(args)
-        result_format = FORMAT_CLASSES[args.format](folder, vocabulary, args.model, args.image_prefix)
+        result_format = FORMAT_CLASSES[args.format](folder, vocabulary, model_name(args), args.image_prefix)
         with ResultWriter(result_format, _fingerprint(args, vocabulary), overwrite=args.overwrite) as writer:
             done = len(writer.done)
             rest = _not_done(source, writer.done, args)

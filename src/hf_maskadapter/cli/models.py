@@ -30,30 +30,38 @@ def load_segmenter(args: argparse.Namespace) -> Any:
             device = torch.empty(0, device=args.device).device
         except (RuntimeError, AssertionError) as error:  # an unknown name, or PyTorch was built without it
             raise UserError(f"--device {args.device} cannot be used: {one_line(error)}") from error
-    if args.model.startswith((".", "/", "~")) and not Path(args.model).is_dir():
-        raise UserError(f"there is no model folder {args.model}")
+    name = args.model if args.model is not None else _embedded_model()
+    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+        raise UserError(f"there is no model folder {name}")
     where = {"revision": args.revision or "main", "subfolder": args.subfolder}
     try:
-        config = AutoConfig.from_pretrained(args.model, **where)
+        config = AutoConfig.from_pretrained(name, **where)
         if config.model_type != "maskadapter":
-            raise UserError(f"{args.model} holds a model of type {config.model_type!r}, not a Mask-Adapter segmenter")
-        model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(
-            args.model, config=config, dtype=args.dtype, **where
-        )
+            raise UserError(f"{name} holds a model of type {config.model_type!r}, not a Mask-Adapter segmenter")
+        model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(name, config=config, dtype=args.dtype, **where)
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"the model {args.model} cannot be loaded: {hub_reason(error) or one_line(error)}") from error
+        raise UserError(f"the model {name} cannot be loaded: {hub_reason(error) or one_line(error)}") from error
     if args.mask_embedding == "adapter" and model.adapter is None:
-        raise UserError(f"{args.model} has no adapter: choose --mask-embedding pooling or crop")
+        raise UserError(f"{name} has no adapter: choose --mask-embedding pooling or crop")
     if model.mask_generator is None:
-        raise UserError(f"{args.model} has no mask generator; convert it again with --generator-from")
+        raise UserError(f"{name} has no mask generator; convert it again with --generator-from")
     try:
-        processor = AutoProcessor.from_pretrained(args.model, **where)
+        processor = AutoProcessor.from_pretrained(name, **where)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"the processor of {args.model} cannot be loaded; if the model was converted without a tokenizer, convert "
+            f"the processor of {name} cannot be loaded; if the model was converted without a tokenizer, convert "
             f"it again with --tokenizer ({hub_reason(error) or one_line(error)})"
         ) from error
     return ZeroShotImageSegmentationPipeline(model=model, processor=processor, device=device)
+
+
+def _embedded_model() -> str:
+    from ..miniature import checkpoint_path
+
+    try:
+        return str(checkpoint_path())
+    except FileNotFoundError as error:
+        raise UserError(f"{error}, or name a --model") from error
 
 
 def silence_transformers() -> None:

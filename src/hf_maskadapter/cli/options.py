@@ -12,7 +12,12 @@ from .errors import UserError, one_line
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Which model, and how it is run: what `load_segmenter` reads."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", required=True, metavar="DIR_OR_ID", help="folder of a model, or its name on the Hub")
+    group.add_argument(
+        "--model",
+        metavar="DIR_OR_ID",
+        help="folder of a model, or its name on the Hub; default: the small embedded one, which knows drawn scenes of "
+        "coloured, textured shapes and nothing else",
+    )
     group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a model on the Hub")
     group.add_argument("--subfolder", default="", metavar="DIR", help="folder inside the model's repository")
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the first accelerator there is")
@@ -24,6 +29,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=("adapter", "pooling", "crop"),
         help="how masks are classified; default: as the model's configuration says",
     )
+
+
+def model_name(args: argparse.Namespace) -> str:
+    """What results call the model that the options of `add_model_options` name."""
+    return args.model if args.model is not None else "hf_maskadapter miniature"
 
 
 def add_vocabulary_options(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..atomic_files import write_atomically, write_json
 from ..vocabulary import Vocabulary
 from .errors import EXIT_OK, EXIT_SOME_FAILED, UserError, one_line
+from .options import model_name
 from .segmenting import Segmenting
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _write_results(
             "width": picture.width,
             "height": picture.height,
             "task": args.task,
-            "model": args.model,
+            "model": model_name(args),
             "labels": list(vocabulary.names),
             "segments": records,
         }

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..vocabulary import Vocabulary
@@ -15,7 +16,15 @@ from .models import load_segmenter
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..miniature.known_world import KnownWorld
+
 Item = TypeVar("Item")
+
+_UNKNOWN_PICTURE = (
+    "maskadapter segment: warning: this does not look like the drawn scenes of coloured, textured shapes that the "
+    "small embedded model knows, so its labels mean nothing here. For photographs convert released weights "
+    "(maskadapter convert --help) and name them with --model."
+)
 
 
 class Segmenting:
@@ -44,6 +53,7 @@ class Segmenting:
             self._segmenter.encode_vocabulary(vocabulary)
         except ValueError as error:
             raise UserError(one_line(error)) from error
+        self._known_world = _known_world(self._segmenter.model.name_or_path)
         self.failed = 0
         """Pictures that could not be read."""
 
@@ -87,6 +97,9 @@ class Segmenting:
                         progress.update()
                         tqdm.write(f"maskadapter segment: {error}", file=sys.stderr)
                         continue
+                    if self._known_world is not None and not self._is_known(picture):
+                        tqdm.write(_UNKNOWN_PICTURE, file=sys.stderr)
+                        self._known_world = None
                     waiting.append((item, picture))
                     yield picture
 
@@ -101,3 +114,16 @@ class Segmenting:
                 raise UserError(
                     "out of memory: choose a smaller --batch-size, smaller pictures or --device cpu"
                 ) from error
+
+    def _is_known(self, picture: Image.Image) -> bool:
+        assert self._known_world is not None
+        model = self._segmenter.model
+        inputs = self._segmenter.image_processor(images=[picture.convert("RGB")], return_tensors="pt")
+        return self._known_world.holds(model.clip, inputs["pixel_values"].to(model.device, model.dtype))[0]
+
+
+def _known_world(model: str) -> KnownWorld | None:
+    """What a miniature knows; None for other models."""
+    from ..miniature.known_world import FILE_NAME, KnownWorld
+
+    return KnownWorld.load(model) if (Path(model) / FILE_NAME).is_file() else None

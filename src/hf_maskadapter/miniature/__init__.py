@@ -39,8 +39,10 @@ def load_miniature(
         path: folder of another miniature than the embedded one.
 
     Raises:
-        FileNotFoundError: see [`checkpoint_path`].
+        FileNotFoundError: if there is no such folder, or see [`checkpoint_path`].
     """
+    if path is not None and not Path(path).is_dir():
+        raise FileNotFoundError(f"There is no folder {os.fspath(path)}.")
     from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
     from ..processing_maskadapter import MaskAdapterProcessor
 

@@ -96,11 +96,8 @@ def demonstrate(
 
     masks, class_ids = scene_masks(scene)
     called = {}
-    embedded = None
     for method in ("pooling", "adapter"):
-        embedded = segmenter.embed_masks(
-            feature_maps[-1], masks[None].float(), False, pixel_values, mask_embedding=method
-        )
+        embedded = segmenter.embed_masks(feature_maps[-1], masks[None].float(), False, mask_embedding=method)
         logits = open_vocabulary_logits(embedded.mask_embeddings, encoded, None, segmenter.clip.get_logit_scale())
         called[method] = [vocabulary.names[index] for index in logits[0].argmax(dim=-1).tolist()]
     lines = [
@@ -109,7 +106,9 @@ def demonstrate(
     ]
     order = sorted(range(len(masks)), key=lambda index: (CLASS_NAMES[class_ids[index]] in STUFF, -masks[index].sum()))
     chosen = order[:heat_maps]
-    heats = [activation_heat_map(large, embedded.semantic_activation_maps[0, index]) for index in chosen]
+    activation_maps = embedded.semantic_activation_maps  # the adapter's, which came last
+    assert activation_maps is not None
+    heats = [activation_heat_map(large, activation_maps[0, index]) for index in chosen]
     where = side_by_side(heats, [f"looks here for: {CLASS_NAMES[class_ids[index]]}" for index in chosen])
     canvas = Image.new("RGB", (max(comparison.width, where.width), comparison.height + where.height), "white")
     canvas.paste(comparison, (0, 0))
