@@ -13,6 +13,9 @@ PIXEL_MEAN = (122.7709383, 116.7460125, 104.09373615)
 PIXEL_STD = (68.5005327, 66.6321579, 70.32316305)
 #: Those of SigLIP, which scales pixels to [-1, 1].
 SIGLIP_PIXEL_MEAN = SIGLIP_PIXEL_STD = (127.5, 127.5, 127.5)
+#: Pixel statistics of most other vision models on the same scale: ImageNet's.
+IMAGENET_PIXEL_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_PIXEL_STD = (58.395, 57.12, 57.375)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -505,6 +508,154 @@ class FcClipMaskGeneratorConfig(PreTrainedConfig):
 #: Feature maps of the CLIP that FC-CLIP's pixel decoder attends over.
 FCCLIP_NUM_LEVELS = 3
 
+
+@strict
+class UniversalMaskGeneratorConfig(PreTrainedConfig):
+    r"""Configuration of [`UniversalMaskGenerator`]: any of Transformers' universal segmenters, without its labels.
+
+    [`UniversalMaskGenerator.from_segmenter`] fills it in from a segmenter and its image processor.
+
+    Args:
+        segmenter_config (`PreTrainedConfig` or `dict`):
+            The segmenter's configuration, chosen by its `model_type`; `"mask2former"` by default.
+        size (`dict[str, int]`, *optional*):
+            What pictures are resized to: `{"shortest_edge": ..., "longest_edge": ...}`, the latter optional, or
+            `{"height": ..., "width": ...}`. `None` leaves them at the size that the CLIP sees.
+        size_divisor (`int`, defaults to 1):
+            Heights and widths are stretched to a multiple of this.
+        pad_size (`dict[str, int]`, *optional*):
+            Height and width that resized pictures are padded to at the bottom and right.
+        pad_black (`bool`, defaults to `False`):
+            Whether padding is black (EoMT), or the mean colour.
+        image_mean, image_std (`list[float]`):
+            Pixel statistics of the segmenter on the 0–255 scale, by default ImageNet's.
+        task_input_ids (`list[int]`, *optional*):
+            Tokens of the task's text (OneFormer).
+        use_void_scores (`bool`, defaults to `True`):
+            Whether the segmenter's own probability of "no object" is the probability of void. It was trained on the
+            segmenter's labels: it may be high for things that these do not name. If `False`, the model's
+            `background_threshold` counts.
+        mask_stride (`int`, defaults to 4):
+            Stride in pixels of the mask logits.
+    """
+
+    model_type = "universal_mask_generator"
+    base_config_key = "mask_generator_config"
+    sub_configs_defaults = {  # noqa: RUF012
+        "segmenter_config": SubConfigSpec(config_class=AutoConfig, model_type="mask2former")
+    }
+
+    segmenter_config: dict | PreTrainedConfig | None = None
+    size: dict[str, int] | None = None
+    size_divisor: int = 1
+    pad_size: dict[str, int] | None = None
+    pad_black: bool = False
+    image_mean: list[float] | tuple[float, ...] = IMAGENET_PIXEL_MEAN
+    image_std: list[float] | tuple[float, ...] = IMAGENET_PIXEL_STD
+    task_input_ids: list[int] | None = None
+    use_void_scores: bool = True
+    mask_stride: int = 4
+
+    def validate_architecture(self) -> None:
+        """Check that the fields make sense.
+
+        Raises:
+            ValueError: if one does not, with its name and value.
+        """
+        known = ({"shortest_edge"}, {"shortest_edge", "longest_edge"}, {"height", "width"})
+        _require(
+            self.size is None or set(self.size) in known,
+            'size must hold "shortest_edge" and perhaps "longest_edge", or "height" and "width", or be None, got '
+            f"{self.size}.",
+        )
+        _require(
+            self.pad_size is None or set(self.pad_size) == {"height", "width"},
+            f'pad_size must hold "height" and "width", or be None, got {self.pad_size}.',
+        )
+        _require(
+            self.size_divisor >= 1 and self.mask_stride >= 1,
+            f"size_divisor ({self.size_divisor}) and mask_stride ({self.mask_stride}) must be at least 1.",
+        )
+        _require(
+            self.task_input_ids is not None or self.segmenter_config.model_type != "oneformer",
+            "OneFormer needs task_input_ids: make the generator by UniversalMaskGenerator.from_segmenter with "
+            "OneFormer's processor.",
+        )
+
+
+@strict
+class SamMaskGeneratorConfig(PreTrainedConfig):
+    r"""Configuration of [`SamMaskGenerator`]: everything that Segment Anything finds from a grid of points.
+
+    The settings are those of Segment Anything's automatic mask generation (arXiv 2304.02643, appendix B).
+
+    Args:
+        sam_config (`PreTrainedConfig` or `dict`):
+            The model's configuration, chosen by its `model_type`; `"sam"` by default.
+        image_mean, image_std (`list[float]`):
+            Its pixel statistics on the 0–255 scale, by default ImageNet's.
+        keep_aspect_ratio (`bool`, defaults to `True`):
+            Whether pictures are scaled and padded to SAM's square (SAM), or stretched to it (SAM 2 and 3).
+        points_per_side (`int`, defaults to 32):
+            Points in each row and column of the grid.
+        points_per_batch (`int`, defaults to 64):
+            Points at a time. It bounds memory and does not change the result.
+        crop_layers (`int`, defaults to 0):
+            Further layers of crops, the n-th with 2ⁿ × 2ⁿ crops, which find small things.
+        crop_overlap (`float`, defaults to 512 / 1500):
+            Overlap of the first layer's crops as a fraction of the picture's shorter side.
+        crop_points_downscale (`int`, defaults to 1):
+            Factor by which each layer's crops have fewer points a side.
+        pred_iou_threshold (`float`, defaults to 0.88):
+            SAM's own estimate of a mask's IoU must exceed this.
+        stability_threshold (`float`, defaults to 0.95), stability_offset (`float`, defaults to 1.0):
+            So must the IoU of the masks at logits of plus and minus the offset.
+        box_nms_threshold (`float`, defaults to 0.7):
+            Box IoU above which the mask with the lower estimate goes; of different layers, the one of the larger crop.
+        mask_nms_threshold (`float`, defaults to 0.9):
+            Mask IoU above which the mask with the lower estimate goes: duplicates that fragments had kept apart.
+        min_fragment_area (`float`, defaults to 0.0005):
+            Islands and holes of masks that are smaller than this fraction of the picture go, and whole masks with them.
+        max_masks (`int`, defaults to 256):
+            So many masks at most, those with the best estimates.
+        mask_stride (`int`, defaults to 4):
+            Stride in pixels of the mask logits.
+    """
+
+    model_type = "sam_mask_generator"
+    base_config_key = "mask_generator_config"
+    sub_configs_defaults = {"sam_config": SubConfigSpec(config_class=AutoConfig, model_type="sam")}  # noqa: RUF012
+
+    sam_config: dict | PreTrainedConfig | None = None
+    image_mean: list[float] | tuple[float, ...] = IMAGENET_PIXEL_MEAN
+    image_std: list[float] | tuple[float, ...] = IMAGENET_PIXEL_STD
+    keep_aspect_ratio: bool = True
+    points_per_side: int = 32
+    points_per_batch: int = 64
+    crop_layers: int = 0
+    crop_overlap: float = 512 / 1500
+    crop_points_downscale: int = 1
+    pred_iou_threshold: float = 0.88
+    stability_threshold: float = 0.95
+    stability_offset: float = 1.0
+    box_nms_threshold: float = 0.7
+    mask_nms_threshold: float = 0.9
+    min_fragment_area: float = 0.0005
+    max_masks: int = 256
+    mask_stride: int = 4
+
+    def validate_architecture(self) -> None:
+        """Check that the settings make sense.
+
+        Raises:
+            ValueError: if one does not, with its name and value.
+        """
+        for name in ("points_per_side", "points_per_batch", "crop_points_downscale", "max_masks", "mask_stride"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}.")
+        _require(self.crop_layers >= 0, f"crop_layers must not be negative, got {self.crop_layers}.")
+        _require(0 <= self.crop_overlap < 1, f"crop_overlap must lie in [0, 1), got {self.crop_overlap}.")
+
+
 MaskEmbedding = Literal["adapter", "pooling", "crop"]
 MaskPooling = Literal["hard", "area", "any"]
 AdapterImplementation = Literal["auto", "dense", "sparse"]
@@ -556,6 +707,11 @@ class MaskAdapterConfig(PreTrainedConfig):
             Weight of the out-of-vocabulary (CLIP) branch in the geometric ensemble, for seen and for unseen classes.
         ensemble_on_valid_masks (`bool`, defaults to `False`):
             Use the ensemble only for masks that cover at least one cell of the CLIP features (FC-CLIP's option).
+        background_threshold (`float`, defaults to 0.0):
+            Class probability below which a generated mask is background (void), if the generator itself does not tell:
+            such a mask has no say in semantic results, and is no panoptic or instance segment. The probability is the
+            highest of the softmax over the vocabulary, so it depends on the vocabulary's size and is 1 with one class.
+            It applies neither to the caller's masks nor to generators with class logits or void scores of their own.
         text_transfer (`bool`, defaults to `False`):
             Adapt the text embeddings to each picture before they meet the mask embeddings (MAFT+'s content-dependent
             transfer, arXiv 2408.00744).
@@ -603,6 +759,7 @@ class MaskAdapterConfig(PreTrainedConfig):
     ensemble_alpha: float = 0.7
     ensemble_beta: float = 0.9
     ensemble_on_valid_masks: bool = False
+    background_threshold: float = 0.0
     text_transfer: bool = False
     text_transfer_heads: int = 8
     text_transfer_panoptic: bool = False
@@ -649,6 +806,10 @@ class MaskAdapterConfig(PreTrainedConfig):
             not self.text_transfer or self.embed_dim % self.text_transfer_heads == 0,
             f"embed_dim ({self.embed_dim}) must be a multiple of text_transfer_heads ({self.text_transfer_heads}).",
         )
+        _require(
+            0 <= self.background_threshold <= 1,
+            f"background_threshold is a probability, between 0 and 1, got {self.background_threshold}.",
+        )
         clip, generator = self.clip_config, self.mask_generator_config
         if clip is not None:
             _require(
@@ -675,7 +836,13 @@ class MaskAdapterConfig(PreTrainedConfig):
             )
 
 
-for _config_class in (*_CLIP_CONFIGS, FcClipMaskGeneratorConfig, MaskAdapterConfig):
+for _config_class in (
+    *_CLIP_CONFIGS,
+    FcClipMaskGeneratorConfig,
+    UniversalMaskGeneratorConfig,
+    SamMaskGeneratorConfig,
+    MaskAdapterConfig,
+):
     AutoConfig.register(_config_class.model_type, _config_class, exist_ok=True)
 
 
@@ -685,7 +852,9 @@ __all__ = [
     "FcClipMaskGeneratorConfig",
     "MaskAdapterConfig",
     "ResNetClipConfig",
+    "SamMaskGeneratorConfig",
     "SiglipClipConfig",
+    "UniversalMaskGeneratorConfig",
     "VitClipConfig",
     "wrap_clip_config",
 ]

@@ -18,6 +18,7 @@ from transformers.image_utils import ChannelDimension, PILImageResampling, SizeD
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 from .configuration_maskadapter import PIXEL_MEAN, PIXEL_STD, MaskAdapterConfig
+from .mask_formats import masks_from_array
 from .post_processing_maskadapter import (
     post_process_instance_segmentation,
     post_process_panoptic_segmentation,
@@ -473,25 +474,10 @@ def _read_masks(masks: Any, size: tuple[int, int], index: int) -> np.ndarray:
         array = _as_array(masks)
     except ValueError:
         raise ValueError(f"The masks of picture {index} must all be of one size.") from None
-    if array.size == 0:
-        return np.zeros((0, *size), dtype=bool)
-    if array.ndim == 2:
-        array = array[None]
-    if array.ndim != 3 or array.shape[1:] != size:
-        raise ValueError(
-            f"The masks of picture {index} must have shape (num_masks, {size[0]}, {size[1]}), the picture's size as a "
-            f"viewer shows it, got {array.shape}."
-        )
-    if array.dtype == bool:
-        return array
-    if array.dtype.kind in "iu" and any(np.isin(array, (0, inside)).all() for inside in (1, 255)):
-        return array > 0
-    if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:  # false for NaN
-        return array.astype(np.float32)
-    raise ValueError(
-        f"The masks of picture {index} must be booleans, integers 0 and 1 or 0 and 255, or floats in [0, 1], got "
-        f"{array.dtype} from {array.min()} to {array.max()}."
-    )
+    try:
+        return masks_from_array(array, size)
+    except ValueError as error:
+        raise ValueError(f"Picture {index}: {error}") from None
 
 
 def _read_map(label_map: Any, size: tuple[int, int], index: int, is_panoptic: bool) -> np.ndarray:

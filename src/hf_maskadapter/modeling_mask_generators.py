@@ -38,13 +38,20 @@ class MaskGeneratorOutput(ModelOutput):
         masks_queries_logits (`torch.FloatTensor` of shape `(batch_size, num_queries, height, width)`):
             Mask logits, covering the padded picture.
         in_vocabulary_logits (`torch.FloatTensor` of shape `(batch_size, num_queries, num_classes + 1)`, *optional*):
-            Class logits of the generator's own class branch, void last. `None` if no vocabulary was given.
+            Class logits of the generator's own class branch, void last. `None` if no vocabulary was given, or the
+            generator has no such branch.
+        void_probabilities (`torch.FloatTensor` of shape `(batch_size, num_queries)`, *optional*):
+            Probability that a mask shows nothing, of generators without a class branch that tell.
+        valid_masks (`torch.BoolTensor` of shape `(batch_size, num_queries)`, *optional*):
+            Which masks there are, of generators whose number of masks varies; the others fill up the batch.
         auxiliary_outputs (`tuple` of `MaskGeneratorOutput`, *optional*):
             The earlier predictions, first to last, on request (deep supervision).
     """
 
     masks_queries_logits: torch.FloatTensor | None = None
     in_vocabulary_logits: torch.FloatTensor | None = None
+    void_probabilities: torch.FloatTensor | None = None
+    valid_masks: torch.BoolTensor | None = None
     auxiliary_outputs: tuple[MaskGeneratorOutput, ...] | None = None
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModel, AutoModelForUniversalSegmentation, PreTrainedModel
+from transformers import AutoModel, AutoModelForUniversalSegmentation, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
@@ -26,6 +28,7 @@ from .configuration_maskadapter import (
     MaskEmbedding,
     MaskPooling,
 )
+from .mask_classification import ClassifiedMask, classify_masks, score_texts
 from .modeling_clip_base import DenseClipModel
 from .modeling_convnext_clip import ChannelLayerNorm, ConvNextBlock, ConvNextClipModel
 from .modeling_mask_generators import (
@@ -34,9 +37,12 @@ from .modeling_mask_generators import (
     MaskGeneratorOutput,
     pool_inside_masks,
 )
+from .modeling_picture_mask_generator import PictureMaskGenerator, restore_pictures
 from .modeling_resnet_clip import ResNetClipModel
+from .modeling_sam_mask_generator import SamMaskGenerator
 from .modeling_sparse_adapter import MapReduction, sparse_activation_maps
 from .modeling_text_classifier import EncodedVocabulary, encode_vocabulary, open_vocabulary_logits
+from .modeling_universal_mask_generator import UniversalMaskGenerator
 from .modeling_vit_clip import SiglipClipModel, VitClipModel
 from .vocabulary import PROMPT_TEMPLATES, Vocabulary
 
@@ -48,10 +54,25 @@ SPARSE_FROM_MASKS = 4
 CROPS_AT_A_TIME = 16
 PROBABILITY_FLOOR = 1e-8
 VOID_FOR_CERTAIN = 0.501  # so far above one half that no rounding makes a class as probable
+#: Fields of a configuration that say nothing about the adapter, and nothing that it was trained for.
+_FIELDS_OF_OTHER_PARTS = {
+    "clip_config",
+    "mask_generator_config",
+    "use_adapter",
+    "text_transfer",
+    "text_transfer_heads",
+    "text_transfer_panoptic",
+    "warmup_scoring",
+}
 
 # By name and not by class: in remote code, configuration and model may be of two copies of the same file.
 _CLIPS: dict[str, type[DenseClipModel]] = {
     clip.config_class.model_type: clip for clip in (ConvNextClipModel, ResNetClipModel, VitClipModel, SiglipClipModel)
+}
+
+_MASK_GENERATORS: dict[str, type[PreTrainedModel]] = {
+    generator.config_class.model_type: generator
+    for generator in (FcClipMaskGenerator, UniversalMaskGenerator, SamMaskGenerator)
 }
 
 
@@ -90,6 +111,8 @@ class MaskAdapterSegmentationOutput(ModelOutput):
             The generator's mask logits, covering the padded picture. `None` if the caller gave masks.
         mask_probabilities (`torch.FloatTensor` of shape `(batch_size, num_masks, height, width)`, *optional*):
             The caller's masks, in [0, 1].
+        valid_masks (`torch.BoolTensor` of shape `(batch_size, num_masks)`, *optional*):
+            Which of the generator's masks there are, if their number varies; the others fill up the batch.
         mask_embeddings (`torch.FloatTensor` of shape `(batch_size, num_masks, projection_dim)`):
             Mask embeddings in CLIP's space, not normalised.
         semantic_activation_maps (`torch.FloatTensor`, *optional*):
@@ -111,6 +134,7 @@ class MaskAdapterSegmentationOutput(ModelOutput):
     class_queries_logits: torch.FloatTensor | None = None
     masks_queries_logits: torch.FloatTensor | None = None
     mask_probabilities: torch.FloatTensor | None = None
+    valid_masks: torch.BoolTensor | None = None
     mask_embeddings: torch.FloatTensor | None = None
     semantic_activation_maps: torch.FloatTensor | None = None
     in_vocabulary_logits: torch.FloatTensor | None = None
@@ -125,6 +149,20 @@ def build_clip(config: DenseClipConfig) -> DenseClipModel:
     if config.model_type in _CLIPS:
         return _CLIPS[config.model_type]._from_config(config)
     return AutoModel.from_config(config)
+
+
+def build_mask_generator(config: PreTrainedConfig) -> PreTrainedModel:
+    """A mask generator with random weights, of the class that its configuration's `model_type` says.
+
+    Raises:
+        ValueError: if there is no such mask generator.
+    """
+    if config.model_type not in _MASK_GENERATORS:
+        raise ValueError(
+            f"mask_generator_config is of type {config.model_type!r}; there are {', '.join(_MASK_GENERATORS)}. Put a model "
+            "of Transformers into one of these, see from_parts."
+        )
+    return _MASK_GENERATORS[config.model_type]._from_config(config)
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -222,6 +260,14 @@ def void_probability(in_vocabulary_logits: Tensor) -> Tensor:
 def log_with_void(class_probabilities: Tensor, void_probability: Tensor) -> Tensor:
     """Logarithm of class probabilities with void appended, kept finite."""
     return torch.cat([class_probabilities, void_probability], dim=-1).add(PROBABILITY_FLOOR).log()
+
+
+def _image_sizes(pixel_values: Tensor, pixel_mask: Tensor | None) -> Tensor:
+    """Height and width of each picture inside the padded input, `(batch_size, 2)`."""
+    if pixel_mask is None:
+        size = torch.tensor(pixel_values.shape[-2:], device=pixel_values.device)
+        return size.expand(pixel_values.shape[0], 2)
+    return torch.stack([pixel_mask.any(dim=axis).sum(dim=-1) for axis in (2, 1)], dim=-1)
 
 
 class MaskEncoder(nn.Module):
@@ -491,14 +537,69 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         super().__init__(config)
         self.clip = build_clip(config.clip_config)
         self.mask_generator = (
-            FcClipMaskGenerator._from_config(config.mask_generator_config)
-            if config.mask_generator_config is not None
-            else None
+            build_mask_generator(config.mask_generator_config) if config.mask_generator_config is not None else None
         )
         self.adapter = MaskAdapterModel._from_config(config) if config.use_adapter else None
         self.text_transfer = TextTransfer(config) if config.text_transfer else None
         self.void_embedding = nn.Parameter(torch.empty(1, config.embed_dim))
         self.post_init()
+
+    @classmethod
+    def from_parts(
+        cls,
+        clip: DenseClipModel,
+        mask_generator: PreTrainedModel | None = None,
+        adapter: MaskAdapterModel | Literal["new"] | None = None,
+        **fields: Any,
+    ) -> MaskAdapterForOpenVocabularySegmentation:
+        """Put a model together from its parts. Their weights are not copied, and the configuration follows from them.
+
+        Args:
+            clip: the CLIP.
+            mask_generator: a [`FcClipMaskGenerator`], [`UniversalMaskGenerator`] or [`SamMaskGenerator`]; `None` if
+                masks always come from the caller.
+            adapter: a [`MaskAdapterModel`], whose configuration's other fields are taken over; `"new"` for one with
+                initial weights, to be trained; or `None`: masks are classified by pooling.
+            **fields: fields of [`MaskAdapterConfig`] in place of the adapter's, or of the defaults.
+
+        Returns:
+            The model, in eval mode. Its void embedding has initial weights: it counts in training, and for generators
+            with a class branch of their own.
+
+        Raises:
+            ValueError: if a part or a field is not one of those above.
+            StrictDataclassClassValidationError: if the parts do not fit together, with the fields that differ.
+        """
+        unknown = sorted(name for name in fields if not hasattr(MaskAdapterConfig, name))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: no field of MaskAdapterConfig.")
+        is_generator = isinstance(mask_generator, (FcClipMaskGenerator, PictureMaskGenerator))
+        if mask_generator is not None and not is_generator:
+            raise ValueError(
+                f"{type(mask_generator).__name__} is no mask generator: wrap it, by "
+                "UniversalMaskGenerator.from_segmenter(model, image_processor) or SamMaskGenerator.from_sam(model)."
+            )
+        of_adapter: dict[str, Any] = {}
+        if isinstance(adapter, MaskAdapterModel):
+            own = {field.name for field in dataclass_fields(MaskAdapterConfig)}
+            own -= {field.name for field in dataclass_fields(PreTrainedConfig)} | _FIELDS_OF_OTHER_PARTS
+            of_adapter = {name: getattr(adapter.config, name) for name in own}
+        elif adapter not in ("new", None):
+            raise ValueError(f'adapter must be a MaskAdapterModel, "new" or None, got {type(adapter).__name__}.')
+        config = cls.config_class(
+            clip_config=clip.config,
+            mask_generator_config=None if mask_generator is None else mask_generator.config,
+            use_adapter=adapter is not None,
+            **of_adapter | fields,
+        )
+        if config.text_transfer:
+            raise ValueError("from_parts makes no text transfer: convert a MAFT+ checkpoint instead.")
+        with torch.device("meta"):
+            model = cls(config)
+        model.clip, model.mask_generator = clip, mask_generator
+        model.adapter = MaskAdapterModel._from_config(config) if adapter == "new" else adapter
+        model.void_embedding = nn.Parameter(torch.randn(1, config.embed_dim, device=clip.device, dtype=clip.dtype))
+        return model.eval()
 
     def encode_vocabulary(
         self,
@@ -533,6 +634,54 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             training_vocabulary=self.config.training_vocabulary,
             batch_size=batch_size,
         )
+
+    def classify_masks(
+        self,
+        image: Any,
+        masks: Any,
+        vocabulary: Vocabulary | Sequence | dict | EncodedVocabulary,
+        processor: Any,
+        **options: Any,
+    ) -> list[ClassifiedMask]:
+        """Label, score and embedding of masks from anywhere; see [`classify_masks`] for their forms and the options."""
+        return classify_masks(self, image, masks, vocabulary, processor, **options)
+
+    def score_texts(
+        self, masks: Sequence[ClassifiedMask] | Tensor, texts: str | Sequence[str], processor: Any, **options: Any
+    ) -> Tensor:
+        """Cosines of masks with texts, `(num_masks, num_texts)`, to find a region by words; see [`score_texts`]."""
+        return score_texts(self, masks, texts, processor, **options)
+
+    def generate_masks(
+        self,
+        feature_maps: tuple[Tensor, ...],
+        pixel_values: Tensor | None,
+        pixel_mask: Tensor | None = None,
+        vocabulary: EncodedVocabulary | None = None,
+        void_embeds: Tensor | None = None,
+        output_auxiliary: bool = False,
+    ) -> MaskGeneratorOutput:
+        """Masks of whatever generator the model has.
+
+        Args:
+            feature_maps: the CLIP's feature maps; not needed by generators that look at pictures.
+            pixel_values, pixel_mask: as [`~MaskAdapterForOpenVocabularySegmentation.forward`]; needed by these only,
+                and normalised with the CLIP's own pixel statistics.
+            vocabulary, void_embeds, output_auxiliary: as [`FcClipMaskGenerator`]; of no effect on the other generators.
+
+        Raises:
+            ValueError: if the generator needs pictures and there are none.
+        """
+        if not isinstance(self.mask_generator, PictureMaskGenerator):
+            return self.mask_generator(
+                feature_maps, vocabulary, void_embeds, output_auxiliary=output_auxiliary, return_dict=True
+            )
+        if pixel_values is None:
+            raise ValueError(f"{type(self.mask_generator).__name__} looks at pictures, so give pixel_values.")
+        clip_config = self.config.clip_config
+        image_sizes = _image_sizes(pixel_values, pixel_mask)
+        pictures = restore_pictures(pixel_values, image_sizes, clip_config.pixel_mean, clip_config.pixel_std)
+        return self.mask_generator(pictures, tuple(pixel_values.shape[-2:]))
 
     def get_void_embeds(self) -> Tensor:
         """Normalised embedding of void, `(1, embed_dim)`."""
@@ -656,27 +805,43 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         out_vocabulary_logits: Tensor,
         vocabulary: EncodedVocabulary,
         valid_masks: Tensor | None = None,
+        void_probabilities: Tensor | None = None,
     ) -> Tensor:
         """Class scores from both branches, `(batch_size, num_masks, num_classes + 1)`.
 
-        Without in-vocabulary logits, as for the caller's masks, the mask embeddings alone decide and void plays no
-        part.
+        Without in-vocabulary logits, as for the caller's masks and for generators that know no vocabulary, the mask
+        embeddings alone decide about classes. Void then is as probable as is told, by default not at all.
 
         Args:
             in_vocabulary_logits, out_vocabulary_logits: `(batch_size, num_masks, num_classes + 1)`, void last.
             vocabulary: says which classes are seen.
             valid_masks: masks that the out-of-vocabulary branch counts for, `(batch_size, num_masks)`; default all.
+            void_probabilities: probability of void of each mask, `(batch_size, num_masks)`, without in-vocabulary
+                logits.
         """
         if in_vocabulary_logits is None:
             if self.config.warmup_scoring:
                 return out_vocabulary_logits.float().softmax(dim=-1)
             probabilities = out_vocabulary_logits[..., :-1].float().softmax(dim=-1)
-            return log_with_void(probabilities, torch.zeros_like(probabilities[..., :1]))
+            if void_probabilities is None:
+                void_probabilities = torch.zeros_like(probabilities[..., 0])
+            void = void_probabilities[..., None]
+            return log_with_void(probabilities * (1 - void), void)
         alpha, beta = self.config.ensemble_alpha, self.config.ensemble_beta
         weight = torch.where(vocabulary.seen_classes, alpha, beta).expand_as(out_vocabulary_logits[..., :-1])
         if valid_masks is not None:
             weight = weight * valid_masks[..., None]
         return geometric_ensemble(in_vocabulary_logits, out_vocabulary_logits, weight)
+
+    def _void_probabilities(self, generated: MaskGeneratorOutput, out_vocabulary_logits: Tensor) -> Tensor | None:
+        """Probability of void of masks from a generator without class logits, `(batch_size, num_masks)`."""
+        if generated.masks_queries_logits is None:
+            return None
+        void = generated.void_probabilities
+        if void is None:
+            best = out_vocabulary_logits[..., :-1].float().softmax(dim=-1).amax(dim=-1)
+            void = (best < self.config.background_threshold).float()
+        return void if generated.valid_masks is None else void.masked_fill(~generated.valid_masks, 1.0)
 
     def _check_inputs(self, pixel_values: Tensor, vocabulary: EncodedVocabulary, masks: Tensor | None) -> None:
         if not isinstance(vocabulary, EncodedVocabulary):
@@ -744,8 +909,8 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             masks = masks.float()
         else:
             if generator_output is None:
-                generator_output = self.mask_generator(
-                    feature_maps, vocabulary, void_embeds, output_auxiliary=output_auxiliary, return_dict=True
+                generator_output = self.generate_masks(
+                    feature_maps, pixel_values, pixel_mask, vocabulary, void_embeds, output_auxiliary
                 )
             masks = generator_output.masks_queries_logits.float()
 
@@ -775,23 +940,23 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             cells = pooling_weights(masks, dense_features.shape[-2:], "hard", threshold)
             valid_masks = cells.amax(dim=(-2, -1))
         class_logits = self.ensemble(
-            generator_output.in_vocabulary_logits, out_vocabulary_logits, vocabulary, valid_masks
+            generator_output.in_vocabulary_logits,
+            out_vocabulary_logits,
+            vocabulary,
+            valid_masks,
+            self._void_probabilities(generator_output, out_vocabulary_logits),
         )
-        padded_size = torch.tensor(pixel_values.shape[-2:], device=pixel_values.device)
-        if pixel_mask is None:
-            image_sizes = padded_size.expand(pixel_values.shape[0], 2)
-        else:
-            image_sizes = torch.stack([pixel_mask.amax(dim=axis).sum(dim=-1) for axis in (2, 1)], dim=-1)
         return MaskAdapterSegmentationOutput(
             class_queries_logits=class_logits,
             masks_queries_logits=generator_output.masks_queries_logits,
             mask_probabilities=None if are_logits else masks,
+            valid_masks=generator_output.valid_masks,
             mask_embeddings=embedded.mask_embeddings,
             semantic_activation_maps=embedded.semantic_activation_maps if output_semantic_activation_maps else None,
             in_vocabulary_logits=generator_output.in_vocabulary_logits,
             out_vocabulary_logits=out_vocabulary_logits,
-            image_sizes=image_sizes,
-            padded_size=padded_size,
+            image_sizes=_image_sizes(pixel_values, pixel_mask),
+            padded_size=torch.tensor(pixel_values.shape[-2:], device=pixel_values.device),
             generator_output=generator_output if are_logits else None,
         )
 

@@ -17,6 +17,7 @@ from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .image_processing_maskadapter import read_picture
+from .mask_formats import read_masks
 from .modeling_maskadapter import MaskAdapterSegmentationOutput
 from .modeling_text_classifier import EncodedVocabulary
 from .post_processing_maskadapter import (
@@ -83,8 +84,10 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         Args:
             images:
                 A picture: a PIL image, a file's path, an address on the web, an array or a tensor. Or a dict
-                `{"image": picture, "candidate_labels": labels}`, for labels of its own. Or a list, generator or data
-                set of these; for a generator or data set results come one by one, as they are asked for.
+                `{"image": picture, "candidate_labels": labels}`, for labels of its own, and for masks of its own with
+                `"masks": masks` in any form that [`read_masks`] reads: then no masks are generated, and each of these
+                gets a label. Or a list, generator or data set of these; for a generator or data set results come one by
+                one, as they are asked for.
             candidate_labels:
                 What to look for: a list of names (an entry may hold synonyms, `"cat, kitten"` or `["cat", "kitten"]`),
                 a string of names separated by commas, the name of a built-in label set, a dict, a file as a `Path`, or
@@ -106,7 +109,8 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
 
         Returns:
             For each picture a list of segments, dicts with `label` (`str`), `score` (`float`, `None` if semantic) and
-            `mask` (PIL image of mode "L" with the picture's size, 255 inside, 0 outside).
+            `mask` (PIL image of mode "L" with the picture's size, 255 inside, 0 outside). For masks of one's own, one
+            segment for each, in their order; `subtask` and thresholds have no effect on them.
 
         Raises:
             ValueError: if there are no labels, or an argument is not one of those above.
@@ -151,21 +155,26 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
 
     def preprocess(self, inputs: Any, vocabulary: Vocabulary | None = None, timeout: float | None = None) -> dict:
         """One picture to a batch of one."""
-        image = inputs
+        image, masks = inputs, None
         if isinstance(inputs, Mapping):
             if "image" not in inputs:
                 raise ValueError(f'A dict must hold a picture as "image", this one has the keys {sorted(inputs)}.')
-            image = inputs["image"]
+            image, masks = inputs["image"], inputs.get("masks")
             if inputs.get("candidate_labels") is not None:
                 vocabulary = parse_candidate_labels(inputs["candidate_labels"])
         if vocabulary is None:
             raise ValueError('Say what to look for, for example candidate_labels=["cat", "sofa", "wall"].')
-        features = self.processor(images=read_picture(image, timeout=timeout), return_tensors="pt")
+        picture = read_picture(image, timeout=timeout)
+        own_masks = None if masks is None else read_masks(masks, (picture.height, picture.width)).masks
+        of_picture = {} if own_masks is None else {"masks": [own_masks]}
+        features = self.processor(images=[picture], **of_picture, return_tensors="pt")
         return {
             "pixel_values": features["pixel_values"].to(self.dtype),
             "pixel_mask": features["pixel_mask"],
             "target_size": [tuple(features["original_sizes"][0].tolist())],
             "vocabulary": [vocabulary],
+            "own_masks": [own_masks],
+            "masks": [features["masks"][0] if own_masks is not None else None],
         }
 
     def get_iterator(
@@ -204,25 +213,30 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         return self._encoded[vocabulary]
 
     def _forward(self, model_inputs: dict, **parameters: Any) -> dict:
-        """One pass for each vocabulary of the batch, usually one, over the pictures that it is wanted for."""
+        """One pass for each vocabulary of the batch, usually one, over the pictures that it is wanted for.
+
+        Pictures that bring masks pass one by one: their numbers of masks differ.
+        """
         vocabularies = model_inputs["vocabulary"]
-        results: list[dict[str, Tensor]] = [{} for _ in vocabularies]
-        for vocabulary in dict.fromkeys(vocabularies):
-            indices = [index for index, other in enumerate(vocabularies) if other == vocabulary]
+        results: list[dict[str, Any]] = [{} for _ in vocabularies]
+        groups: dict[Any, list[int]] = {}
+        for index, (vocabulary, masks) in enumerate(zip(vocabularies, model_inputs["masks"], strict=True)):
+            groups.setdefault(vocabulary if masks is None else index, []).append(index)
+        for indices in groups.values():
+            masks = model_inputs["masks"][indices[0]]
             outputs = self.model(
                 pixel_values=model_inputs["pixel_values"][indices],
                 pixel_mask=model_inputs["pixel_mask"][indices],
-                vocabulary=self.encode_vocabulary(vocabulary),
+                vocabulary=self.encode_vocabulary(vocabularies[indices[0]]),
+                masks=None if masks is None else masks[None],
                 **parameters,
             )
             for position, index in enumerate(indices):
-                one = slice(position, position + 1)
-                results[index] = {
-                    "class_queries_logits": outputs.class_queries_logits[one],
-                    "masks_queries_logits": outputs.masks_queries_logits[one],
-                    "image_sizes": outputs.image_sizes[one],
-                    "padded_size": outputs.padded_size,
-                }
+                names = ("class_queries_logits", "masks_queries_logits", "valid_masks", "image_sizes")
+                given = {name: outputs[name] for name in names if outputs.get(name) is not None}
+                results[index] = {name: values[position : position + 1] for name, values in given.items()}
+                results[index]["padded_size"] = outputs.padded_size
+                results[index]["own_masks"] = model_inputs["own_masks"][index]
         # One entry for each picture, the results first: Transformers takes the batch size from the first value.
         return {"results": results, "vocabulary": vocabularies, "target_size": model_inputs["target_size"]}
 
@@ -237,7 +251,14 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         result, vocabulary, target_size = (
             _only(model_outputs[name]) for name in ("results", "vocabulary", "target_size")
         )
+        own_masks = result.pop("own_masks", None)
         outputs = MaskAdapterSegmentationOutput(**result)
+        if own_masks is not None:
+            scores, labels = outputs.class_queries_logits[0, :, :-1].float().softmax(dim=-1).max(dim=-1)
+            return [
+                {"score": score, "label": vocabulary.names[label], "mask": _to_image(torch.from_numpy(mask > 0.5))}
+                for score, label, mask in zip(scores.tolist(), labels.tolist(), own_masks, strict=True)
+            ]
         config = self.model.config
         if subtask == "semantic":
             (label_map,) = post_process_semantic_segmentation(outputs, target_sizes=[target_size])
@@ -307,13 +328,16 @@ def _to_image(mask: Tensor) -> Image.Image:
 
 def _collate(items: list[dict]) -> dict:
     """Join batches of one; pictures are padded with zeros at the bottom and right to the largest height and width."""
-    batch = {name: [value for item in items for value in item[name]] for name in ("vocabulary", "target_size")}
+    lists = ("vocabulary", "target_size", "own_masks", "masks")
+    batch = {name: [value for item in items for value in item[name]] for name in lists}
+    height, width = (max(item["pixel_values"].shape[axis] for item in items) for axis in (-2, -1))
+
+    def padded(tensor: Tensor) -> Tensor:
+        return F.pad(tensor, (0, width - tensor.shape[-1], 0, height - tensor.shape[-2]))
+
     for name in ("pixel_values", "pixel_mask"):
-        tensors = [item[name] for item in items]
-        height, width = (max(tensor.shape[axis] for tensor in tensors) for axis in (-2, -1))
-        batch[name] = torch.cat(
-            [F.pad(tensor, (0, width - tensor.shape[-1], 0, height - tensor.shape[-2])) for tensor in tensors]
-        )
+        batch[name] = torch.cat([padded(item[name]) for item in items])
+    batch["masks"] = [None if masks is None else padded(masks) for masks in batch["masks"]]
     return batch
 
 

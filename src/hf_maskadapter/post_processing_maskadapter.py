@@ -140,9 +140,15 @@ def _pictures(outputs: Any, target_sizes: Sequence[Size] | Tensor | None) -> Ite
     """Class scores `(num_masks, num_classes + 1)` and masks of one picture at a time."""
     for index, target_size in enumerate(_target_sizes(outputs, target_sizes)):
         class_logits, masks = outputs.class_queries_logits[index].float(), _PictureMasks(outputs, index, target_size)
-        if not masks.are_logits:
-            not_empty = masks.masks.flatten(1).any(dim=1).bool()  # empty ones fill up batches
-            class_logits, masks = class_logits[not_empty], masks.chosen(not_empty)
+        valid_masks = getattr(outputs, "valid_masks", None)
+        if valid_masks is not None:
+            is_there = valid_masks[index]
+        elif not masks.are_logits:
+            is_there = masks.masks.flatten(1).any(dim=1).bool()
+        else:
+            is_there = None
+        if is_there is not None:  # the others fill up the batch
+            class_logits, masks = class_logits[is_there], masks.chosen(is_there)
         yield class_logits, masks
 
 
@@ -225,7 +231,8 @@ def post_process_semantic_segmentation(
     Args:
         outputs: a [`MaskAdapterSegmentationOutput`], or an object with its `class_queries_logits`,
             `masks_queries_logits` or `mask_probabilities`, `image_sizes` and `padded_size`, of any float type and on
-            any device.
+            any device. Masks that its `valid_masks` does not count, if it has any, and empty ones of the caller's play
+            no part.
         target_sizes: height and width of each result; by default the pictures' size inside the padded input.
         resize_scores: compute scores at the padded size and resize them, as the published code does when only semantic
             results are wanted, instead of resizing the masks.

@@ -35,6 +35,7 @@ from ..loss_maskadapter import (
     reduce_masks,
 )
 from ..modeling_maskadapter import MASK_ENCODER_STRIDE, MaskAdapterForOpenVocabularySegmentation
+from ..modeling_picture_mask_generator import PictureMaskGenerator
 from ..modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
 
 Batch = Mapping[str, Any]
@@ -322,7 +323,7 @@ class MixedMaskTraining(AdapterStage):
             `max_matches` pairs, of which the absent ones are predictions with logits of zero against empty masks.
 
     Raises:
-        ValueError: if the segmenter has no adapter or no mask generator, or the matcher is unknown.
+        ValueError: if the segmenter has no adapter or no mask generator, or the matcher is unknown or does not fit it.
     """
 
     name = "mixed"
@@ -349,6 +350,11 @@ class MixedMaskTraining(AdapterStage):
             raise ValueError(
                 "Mixed-mask training needs predicted masks, but the model has no mask generator: train one first "
                 "(stage generator), or start from a model that has one."
+            )
+        if matcher == "hungarian" and isinstance(segmenter.mask_generator, PictureMaskGenerator):
+            raise ValueError(
+                "The Hungarian matcher needs class logits for the vocabulary, which "
+                f"{type(segmenter.mask_generator).__name__} has none of: use the IoU matcher."
             )
         self.max_matches = max_matches
         self.matcher = matcher
@@ -395,7 +401,9 @@ class MixedMaskTraining(AdapterStage):
         if not feature_maps:
             raise ValueError("The batch holds dense_features, so it must hold masks_queries_logits too.")
         of_classes = (self.vocabulary, self._void_embeds().detach()) if self.matcher == "hungarian" else (None, None)
-        output = self.segmenter.mask_generator(feature_maps, *of_classes, return_dict=True)
+        output = self.segmenter.generate_masks(
+            feature_maps, batch.get("pixel_values"), batch.get("pixel_mask"), *of_classes
+        )
         return output.masks_queries_logits, output.in_vocabulary_logits
 
     def _match(
@@ -495,6 +503,11 @@ class MaskGeneratorTraining(SegmenterStage):
         super().__init__(segmenter, vocabulary, train_void=train_void, seed=seed)
         if segmenter.mask_generator is None:
             raise ValueError("The model has no mask generator to train: give it a mask_generator_config.")
+        if isinstance(segmenter.mask_generator, PictureMaskGenerator):
+            raise ValueError(
+                f"{type(segmenter.mask_generator).__name__} wraps a model of Transformers, which is not trained here: "
+                "train that model by itself before it is wrapped."
+            )
         self.mask_generator = segmenter.mask_generator.requires_grad_(True)
         self.no_object_weight = no_object_weight
         self.loss_options: dict[str, Any] = {
