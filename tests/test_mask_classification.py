@@ -101,11 +101,12 @@ def test_comparing_no_mask_is_an_error(model, processor):
         model.score_texts([], "sky", processor)
 
 
-class TestPipeline:
-    @pytest.fixture(scope="class")
-    def segmenter(self, tiny_model_dir):
-        return pipeline("zero-shot-image-segmentation", model=str(tiny_model_dir), device="cpu")
+@pytest.fixture(scope="module")
+def segmenter(tiny_model_dir):
+    return pipeline("zero-shot-image-segmentation", model=str(tiny_model_dir), device="cpu")
 
+
+class TestPipeline:
     def test_labels_the_callers_masks_in_their_order(self, segmenter, model, processor, picture, masks):
         expected = model.classify_masks(picture, masks, NAMES, processor)
         found = segmenter({"image": picture, "masks": masks}, candidate_labels=NAMES)

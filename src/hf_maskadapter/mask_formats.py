@@ -1,7 +1,7 @@
 """Masks in all the forms that people have them in, read as one array.
 
-COCO's run-length encodings are decoded and polygons are filled here, in a few lines of numpy, so that no further library
-is needed.
+COCO's run-length encodings are decoded and polygons are filled here, in a few lines of numpy, so that no further
+library is needed.
 """
 
 from __future__ import annotations
@@ -242,7 +242,9 @@ def _inside_polygon(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Pixels whose centre has an odd number of edges to its left."""
     height, width = size
     centres = np.arange(height) + 0.5
-    starts = np.zeros((height, width + 1), dtype=np.int64)  # edges that pass between a pixel's centre and the one before
+    starts = np.zeros(
+        (height, width + 1), dtype=np.int64
+    )  # edges that pass between a pixel's centre and the one before
     for (x, y), (next_x, next_y) in zip(points, np.roll(points, -1, axis=0), strict=True):
         (rows,) = np.nonzero((centres >= min(y, next_y)) & (centres < max(y, next_y)))
         crossings = x + (centres[rows] - y) * (next_x - x) / (next_y - y if len(rows) else 1)

@@ -159,8 +159,8 @@ def build_mask_generator(config: PreTrainedConfig) -> PreTrainedModel:
     """
     if config.model_type not in _MASK_GENERATORS:
         raise ValueError(
-            f"mask_generator_config is of type {config.model_type!r}; there are {', '.join(_MASK_GENERATORS)}. Put a model "
-            "of Transformers into one of these, see from_parts."
+            f"mask_generator_config is of type {config.model_type!r}; there are {', '.join(_MASK_GENERATORS)}, which "
+            "wrap other models, see from_parts."
         )
     return _MASK_GENERATORS[config.model_type]._from_config(config)
 

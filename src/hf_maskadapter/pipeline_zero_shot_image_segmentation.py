@@ -254,7 +254,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         own_masks = result.pop("own_masks", None)
         outputs = MaskAdapterSegmentationOutput(**result)
         if own_masks is not None:
-            scores, labels = outputs.class_queries_logits[0, :, :-1].float().softmax(dim=-1).max(dim=-1)
+            scores, labels = result["class_queries_logits"][0, :, :-1].float().softmax(dim=-1).max(dim=-1)
             return [
                 {"score": score, "label": vocabulary.names[label], "mask": _to_image(torch.from_numpy(mask > 0.5))}
                 for score, label, mask in zip(scores.tolist(), labels.tolist(), own_masks, strict=True)
