@@ -27,12 +27,11 @@ def test_parts_of_a_model_make_the_same_model(segmenter, vocabulary):
         segmenter.clip,
         segmenter.mask_generator,
         segmenter.adapter,
-        training_vocabulary=segmenter.config.training_vocabulary,
+        void_embedding=segmenter.void_embedding,
     )
     assert model.clip is segmenter.clip
     assert model.config.num_output_maps == segmenter.config.num_output_maps
     with torch.no_grad():
-        model.void_embedding.copy_(segmenter.void_embedding)
         pixel_values = torch.randn(1, 3, 64, 64)
         expected, found = segmenter(pixel_values, vocabulary), model(pixel_values, vocabulary)
     torch.testing.assert_close(found.class_queries_logits, expected.class_queries_logits)
@@ -46,6 +45,13 @@ def test_every_parameter_is_there_and_finite():
     for tensor in (*model.parameters(), *model.buffers()):
         assert tensor.device.type == "cpu"
         assert tensor.isfinite().all()
+
+
+def test_a_clip_of_transformers_is_wrapped():
+    model = from_parts(tiny_models.TINY_CLIPS["clip"]().model)
+    assert (model.config.clip_config.model_type, model.adapter) == ("vit_clip", None)
+    with pytest.raises((ValueError, TypeError), match=r"DenseClipModel|wrap"):
+        from_parts(tiny_generators.sam_model())
 
 
 def test_without_adapter_masks_are_pooled(vocabulary):
@@ -88,7 +94,7 @@ def test_no_in_vocabulary_branch_is_an_ensemble_of_weight_one(segmenter, vocabul
     ("parts", "message"),
     [
         (lambda: (tiny_models.clip(), tiny_generators.sam_model()), "SamModel is no mask generator: wrap it"),
-        (lambda: (tiny_models.clip(), None, tiny_models.clip()), 'must be a MaskAdapterModel, "new" or None'),
+        (lambda: (tiny_models.clip(), None, tiny_models.generator()), 'must be a MaskAdapterModel, "new" or None'),
         (lambda: (tiny_models.clip(), None, tiny_models.adapter(embed_dim=8, clip_config=None)), "must equal"),
         (lambda: (tiny_models.clip(hidden_sizes=[8, 8, 8, 8]), tiny_models.generator()), "must equal the CLIP's"),
     ],

@@ -211,11 +211,21 @@ class TestGenerator:
         wanted[30:, 45:] = True
         assert (resized & wanted).sum() / (resized | wanted).sum() > 0.9
 
-    def test_sam_2_stretches_pictures_and_needs_no_torchvision(self, picture):
-        generator = tiny_generators.sam2()
+    @pytest.mark.parametrize(
+        ("build", "side", "mean"),
+        [(tiny_generators.sam2_model, 64, [123.675, 116.28, 103.53]), (tiny_generators.sam3_model, 56, [127.5] * 3)],
+    )
+    def test_later_models_stretch_pictures_and_need_no_torchvision(self, build, side, mean, picture):
+        generator = SamMaskGenerator.from_sam(build(), points_per_side=2, **tiny_generators.NO_FILTERS)
         pixels, scaled = generator.prepare(pixels_of(picture))
-        assert (pixels.shape, scaled) == ((3, 64, 64), (64, 64))
+        assert (pixels.shape, scaled) == ((3, side, side), (side, side))
+        assert list(generator.config.image_mean) == mean
         assert generator([pixels_of(picture)], (64, 96)).valid_masks.any()
+
+    def test_a_checkpoint_for_videos_is_known_by_its_class(self):
+        model = tiny_generators.sam2_model()
+        model.config.model_type = "sam2_video"  # as Transformers leaves it when it loads such a checkpoint
+        assert not SamMaskGenerator.from_sam(model).config.keep_aspect_ratio
 
     def test_other_models_are_refused(self):
         with pytest.raises(ValueError, match="these can: sam, sam2"):

@@ -17,6 +17,8 @@ from transformers import (
     PreTrainedModel,
     Sam2Config,
     Sam2Model,
+    Sam3TrackerConfig,
+    Sam3TrackerModel,
     SamConfig,
     SamModel,
     SwinConfig,
@@ -34,6 +36,14 @@ SWIN = SwinConfig(
     out_features=["stage1", "stage2", "stage3", "stage4"],
 )
 SIZE = {"shortest_edge": 64, "longest_edge": 96}
+MASK_DECODER = {
+    "hidden_size": 16,
+    "mlp_dim": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "iou_head_hidden_dim": 16,
+    "iou_head_depth": 2,
+}
 #: Every mask of a random model passes.
 NO_FILTERS = {
     "pred_iou_threshold": -1e6,
@@ -152,14 +162,7 @@ def sam_model() -> SamModel:
             "initializer_range": 0.02,
         },
         prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 8, "mask_input_channels": 4},
-        mask_decoder_config={
-            "hidden_size": 16,
-            "mlp_dim": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "iou_head_hidden_dim": 16,
-            "iou_head_depth": 2,
-        },
+        mask_decoder_config=MASK_DECODER,
     )
     torch.manual_seed(0)
     return SamModel(config).eval()
@@ -186,17 +189,36 @@ def sam2_model() -> Sam2Model:
             "fpn_hidden_size": 16,
         },
         prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 16, "mask_input_channels": 4},
-        mask_decoder_config={
-            "hidden_size": 16,
-            "mlp_dim": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "iou_head_hidden_dim": 16,
-            "iou_head_depth": 2,
-        },
+        mask_decoder_config=MASK_DECODER,
     )
     torch.manual_seed(0)
     return Sam2Model(config).eval()
+
+
+def sam3_model() -> Sam3TrackerModel:
+    backbone = {
+        "model_type": "sam3_vit_model",
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "patch_size": 14,
+        "window_size": 2,
+        "global_attn_indexes": [0],
+        "pretrain_image_size": 28,
+    }
+    config = Sam3TrackerConfig(
+        vision_config={
+            "backbone_config": backbone,
+            "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+            "fpn_hidden_size": 16,
+        },
+        prompt_encoder_config={"hidden_size": 16, "image_size": 56, "patch_size": 14, "mask_input_channels": 4},
+        mask_decoder_config=MASK_DECODER,
+    )
+    torch.manual_seed(0)
+    return Sam3TrackerModel(config).eval()
 
 
 def sam(**settings) -> SamMaskGenerator:

@@ -43,7 +43,7 @@ from .modeling_sam_mask_generator import SamMaskGenerator
 from .modeling_sparse_adapter import MapReduction, sparse_activation_maps
 from .modeling_text_classifier import EncodedVocabulary, encode_vocabulary, open_vocabulary_logits
 from .modeling_universal_mask_generator import UniversalMaskGenerator
-from .modeling_vit_clip import SiglipClipModel, VitClipModel
+from .modeling_vit_clip import SiglipClipModel, VitClipModel, as_dense_clip
 from .vocabulary import PROMPT_TEMPLATES, Vocabulary
 
 ADAPTER_NORM_EPS = 1e-6
@@ -547,27 +547,29 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
     @classmethod
     def from_parts(
         cls,
-        clip: DenseClipModel,
+        clip: PreTrainedModel,
         mask_generator: PreTrainedModel | None = None,
         adapter: MaskAdapterModel | Literal["new"] | None = None,
+        void_embedding: Tensor | None = None,
         **fields: Any,
     ) -> MaskAdapterForOpenVocabularySegmentation:
         """Put a model together from its parts. Their weights are not copied, and the configuration follows from them.
 
         Args:
-            clip: the CLIP.
+            clip: the CLIP, this package's or one of Transformers' own, which is wrapped.
             mask_generator: a [`FcClipMaskGenerator`], [`UniversalMaskGenerator`] or [`SamMaskGenerator`]; `None` if
                 masks always come from the caller.
             adapter: a [`MaskAdapterModel`], whose configuration's other fields are taken over; `"new"` for one with
                 initial weights, to be trained; or `None`: masks are classified by pooling.
+            void_embedding: embedding of void, `(1, embed_dim)`; by default random. It counts in training, and for
+                generators with a class branch of their own, which need the one that they were trained with.
             **fields: fields of [`MaskAdapterConfig`] in place of the adapter's, or of the defaults.
 
         Returns:
-            The model, in eval mode. Its void embedding has initial weights: it counts in training, and for generators
-            with a class branch of their own.
+            The model, in eval mode.
 
         Raises:
-            ValueError: if a part or a field is not one of those above.
+            ValueError, TypeError: if a part or a field is not one of those above.
             StrictDataclassClassValidationError: if the parts do not fit together, with the fields that differ.
         """
         unknown = sorted(name for name in fields if not hasattr(MaskAdapterConfig, name))
@@ -579,6 +581,7 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
                 f"{type(mask_generator).__name__} is no mask generator: wrap it, by "
                 "UniversalMaskGenerator.from_segmenter(model, image_processor) or SamMaskGenerator.from_sam(model)."
             )
+        clip = as_dense_clip(clip)
         of_adapter: dict[str, Any] = {}
         if isinstance(adapter, MaskAdapterModel):
             own = {field.name for field in dataclass_fields(MaskAdapterConfig)}
@@ -598,7 +601,9 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             model = cls(config)
         model.clip, model.mask_generator = clip, mask_generator
         model.adapter = MaskAdapterModel._from_config(config) if adapter == "new" else adapter
-        model.void_embedding = nn.Parameter(torch.randn(1, config.embed_dim, device=clip.device, dtype=clip.dtype))
+        if void_embedding is None:
+            void_embedding = torch.randn(1, config.embed_dim)
+        model.void_embedding = nn.Parameter(void_embedding.detach().to(clip.device, clip.dtype, copy=True))
         return model.eval()
 
     def encode_vocabulary(

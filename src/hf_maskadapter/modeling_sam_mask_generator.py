@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from .configuration_maskadapter import SamMaskGeneratorConfig
 from .modeling_mask_generators import MaskGeneratorOutput
@@ -184,11 +184,13 @@ class SamMaskGenerator(PictureMaskGenerator):
 
     def __init__(self, config: SamMaskGeneratorConfig):
         super().__init__(config)
-        _require_kind(config.sam_config.model_type)
+        kind = _kind(config.sam_config)
         try:
             self.sam = AutoModel.from_config(config.sam_config)
         except ImportError as error:
-            raise ImportError(_missing_library(config.sam_config.model_type, error)) from error
+            raise ImportError(
+                f"The mask generator's model of type {kind!r} needs a library that is not installed: {error}"
+            ) from error
         self.post_init()
 
     @classmethod
@@ -203,9 +205,7 @@ class SamMaskGenerator(PictureMaskGenerator):
             ValueError: if it is another model.
             StrictDataclassClassValidationError: if a setting makes no sense.
         """
-        kind = sam.config.model_type
-        _require_kind(kind)
-        config = cls.config_class(sam_config=sam.config, **_KINDS[kind] | settings)
+        config = cls.config_class(sam_config=sam.config, **_KINDS[_kind(sam.config)] | settings)
         return wrap(lambda: cls(config), "sam", sam)
 
     def find_masks(self, pictures: list[Tensor], padded_size: tuple[int, int]) -> MaskGeneratorOutput:
@@ -306,16 +306,15 @@ class SamMaskGenerator(PictureMaskGenerator):
         return (near & is_cut).any(dim=1)
 
 
-def _require_kind(kind: str) -> None:
+def _kind(config: PreTrainedConfig) -> str:
+    """The class's type of model: SAM 2 checkpoints for pictures and videos call themselves by the latter."""
+    kind = type(config).model_type
     if kind not in _KINDS:
         raise ValueError(
             f"A model of type {kind!r} cannot make masks from a grid of points here; these can: {', '.join(_KINDS)}. "
             "Of SAM 3, load the tracker: Sam3TrackerModel.from_pretrained(...)."
         )
-
-
-def _missing_library(kind: str, error: ImportError) -> str:
-    return f"The mask generator's model of type {kind!r} needs a library that is not installed: {error}"
+    return kind
 
 
 AutoModel.register(SamMaskGeneratorConfig, SamMaskGenerator, exist_ok=True)
