@@ -29,8 +29,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--benchmark",
         type=Path,
-        default=CHECKPOINT / "paper.json",
-        help="what benchmark.py paper wrote (default: paper.json of the embedded checkpoint, if it is there)",
+        default=PROJECT / "model_cards" / "results" / "paper.md",
+        help="copy of the paper.md that benchmark.py paper wrote (default: model_cards/results/paper.md, if it is there)",
     )
     return parser.parse_args(arguments)
 

@@ -346,7 +346,7 @@ def measure(
     end_to_end = tuple(method for method in METHODS if method != "crop")
 
     def values(measured: Mapping[str, Accuracies | IntersectionsAndUnions]) -> dict[str, dict[str, float]]:
-        return {method: {k: float(v[0]) for k, v in of.values().items()} for method, of in measured.items()}
+        return {method: {k: float(v[0]) / 100 for k, v in of.values().items()} for method, of in measured.items()}
 
     return {
         "settings": asdict(settings),

@@ -19,7 +19,7 @@ def write_cards(output_dir: Path, results: Path | None = None, benchmark: Path |
     Args:
         output_dir: folder to write into; made if it is not there.
         results: `results.json` of the miniature's build; left out if it is not there.
-        benchmark: results of the benchmark of the paper's claims; left out if it is not there.
+        benchmark: `paper.md` of the benchmark of the paper's claims; left out if it is not there.
 
     Returns:
         The files.
@@ -28,7 +28,8 @@ def write_cards(output_dir: Path, results: Path | None = None, benchmark: Path |
         ValueError: if a file with results cannot be read.
         OSError: if a card cannot be written.
     """
-    measured, claims = (_read(path) if path is not None and path.is_file() else None for path in (results, benchmark))
+    measured = _read(results) if results is not None and results.is_file() else None
+    claims = benchmark.read_text(encoding="utf-8") if benchmark is not None and benchmark.is_file() else None
     cards = {MINIATURE: miniature_card(measured, claims)}
     cards |= {preset: released_card(preset) for preset in RELEASED}
     output_dir.mkdir(parents=True, exist_ok=True)

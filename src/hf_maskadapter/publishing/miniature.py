@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import EvalResult
@@ -11,6 +11,7 @@ from ..evaluation.report import markdown_table, percent
 from .cards import ModelCardFacts, render_card, versions_text
 
 BUILD_COMMAND = "python scripts/build_miniature.py --split test --output-dir src/hf_maskadapter/miniature/checkpoint"
+BENCHMARK_COMMAND = "python scripts/benchmark.py paper --output-dir out/paper"
 _KINDS = ("base", "novel", "stuff", "all")
 _KIND_NAMES = {
     "base": "things seen in training",
@@ -26,17 +27,16 @@ _TABLES = {
 }
 
 
-def miniature_card(results: Mapping[str, Any] | None, benchmark: Mapping[str, Any] | None = None) -> str:
+def miniature_card(results: Mapping[str, Any] | None, benchmark: str | None = None) -> str:
     """The miniature's card.
 
     Args:
         results: what `scripts/build_miniature.py` wrote to `results.json`; `None` if it was not built yet.
-        benchmark: what `scripts/benchmark.py paper` wrote, if it was run.
+        benchmark: the tables that `scripts/benchmark.py paper` wrote to `paper.md`, if it was run.
     """
     tables = [] if results is None else _result_tables(results)
     if benchmark is not None:
-        tables += ["The paper's claims, re-tested in miniature by `python scripts/benchmark.py paper`:"]
-        tables += _nested_tables(benchmark)
+        tables += [f"The paper's claims, tested again in miniature by `{BENCHMARK_COMMAND}`:", benchmark.strip()]
     facts = ModelCardFacts(
         title="Mask-Adapter in miniature",
         summary=(
@@ -91,19 +91,6 @@ def _result_tables(results: Mapping[str, Any]) -> list[str]:
         if name in results:
             rows = [[key, percent(value)] for key, value in results[name].items()]
             parts += [f"{title}:", markdown_table(["", "per cent"], rows)]
-    return parts
-
-
-def _nested_tables(content: Mapping[str, Any], path: Sequence[str] = ()) -> list[str]:
-    """Tables of all numbers in nested dicts: one for each dict that holds numbers."""
-    numbers = {key: value for key, value in content.items() if isinstance(value, int | float)}
-    parts = []
-    if numbers:
-        rows = [[key, f"{value:.4g}"] for key, value in numbers.items()]
-        parts.append(markdown_table([" / ".join(path), ""], rows))
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            parts += _nested_tables(value, [*path, key])
     return parts
 
 
