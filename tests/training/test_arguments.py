@@ -71,6 +71,9 @@ class TestArguments:
             ({"max_steps": 1, "keep": "best"}, "validation_split"),
             ({"max_steps": 1, "push_to_hub": True}, "hub_model_id"),
             ({"max_steps": 1, "batch_size": 0}, "batch_size"),
+            ({"max_steps": 1, "feature_cache": "f", "feature_cache_gigabytes": 1}, "the same in every epoch"),
+            ({"max_steps": 1, "feature_cache": "f", "scale_range": (1, 1), "flip_probability": 0}, "gigabytes"),
+            ({"max_steps": 1, "feature_cache": "f", "stage": "generator"}, "adapter's stages"),
         ],
     )
     def test_contradictions_are_errors(self, options, message):

@@ -184,6 +184,16 @@ class TestResult:
         train(options, stage="mixed")
         assert [list(names) for names in encoded] == [["cat", "sky", "road"]]
 
+    def test_with_features_kept_is_the_same(self, options, tmp_path, monkeypatch):
+        fixed = {"scale_range": (1.0, 1.0), "flip_probability": 0.0}
+        without = train(options, output_dir=str(tmp_path / "without"), **fixed)
+        kept = {"feature_cache": str(tmp_path / "features"), "feature_cache_gigabytes": 0.1}
+        train(options, output_dir=str(tmp_path / "kept"), **fixed, **kept)
+        weights = [load_file(tmp_path / name / "adapter" / "model.safetensors") for name in ("without", "kept")]
+        assert without.step and list((tmp_path / "features").glob("*/*.safetensors"))
+        for name, values in weights[0].items():
+            torch.testing.assert_close(weights[1][name], values, rtol=1e-3, atol=1e-4)
+
     def test_of_epochs(self, options):
         assert train({name: value for name, value in options.items() if name != "max_steps"}, num_epochs=1.5).step == 5
 

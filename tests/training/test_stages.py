@@ -103,6 +103,18 @@ class TestEveryStage:
 
 
 class TestAdapterStages:
+    @pytest.mark.parametrize("name", ["warmup", "mixed"])
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    def test_sparse_training_has_the_losses_and_gradients_of_dense_training(self, name, checkpointing):
+        dense = compute(toy.stage(name), [batch()])
+        stage = toy.stage(name, adapter_implementation="sparse", gradient_checkpointing=checkpointing)
+        stage.train()
+        sparse = compute(stage, [batch()])
+        torch.testing.assert_close(sparse[0], dense[0], rtol=1e-4, atol=1e-3)
+        scale = max(gradient.abs().max() for gradient in dense[1].values())
+        for parameter, gradient in dense[1].items():
+            torch.testing.assert_close(sparse[1][parameter], gradient, rtol=1e-3, atol=1e-5 * scale.item())
+
     def test_more_masks_than_slots_leave_a_random_choice(self):
         stage = toy.stage("warmup", max_ground_truth_masks=2)
         source = toy.Rectangles(min_masks=6)

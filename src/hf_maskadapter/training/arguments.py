@@ -96,6 +96,10 @@ class TrainingArguments:
     ignore_index: tuple[int, ...] | None = _option(_DATA, "values of label maps that mean unlabelled", None)
     ignore_unlisted: bool = _option(_DATA, "ignore labels outside the vocabulary", False)
     cache_dir: str | None = _option(_DATA, "where downloads are kept", None)
+    feature_cache: str | None = _option(
+        _DATA, "folder in which to keep what the frozen parts compute; pictures must be the same in every epoch", None
+    )
+    feature_cache_gigabytes: float | None = _option(_DATA, "size that this folder may reach", None)
     num_workers: int = _option(_DATA, "processes that read and augment pictures, for each training process", 4)
 
     crop_size: int = _option(_CROP, "side of the training crops in pixels", 768)
@@ -161,6 +165,9 @@ class TrainingArguments:
         _OPTIMISER, "by default what accelerate launch says", None
     )
     gradient_checkpointing: bool = _option(_OPTIMISER, "compute more to need less memory", False)
+    adapter_implementation: Literal["dense", "sparse"] = _option(
+        _OPTIMISER, "sparse: equal gradients but for rounding, faster and in less memory where masks are small", "dense"
+    )
     seed: int = _option(_OPTIMISER, "seed of every random choice", 0)
 
     logging_steps: int = _option(_RUN, "report so often, in optimiser steps", 20)
@@ -200,9 +207,25 @@ class TrainingArguments:
             raise ValueError("keep='best' needs a validation_split, on which to find the best weights.")
         if self.push_to_hub and not self.hub_model_id:
             raise ValueError("push_to_hub needs hub_model_id, as owner/name.")
+        self._check_feature_cache()
         for name in ("batch_size", "gradient_accumulation_steps", "logging_steps", "checkpoints_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+    def _check_feature_cache(self) -> None:
+        if self.feature_cache is None:
+            return
+        if self.stage == "generator":
+            raise ValueError("feature_cache is for the adapter's stages; a mask generator needs all feature maps.")
+        if self.feature_cache_gigabytes is None or self.feature_cache_gigabytes <= 0:
+            raise ValueError("feature_cache needs feature_cache_gigabytes, the size that it may reach.")
+        smallest, largest = self.scale_range
+        is_random = smallest != largest or largest > 1 or self.flip_probability not in (0, 1) or self.color_augmentation
+        if is_random:
+            raise ValueError(
+                "feature_cache needs pictures that are the same in every epoch: set scale_range to 1 1 (or another "
+                "pair of equal numbers up to 1) and flip_probability to 0, and leave color_augmentation out."
+            )
 
     def milestone_steps(self, max_steps: int) -> list[int]:
         """The milestones as steps of a run of `max_steps`."""
@@ -225,6 +248,7 @@ class TrainingArguments:
     def fingerprint(self) -> dict[str, Any]:
         """The options that decide what weights come out."""
         left_out = {"output_dir", "cache_dir", "num_workers", "gradient_accumulation_steps"}
+        left_out |= {"feature_cache", "feature_cache_gigabytes"}
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)

@@ -30,7 +30,7 @@ from ..publishing.pushing import prepare_repository, push_finished_work
 from .arguments import TrainingArguments
 from .checkpoints import write_json
 from .optimization import LearningRateSchedule, parameter_groups
-from .stages import GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining, SegmenterStage
+from .stages import AdapterStage, GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining, SegmenterStage
 from .trainer import EMA_WEIGHTS, MODEL_WEIGHTS, Trainer, TrainerSettings, TrainingResult
 
 ARGUMENTS_FILE = "training_arguments.json"
@@ -73,6 +73,9 @@ def run_training(arguments: TrainingArguments) -> TrainingResult:
     segmenter.to(accelerator.device)
     vocabulary = segmenter.encode_vocabulary(dataset.vocabulary, processor)
     stage = build_stage(arguments, segmenter, vocabulary)
+    if arguments.feature_cache is not None and isinstance(stage, AdapterStage):
+        max_bytes = int((arguments.feature_cache_gigabytes or 0) * 1e9)
+        stage.keep_features(arguments.feature_cache, max_bytes, accelerator.num_processes)
     if isinstance(stage, MaskGeneratorTraining) or segmenter.config.training_vocabulary is None:
         segmenter.config.training_vocabulary = [list(entry.synonyms) for entry in dataset.vocabulary]
     loader = create_training_loader(
@@ -230,7 +233,7 @@ def build_stage(
     if arguments.stage == "generator":
         own = options("mask_weight dice_weight no_object_weight num_points oversample_ratio importance_sample_ratio")
         return MaskGeneratorTraining(segmenter, vocabulary, **common, **own)
-    common |= options("gradient_checkpointing")
+    common |= options("gradient_checkpointing adapter_implementation")
     if arguments.max_ground_truth_masks is not None:
         common["max_ground_truth_masks"] = arguments.max_ground_truth_masks
     if arguments.stage == "warmup":

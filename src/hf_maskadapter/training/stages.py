@@ -13,14 +13,17 @@ called.
 from __future__ import annotations
 
 import abc
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..configuration_maskadapter import AdapterImplementation
 from ..data.sampling import sample_seed
 from ..data.transforms import masks_from_map
 from ..loss_maskadapter import (
@@ -37,6 +40,7 @@ from ..loss_maskadapter import (
 from ..modeling_maskadapter import MASK_ENCODER_STRIDE, MaskAdapterForOpenVocabularySegmentation
 from ..modeling_picture_mask_generator import PictureMaskGenerator
 from ..modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
+from .feature_cache import FeatureCache
 
 Batch = Mapping[str, Any]
 Matcher = Literal["iou", "hungarian"]
@@ -174,6 +178,8 @@ class AdapterStage(SegmenterStage):
         train_void: whether the void embedding is updated too (FC-CLIP, and any warm-up) or not (MAFT+).
         max_ground_truth_masks: so many ground-truth masks of a picture at most.
         gradient_checkpointing: trade computation for memory in the adapter's blocks.
+        adapter_implementation: `"dense"` as published, or `"sparse"`: the same gradients but for rounding, from the
+            positions that masks reach.
 
     Raises:
         ValueError: if the segmenter has no adapter.
@@ -188,9 +194,12 @@ class AdapterStage(SegmenterStage):
         class_weight: float = 2.0,
         train_void: bool = True,
         gradient_checkpointing: bool = False,
+        adapter_implementation: AdapterImplementation = "dense",
         seed: int = 0,
     ) -> None:
         super().__init__(segmenter, vocabulary, train_void=train_void, seed=seed)
+        self.adapter_implementation: AdapterImplementation = adapter_implementation
+        self._feature_cache: FeatureCache | None = None
         if segmenter.adapter is None:
             raise ValueError("The model has no adapter to train: add one with adapter_weights.add_adapter.")
         self.adapter = segmenter.adapter.requires_grad_(True)
@@ -203,16 +212,46 @@ class AdapterStage(SegmenterStage):
         """The adapter's final norm and the void embedding; its other norms are decayed (METHOD, "Training")."""
         return {"adapter.norm.weight", "adapter.norm.bias", "void_embedding"}
 
-    def _features(self, batch: Batch) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        clip = self.segmenter.clip
-        if "dense_features" in batch:
-            feature_maps: tuple[Tensor, ...] = ()
-            dense_features = batch["dense_features"]
-        else:
-            feature_maps = clip.get_feature_maps(batch["pixel_values"])
-            dense_features = feature_maps[-1]
-        projected = self.segmenter.project_features(dense_features)
-        return feature_maps, {"dense_features": dense_features, "projected_features": projected}
+    def keep_features(self, directory: str | os.PathLike[str], max_bytes: int, num_processes: int = 1) -> None:
+        """Keep what the frozen parts compute on disk, and read it in later epochs; see [`FeatureCache`].
+
+        It pays where the pictures are the same in every epoch, without random augmentation.
+
+        Args:
+            directory: folder for the files; it may be used by later runs.
+            max_bytes: the size that it may reach.
+            num_processes: processes that write to it.
+        """
+        parts = [part for part in (self.segmenter.clip, self.segmenter.mask_generator) if part is not None]
+        configs = [part.config.to_json_string() for part in parts]
+        facts = {"configs": configs, "outputs": self._frozen_outputs}
+        self._feature_cache = FeatureCache(directory, max_bytes, parts, facts, num_processes)
+
+    @property
+    def _frozen_outputs(self) -> tuple[str, ...]:
+        """What `prepare` needs of the frozen parts, by the names under which a batch may hold it."""
+        return ("dense_features",)
+
+    def _run_frozen_parts(self, pictures: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
+        """Some of `_frozen_outputs`, or more, of a batch's `pixel_values` and `pixel_mask`."""
+        return {"dense_features": self.segmenter.clip.get_feature_maps(pictures["pixel_values"])[-1]}
+
+    def _completed(self, batch: Batch) -> Batch:
+        """The batch with everything that the frozen parts compute; what it holds already prevails."""
+        lacking = [name for name in self._frozen_outputs if name not in batch]
+        if not lacking:
+            return batch
+        if "pixel_values" not in batch:
+            raise ValueError(f"The batch holds no pixel_values, so it must hold {' and '.join(lacking)}.")
+        pictures = {name: batch[name] for name in ("pixel_values", "pixel_mask") if name in batch}
+        if self._feature_cache is not None:
+            run_all = partial(self._run_frozen_parts, wanted=self._frozen_outputs)
+            return {**self._feature_cache.complete(pictures, run_all), **batch}
+        return {**self._run_frozen_parts(pictures, lacking), **batch}
+
+    def _features(self, batch: Batch) -> dict[str, Tensor]:
+        dense_features = batch["dense_features"]
+        return {"dense_features": dense_features, "projected_features": self.segmenter.project_features(dense_features)}
 
     def _ground_truth_slots(
         self, masks: Sequence[Tensor], classes: Sequence[Tensor], seeds: Sequence[int], size: tuple[int, int]
@@ -237,6 +276,8 @@ class AdapterStage(SegmenterStage):
             inputs["masks"],
             inputs["dense_features"],
             segmenter.clip.project,
+            output_semantic_activation_maps=False,
+            adapter_implementation=self.adapter_implementation,
             return_dict=True,
         ).mask_embeddings
         with torch.autocast(embeddings.device.type, enabled=False):  # logits of cosines × 100 need fp32
@@ -274,7 +315,8 @@ class GroundTruthWarmup(AdapterStage):
 
     Args:
         max_ground_truth_masks: 32 in the published recipe.
-        segmenter, vocabulary, class_weight, train_void, gradient_checkpointing, seed: see [`AdapterStage`].
+        segmenter, vocabulary, class_weight, train_void, gradient_checkpointing, adapter_implementation, seed: see
+            [`AdapterStage`].
     """
 
     name = "warmup"
@@ -292,7 +334,7 @@ class GroundTruthWarmup(AdapterStage):
     def prepare(self, batch: Batch) -> PreparedBatch:
         """See [`TrainingStage`]. Counts `masks`."""
         masks, classes = self._mask_labels(batch)
-        _, inputs = self._features(batch)
+        inputs = self._features(self._completed(batch))
         size = _mask_size(inputs["projected_features"])
         slots, labels = self._ground_truth_slots(masks, classes, self._seeds(batch, "masks"), size)
         inputs["masks"], inputs["labels"] = _stack_slots(slots, labels)
@@ -311,7 +353,8 @@ class MixedMaskTraining(AdapterStage):
     generator's output; without it, batches need `pixel_values`.
 
     Args:
-        segmenter, vocabulary, class_weight, train_void, gradient_checkpointing, seed: see [`AdapterStage`].
+        segmenter, vocabulary, class_weight, train_void, gradient_checkpointing, adapter_implementation, seed: see
+            [`AdapterStage`].
         max_ground_truth_masks: 16 in the published recipe.
         max_matches: 8 in the published recipe.
         matcher: `"iou"`, or `"hungarian"` for the paper's ablation.
@@ -367,9 +410,10 @@ class MixedMaskTraining(AdapterStage):
     def prepare(self, batch: Batch) -> PreparedBatch:
         """See [`TrainingStage`]. Counts `masks` and `pairs`."""
         masks, classes = self._mask_labels(batch)
-        feature_maps, inputs = self._features(batch)
+        batch = self._completed(batch)
+        inputs = self._features(batch)
         size = _mask_size(inputs["projected_features"])
-        masks_logits, class_logits = self._predict(batch, feature_maps)
+        masks_logits, class_logits = batch["masks_queries_logits"], batch.get("class_queries_logits")
         slots, labels = self._ground_truth_slots(masks, classes, self._seeds(batch, "masks"), size)
         pairs, num_matches = [], 0
         for index, seed in enumerate(self._seeds(batch, "match")):
@@ -395,16 +439,43 @@ class MixedMaskTraining(AdapterStage):
         num_labelled = sum(int((of_picture != IGNORED_LABEL).sum()) for of_picture in labels)
         return PreparedBatch(inputs, {"masks": float(num_labelled), "pairs": float(len(pairs))})
 
-    def _predict(self, batch: Batch, feature_maps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
-        if "masks_queries_logits" in batch:
-            return batch["masks_queries_logits"], batch.get("class_queries_logits")
-        if not feature_maps:
-            raise ValueError("The batch holds dense_features, so it must hold masks_queries_logits too.")
+    @property
+    def _frozen_outputs(self) -> tuple[str, ...]:
+        of_matcher = ("class_queries_logits",) if self.matcher == "hungarian" else ()
+        return ("dense_features", "masks_queries_logits", *of_matcher)
+
+    def _run_frozen_parts(self, pictures: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
+        feature_maps = self.segmenter.clip.get_feature_maps(pictures["pixel_values"])
+        outputs = {"dense_features": feature_maps[-1]}
+        if set(wanted) <= set(outputs):
+            return outputs
         of_classes = (self.vocabulary, self._void_embeds().detach()) if self.matcher == "hungarian" else (None, None)
-        output = self.segmenter.generate_masks(
-            feature_maps, batch.get("pixel_values"), batch.get("pixel_mask"), *of_classes
+        generated = self.segmenter.generate_masks(
+            feature_maps, pictures["pixel_values"], pictures.get("pixel_mask"), *of_classes
         )
-        return output.masks_queries_logits, output.in_vocabulary_logits
+        outputs["masks_queries_logits"] = generated.masks_queries_logits
+        if self.matcher == "hungarian":
+            outputs["class_queries_logits"] = generated.in_vocabulary_logits
+        return outputs
+
+    def keep_features(self, directory: str | os.PathLike[str], max_bytes: int, num_processes: int = 1) -> None:
+        """As [`AdapterStage.keep_features`].
+
+        Raises:
+            ValueError: with the Hungarian matcher, whose class scores change with the void embedding, and with
+                generators that find another number of masks in each picture.
+        """
+        if isinstance(self.segmenter.mask_generator, PictureMaskGenerator):
+            raise ValueError(
+                f"Features cannot be kept with {type(self.segmenter.mask_generator).__name__}, whose pictures have "
+                "different numbers of masks. Leave feature_cache out."
+            )
+        if self.matcher == "hungarian":
+            raise ValueError(
+                "Features cannot be kept with matcher='hungarian': its class scores change while the void embedding "
+                "is trained. Leave feature_cache out, or match by IoU."
+            )
+        super().keep_features(directory, max_bytes, num_processes)
 
     def _match(
         self,
