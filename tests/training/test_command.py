@@ -189,7 +189,7 @@ class TestResult:
         without = train(options, output_dir=str(tmp_path / "without"), **fixed)
         kept = {"feature_cache": str(tmp_path / "features"), "feature_cache_gigabytes": 0.1}
         train(options, output_dir=str(tmp_path / "kept"), **fixed, **kept)
-        weights = [load_file(tmp_path / name / "adapter" / "model.safetensors") for name in ("without", "kept")]
+        weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("without", "kept")]
         assert without.step and list((tmp_path / "features").glob("*/*.safetensors"))
         for name, values in weights[0].items():
             torch.testing.assert_close(weights[1][name], values, rtol=1e-3, atol=1e-4)

@@ -234,7 +234,9 @@ def _build_adapter(workshop: Workshop, setting: Setting) -> Case:
     arguments = projected, masks, dense, workshop.projection()
     return Case(
         {
-            PACKAGE: lambda: adapter(*arguments, return_dict=True).mask_embeddings,
+            PACKAGE: lambda: (
+                adapter(*arguments, output_semantic_activation_maps=False, return_dict=True).mask_embeddings
+            ),
             DENSE: lambda: DenseAdapter(adapter)(*arguments).mask_embeddings,
         },
         largest_difference,
