@@ -30,7 +30,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--benchmark",
         type=Path,
         default=PROJECT / "model_cards" / "results" / "paper.md",
-        help="copy of the paper.md that benchmark.py paper wrote (default: model_cards/results/paper.md, if it is there)",
+        help="copy of benchmark.py paper's paper.md (default: model_cards/results/paper.md, if it is there)",
     )
     return parser.parse_args(arguments)
 

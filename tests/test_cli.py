@@ -434,7 +434,7 @@ class TestConvert:
         ]
         assert cli.main([*map(str, arguments), "--device", "cpu"]) == 0
         with Image.open(result) as painted:
-            assert painted.width == 320
+            assert painted.width == 384
 
     def test_output_that_exists_is_kept_unless_overwriting_is_allowed(self, tmp_path, capsys):
         (tmp_path / "model").mkdir()

@@ -52,12 +52,14 @@ def test_commands_and_python_blocks_run_as_they_stand(clone, capsys):
             for line in text.strip().splitlines():
                 run_commands(line)
     for result in (
+        "demo.png",
         "scene.png",
         "panoptic.png",
         "panoptic.json",
         "panoptic_masks.png",
         "overlay.png",
         "pictures/scene.png",
+        "converted/model.safetensors",
         "label_studio/tasks.json",
         "annotated/vocabulary.json",
         "coco/panoptic.json",
