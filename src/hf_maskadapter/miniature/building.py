@@ -47,7 +47,7 @@ from .pretraining import Curriculum, build_clip_config, build_tokenizer, normali
 PARTS = ("clip", "generator", "warmup", "mixed", "export", "results")
 """What is built, in this order; each part needs the ones before."""
 
-MINUTES = {"clip": 35, "generator": 25, "warmup": 25, "mixed": 15, "export": 1, "results": 15}
+MINUTES = {"clip": 25, "generator": 40, "warmup": 15, "mixed": 10, "export": 1, "results": 15}
 """Time budget of each part on one core that nothing else uses; a part that takes longer says so and goes on."""
 
 SCENES_OF_KNOWN_WORLD = 400
