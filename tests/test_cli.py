@@ -384,7 +384,8 @@ class TestMistakes:
         process = subprocess.Popen(
             command(*arguments), env=ENVIRONMENT, cwd=tmp_path, stderr=subprocess.PIPE, text=True
         )
-        with open(tmp_path / "endless.png", "wb"):  # returns when the command reads the picture
+        with open(tmp_path / "endless.png", "wb"):  # returns when the command opens the picture
+            time.sleep(0.5)  # and now it waits for the picture's content
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=60)
         assert process.returncode == 130
