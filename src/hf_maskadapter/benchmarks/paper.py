@@ -499,8 +499,8 @@ def report(results: Mapping[str, Any], settings: Settings) -> str:
     """All tables as Markdown."""
     lines = [
         f"{settings.scenes} test scenes; 95 % intervals over scenes in brackets. Adapters: {settings.seeds} seeds, "
-        f"{settings.steps} steps of stage 1 ({settings.batch_size} scenes each). Resamples of scenes lack some of the rare "
-        "classes, so intervals of mIoU lean upwards.",
+        f"{settings.steps} steps of stage 1 ({settings.batch_size} scenes each). Resamples of scenes lack some of the "
+        "rare classes, so intervals of mIoU lean upwards.",
         "",
     ]
     if "main" in results:
