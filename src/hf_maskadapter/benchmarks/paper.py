@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from ..atomic_files import write_atomically, write_text
+from ..atomic_files import write_atomically, write_json, write_text
 from ..data.scenes import CLASS_NAMES, COMBINATIONS, training_class_names
 from ..loss_maskadapter import pairwise_mask_iou
 from ..miniature.building import SceneBatches, train_stage
@@ -39,10 +39,9 @@ from ..miniature.measuring import (
     segmentation_counts,
     with_interval,
 )
-from ..miniature.pretraining import zero_shot_accuracy
+from ..miniature.pretraining import IMAGE_MEAN, IMAGE_STD, zero_shot_accuracy
 from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..modeling_text_classifier import EncodedVocabulary
-from ..training.checkpoints import write_json
 from ..training.stages import AdapterStage, GroundTruthWarmup, MixedMaskTraining
 from ..vocabulary import Vocabulary
 
@@ -411,8 +410,6 @@ class PaperBenchmark:
 
     @staticmethod
     def _picture(scene: CachedScene) -> np.ndarray:
-        from ..miniature.pretraining import IMAGE_MEAN, IMAGE_STD
-
         pixels = scene.pixel_values[0].permute(1, 2, 0) * torch.tensor(IMAGE_STD) + torch.tensor(IMAGE_MEAN)
         return pixels.round().clamp(0, 255).byte().numpy()
 
@@ -439,7 +436,7 @@ class PaperBenchmark:
             path = self.output_dir / f"{part}.json"
             if part in parts and not path.exists():
                 started = time.perf_counter()
-                write_json(path, {"settings": asdict(self.settings), "results": getattr(self, part)()})
+                write_json(path, {"settings": asdict(self.settings), "results": getattr(self, part)()}, indent=2)
                 print(f"{part}: {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
             if path.exists():
                 measured = json.loads(path.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from ..atomic_files import write_json
 from ..configuration_maskadapter import ConvNextClipConfig, FcClipMaskGeneratorConfig, MaskAdapterConfig
 from ..data.scenes import (
     CLASS_NAMES,
@@ -25,7 +26,6 @@ from ..data.scenes import (
 )
 from ..modeling_convnext_clip import ConvNextClipModel
 from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
-from ..training.checkpoints import write_json
 from ..training.contrastive import ContrastiveArguments, ContrastiveTrainer, spread_text_embeddings
 from ..training.optimization import LearningRateSchedule, parameter_groups
 from ..training.stages import GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining, SegmenterStage
@@ -333,7 +333,7 @@ def build_miniature(
         timed("export", lambda report: save_segmenter(segmenter, tokenizer, output_dir))
     if "results" in parts:
         results = timed("results", lambda report: measure(segmenter, tokenizer, settings))
-        write_json(output_dir / "results.json", results)
+        write_json(output_dir / "results.json", results, indent=2)
 
 
 def measure(
