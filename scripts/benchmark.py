@@ -66,11 +66,11 @@ def _add_paper(commands: Any) -> None:
     paper.add_argument("--parts", nargs="+", metavar="PART", help="main stages maps sources withheld (default: all)")
     for name, default, what in (
         ("scenes", 300, "test scenes"),
-        ("training-scenes", 1500, "scenes to train adapters on"),
-        ("seeds", 3, "adapters in the main comparison"),
-        ("steps", 600, "steps of stage 1 of each of them"),
+        ("training-scenes", 8000, "scenes to train adapters on"),
+        ("seeds", 3, "adapters of each kind"),
+        ("steps", 2000, "steps of stage 1"),
         ("mixed-steps", 100, "steps of stage 2"),
-        ("ablation-steps", 300, "steps of each adapter with another number of maps, or that withholds"),
+        ("ablation-steps", 300, "steps of adapters with other numbers of maps, and with stage 2 only"),
         ("threads", 1, "threads of PyTorch; on a shared core one is fastest"),
     ):
         paper.add_argument(f"--{name}", type=int, metavar="N", default=default, help=f"{what} (default: {default})")

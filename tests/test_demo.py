@@ -138,10 +138,10 @@ def test_the_embedded_model_is_small_and_names_what_is_drawn(embedded):
     vocabulary = segmenter.encode_vocabulary([[name] for name in CLASS_NAMES], processor, ["{}"])
     scenes = measuring.cache_scenes(segmenter, vocabulary, "validation", 40)
     measured = measuring.mask_accuracies(segmenter, vocabulary, scenes, ("pooling/area", "adapter"))
-    pooling, adapter = (measured[method].values()["all"][0] for method in ("pooling/area", "adapter"))
+    pooling, adapter = (measured[method].estimates()["all"].value for method in ("pooling/area", "adapter"))
     assert adapter > 75 and adapter > pooling + 5
     end_to_end = measuring.segmentation_counts(segmenter, vocabulary, scenes[:20], ("adapter",))["adapter"]
-    assert end_to_end.values()["stuff"][0] > 80
+    assert end_to_end.estimates()["stuff"].value > 80
 
 
 def test_the_embedded_model_takes_no_photograph_for_a_scene(embedded):

@@ -57,6 +57,9 @@ def test_every_scene_is_trained_on_once_a_pass_in_another_order_for_each_seed(se
     names = training_class_names()
     encoded = segmenter.encode_vocabulary(Vocabulary.from_list([[name] for name in names]), tokenizer, ["{}"])
     batches = paper.CachedTrainingScenes(segmenter, encoded, 6, 2)
+    without, with_generated = batches(0, generated=False), batches(0)
+    assert with_generated.keys() - without.keys() == {"masks_queries_logits", "class_queries_logits"}
+    assert all(torch.equal(without[name], with_generated[name]) for name in ("dense_features", "mask_map"))
     orders = [[one for step in range(3) for one in batches(step, seed)["sample_id"]] for seed in (0, 1)]
     assert sorted(orders[0]) == sorted(orders[1]) == list("012345") and orders[0] != orders[1]
 
@@ -75,17 +78,42 @@ def test_mean_iou_of_counts_is_the_packages_metric(segmenter, vocabulary, scenes
     expected = metric.compute()
     occurs = counted.counts[:, 1].sum(axis=0) > 0
     per_class = np.array(expected["per_category_iou"])[occurs]
-    assert counted.values()["all"][0] == pytest.approx(100 * np.nanmean(per_class), abs=1e-6)
+    assert counted.estimates()["all"].value == pytest.approx(100 * np.nanmean(per_class), abs=1e-6)
 
 
-def test_a_resample_that_draws_each_scene_once_gives_the_value_itself(segmenter, vocabulary, scenes):
-    counted = measuring.mask_accuracies(segmenter, vocabulary, scenes, ("pooling/area",))["pooling/area"]
-    once = np.ones((1, len(scenes)))
-    assert counted.values(once) == counted.values()
-    first_alone = np.eye(len(scenes))[:1]
-    of_first = 100 * counted.right[0].sum() / counted.total[0].sum()
-    assert counted.values(first_alone)["all"][0] == pytest.approx(of_first)
-    assert measuring.resampling_weights(7).sum(axis=1).tolist() == [7.0] * measuring.RESAMPLES
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    scenes, classes, worlds = 60, 12, 300
+    kinds = np.array(["base"] * classes, dtype=object)
+
+    def measure(count):
+        truth = (rng.random((count, classes)) < 0.4) * rng.integers(50, 150, (count, classes))
+        intersection = (truth * rng.beta(4, 2, (count, classes))).astype(np.int64)
+        prediction = intersection + rng.integers(0, 20, (count, classes))
+        counts = np.stack([intersection, truth, prediction], axis=1)
+        return measuring.IntersectionsAndUnions(counts, kinds).estimates()["all"].with_interval()
+
+    expected = measure(100_000)["value"]
+    sides = [(of["low"] > expected) - (of["high"] < expected) for of in (measure(scenes) for _ in range(worlds))]
+    outside = np.mean(np.abs(sides))
+    assert 0.01 < outside < 0.1
+    assert abs(np.mean(sides)) < 0.05  # neither side is missed much more often
+
+
+def test_a_difference_on_the_same_scenes_is_surer_than_the_two_numbers():
+    rng = np.random.default_rng(0)
+    total = rng.integers(1, 9, 50)
+    right = rng.binomial(total, rng.random(50))
+    better = measuring.Estimate.of_ratios(np.minimum(right + (rng.random(50) < 0.2), total), total)
+    estimate = measuring.Estimate.of_ratios(right, total)
+    assert estimate.influences.sum() == pytest.approx(0, abs=1e-9)
+
+    def width(of):
+        return of.with_interval()["high"] - of.with_interval()["low"]
+
+    assert width(better - estimate) < 0.5 * width(estimate)
+    assert (better - estimate).value == pytest.approx(better.value - estimate.value)
+    assert measuring.Estimate.of_ratios(np.zeros(3), np.zeros(3)).with_interval() == {"value": 0, "low": 0, "high": 0}
 
 
 def test_kinds_part_the_classes(vocabulary):
@@ -143,7 +171,7 @@ def test_differences_are_taken_against_the_best_pooling():
         return measuring.Accuracies((np.arange(4)[:, None] < 4 * share) * total, total, kinds)
 
     compared = paper.compare(
-        {"pooling/hard": accuracies(0.25), "pooling/any": accuracies(0.5), "adapter": accuracies(1.0)}, 4
+        {"pooling/hard": accuracies(0.25), "pooling/any": accuracies(0.5), "adapter": accuracies(1.0)}
     )
     assert compared["difference"]["all"]["value"] == pytest.approx(50.0)
     assert compared["difference"]["all"]["best_pooling"] == "any"

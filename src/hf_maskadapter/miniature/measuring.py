@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from ..data.scenes import CLASS_NAMES, STUFF, Scene, SceneConfig, draw_scene, split_combinations, split_seed
 from ..loss_maskadapter import pairwise_mask_iou
 from ..modeling_mask_generators import MaskGeneratorOutput
-from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation, log_with_void
+from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation, geometric_ensemble
 from ..modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
+from ..post_processing_maskadapter import post_process_semantic_segmentation
 from .pretraining import normalise_pictures
 
 METHODS = ("pooling/hard", "pooling/area", "pooling/any", "crop", "adapter")
@@ -26,8 +27,8 @@ METHODS = ("pooling/hard", "pooling/area", "pooling/any", "crop", "adapter")
 KINDS = ("base", "novel", "stuff", "all")
 """Things seen in training masks, things never seen in one, backgrounds, and all together."""
 
-INTERVAL = (2.5, 97.5)
-RESAMPLES = 1000
+NORMAL_QUANTILE = 1.96
+"""Standard errors on either side of a value in its 95 % interval."""
 
 _NUM_THINGS = len(CLASS_NAMES) - len(STUFF)
 
@@ -96,6 +97,48 @@ def kinds_of_classes(seen_classes: Tensor) -> np.ndarray:
 
 
 @dataclass
+class Estimate:
+    """A number measured on scenes, and how much each scene moves it.
+
+    Args:
+        value: in per cent.
+        influences: `(scenes,)`, which add up to 0: the change of `value` with a scene's weight, to first order. The sum
+            of their squares estimates the variance over scenes (Taylor linearisation, the infinitesimal jackknife).
+            A bootstrap would lose the rare classes, the hardest ones, in many resamples, and its intervals of a mean
+            over classes would lean upwards.
+        lowest: the least possible value; the highest is 100.
+    """
+
+    value: float
+    influences: np.ndarray
+    lowest: float = 0.0
+
+    @classmethod
+    def of_ratios(cls, numerators: np.ndarray, denominators: np.ndarray) -> Estimate:
+        """The mean of ratios of sums over scenes, each `(scenes,)` or `(scenes, ratios)`; 0 if nothing was counted."""
+        numerators, denominators = (np.reshape(part, (len(part), -1)) for part in (numerators, denominators))
+        totals = denominators.sum(axis=0)
+        counted = totals > 0
+        if not counted.any():
+            return cls(0.0, np.zeros(len(numerators)))
+        numerators, denominators, totals = numerators[:, counted], denominators[:, counted], totals[counted]
+        ratios = numerators.sum(axis=0) / totals
+        influences = (numerators - ratios * denominators) / totals
+        return cls(100 * float(ratios.mean()), 100 * influences.mean(axis=1))
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """A difference measured on the same scenes."""
+        return Estimate(self.value - other.value, self.influences - other.influences, lowest=-100.0)
+
+    def with_interval(self) -> dict[str, float]:
+        """The value with its 95 % interval over scenes."""
+        scenes = len(self.influences)
+        margin = NORMAL_QUANTILE * float(np.sqrt(scenes / max(scenes - 1, 1) * (self.influences**2).sum()))
+        low, high = max(self.value - margin, self.lowest), min(self.value + margin, 100.0)
+        return {"value": self.value, "low": low, "high": high}
+
+
+@dataclass
 class Accuracies:
     """Masks classified right, counted for each scene.
 
@@ -108,14 +151,11 @@ class Accuracies:
     total: np.ndarray
     kinds: np.ndarray
 
-    def values(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Accuracy of each kind in per cent; `weights` `(resamples, scenes)` say how often each scene counts."""
-        weights = np.ones((1, len(self.right))) if weights is None else weights
+    def estimates(self) -> dict[str, Estimate]:
+        """Accuracy of each kind in per cent."""
         of_kind = {kind: (self.kinds == kind) | (kind == "all") for kind in KINDS}
         return {
-            kind: 100
-            * (weights @ self.right[:, chosen].sum(axis=1))
-            / np.maximum(weights @ self.total[:, chosen].sum(axis=1), 1)
+            kind: Estimate.of_ratios(self.right[:, chosen].sum(axis=1), self.total[:, chosen].sum(axis=1))
             for kind, chosen in of_kind.items()
         }
 
@@ -132,29 +172,15 @@ class IntersectionsAndUnions:
     counts: np.ndarray
     kinds: np.ndarray
 
-    def values(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Mean IoU in per cent over the classes of each kind that occur; `weights` as in [`Accuracies`]."""
-        weights = np.ones((1, len(self.counts))) if weights is None else weights
-        scenes, parts, classes = self.counts.shape
-        totals = (weights @ self.counts.reshape(scenes, -1)).reshape(-1, parts, classes)
-        intersection, truth, prediction = totals.transpose(1, 0, 2)
-        ious = np.where(truth > 0, intersection / np.maximum(truth + prediction - intersection, 1), np.nan)
-        results = {}
-        for kind in KINDS:
-            chosen = ious[:, (self.kinds == kind) | (kind == "all")]
-            results[kind] = 100 * np.nansum(chosen, axis=1) / np.maximum((~np.isnan(chosen)).sum(axis=1), 1)
-        return results
-
-
-def resampling_weights(scenes: int, seed: int = 0) -> np.ndarray:
-    """(RESAMPLES, scenes) how often each scene is drawn in each bootstrap resample."""
-    return np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), size=RESAMPLES).astype(float)
-
-
-def with_interval(value: float, resampled: np.ndarray) -> dict[str, float]:
-    """A number with its 95 % bootstrap interval over scenes."""
-    low, high = np.percentile(resampled, INTERVAL)
-    return {"value": float(value), "low": float(low), "high": float(high)}
+    def estimates(self) -> dict[str, Estimate]:
+        """Mean IoU in per cent over the classes of each kind that occur."""
+        intersection, truth, prediction = self.counts.transpose(1, 0, 2)
+        occurs = truth.any(axis=0)
+        of_kind = {kind: ((self.kinds == kind) | (kind == "all")) & occurs for kind in KINDS}
+        return {
+            kind: Estimate.of_ratios(intersection[:, chosen], (truth + prediction - intersection)[:, chosen])
+            for kind, chosen in of_kind.items()
+        }
 
 
 @torch.no_grad()
@@ -210,14 +236,15 @@ def segmentation_counts(
     scenes: Sequence[CachedScene],
     methods: Sequence[str] = METHODS,
     ground_truth_masks: bool = False,
-    out_vocabulary_only: bool = False,
+    ensemble_weights: tuple[float, float] | None = None,
 ) -> dict[str, IntersectionsAndUnions]:
     """Pixel counts of semantic maps.
 
     Args:
         segmenter, vocabulary, scenes, methods: see [`mask_accuracies`].
         ground_truth_masks: take the true masks rather than the generator's.
-        out_vocabulary_only: with the generator's masks, leave its own class branch out but for void.
+        ensemble_weights: with the generator's masks, weights of the mask embeddings in the geometric ensemble, for seen
+            and for unseen classes; (1, 1) leaves the generator's class branch out but for void. Default the model's.
     """
     classes = vocabulary.num_classes
     counts = {method: np.zeros((len(scenes), 3, classes), dtype=np.int64) for method in methods}
@@ -236,19 +263,13 @@ def segmentation_counts(
                 generator_output=None if ground_truth_masks else scene.generator_output,
                 return_dict=True,
             )
-            class_logits = output.class_queries_logits
-            if ground_truth_masks:
-                mask_probabilities = scene.masks.float()
-            else:
-                mask_probabilities = F.interpolate(
-                    output.masks_queries_logits, size=truth.shape, mode="bilinear", align_corners=False
-                )[0].sigmoid()
-                if out_vocabulary_only:
-                    void = output.in_vocabulary_logits.softmax(dim=-1)[..., -1:]
-                    of_classes = output.out_vocabulary_logits[..., :-1].softmax(dim=-1)
-                    class_logits = log_with_void(of_classes * (1 - void), void)
-            scores = torch.einsum("qc,qhw->chw", class_logits[0].softmax(dim=-1)[:, :-1], mask_probabilities)
-            predicted = scores.argmax(dim=0)
+            if ensemble_weights is not None:
+                output.class_queries_logits = geometric_ensemble(
+                    output.in_vocabulary_logits,
+                    output.out_vocabulary_logits,
+                    torch.where(vocabulary.seen_classes, *ensemble_weights),
+                )
+            predicted = post_process_semantic_segmentation(output)[0]
             for part, pixels in enumerate((truth[known & (truth == predicted)], truth[known], predicted[known])):
                 counts[method][index, part] = torch.bincount(pixels, minlength=classes).numpy()
     kinds = kinds_of_classes(vocabulary.seen_classes)
