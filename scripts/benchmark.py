@@ -67,7 +67,8 @@ def _add_paper(commands: Any) -> None:
     for name, default, what in (
         ("scenes", 300, "test scenes"),
         ("training-scenes", 8000, "scenes to train adapters on"),
-        ("seeds", 3, "adapters of each kind"),
+        ("seeds", 3, "adapters in the main comparison"),
+        ("ablation-seeds", 1, "adapters of each kind in the ablations"),
         ("steps", 2000, "steps of stage 1"),
         ("mixed-steps", 100, "steps of stage 2"),
         ("ablation-steps", 300, "steps of adapters with other numbers of maps, and with stage 2 only"),
@@ -82,27 +83,29 @@ def _run_paper(parsed: argparse.Namespace) -> str:
 
     from hf_maskadapter import miniature
     from hf_maskadapter.benchmarks import paper
+    from hf_maskadapter.benchmarks.paper_report import report
 
     if unknown := [part for part in parsed.parts or () if part not in paper.PARTS]:
         raise SystemExit(f"error: there is no part {', '.join(unknown)}; the parts are {', '.join(paper.PARTS)}")
     if parsed.quick:
         parsed.scenes, parsed.training_scenes, parsed.seeds = 6, 16, 2
         parsed.steps, parsed.mixed_steps, parsed.ablation_steps = 3, 2, 2
-    counts = (parsed.scenes, parsed.training_scenes, parsed.seeds, parsed.steps, parsed.mixed_steps)
-    if min(*counts, parsed.ablation_steps, parsed.threads) < 1:
+    names = ("scenes", "training_scenes", "seeds", "ablation_seeds", "steps", "mixed_steps", "ablation_steps")
+    counts = {name: getattr(parsed, name) for name in names}
+    if min(*counts.values(), parsed.threads) < 1:
         raise SystemExit("error: scenes, seeds, steps and threads are at least 1")
+    settings = paper.Settings(**counts)
     torch.set_num_threads(parsed.threads)
     try:
         segmenter, processor = miniature.load_miniature(parsed.model)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
-    settings = paper.Settings(*counts[:5], ablation_steps=parsed.ablation_steps)
     benchmark = paper.PaperBenchmark(segmenter, processor.tokenizer, settings, parsed.output_dir)
     try:
         results = benchmark.run(parsed.parts or paper.PARTS)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
-    return paper.report(results, settings)
+    return report(results, settings)
 
 
 def _run_speed(parsed: argparse.Namespace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def test_a_run_measures_its_parts_once_and_refuses_other_settings(segmenter, tok
     results = benchmark.run(["main"])
     text = (tmp_path / "paper.md").read_text()
     assert "adapter − best pooling" in text and "as shipped" in text
-    assert (tmp_path / "paper.png").stat().st_size > 10_000
+    assert (tmp_path / "paper.png").stat().st_size > 10_000 and not (tmp_path / "paper_ablations.png").exists()
     monkeypatch.setattr(benchmark, "main", None)  # would fail if it were called
     assert benchmark.run(["main"]).keys() == results.keys()
     written = json.loads((tmp_path / "main.json").read_text())
@@ -161,6 +162,23 @@ def test_a_run_measures_its_parts_once_and_refuses_other_settings(segmenter, tok
     (tmp_path / "main.json").write_text(json.dumps(written))
     with pytest.raises(ValueError, match="other settings"):
         benchmark.run(["main"])
+
+
+def test_what_another_run_measured_in_the_meantime_is_reported_too(segmenter, tokenizer, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="the report is drawn with Matplotlib")
+    benchmark = paper.PaperBenchmark(segmenter, tokenizer, SETTINGS, tmp_path)
+    number = {kind: {"value": 50.0, "low": 40.0, "high": 61.0} for kind in measuring.KINDS}
+
+    def measure_while_another_run_finishes():
+        of_other = {"settings": asdict(SETTINGS), "results": {"1": {"adapter": number}}}
+        (tmp_path / "maps.json").write_text(json.dumps(of_other))
+        return {"point grid": {"adapter": number}}
+
+    monkeypatch.setattr(benchmark, "sources", measure_while_another_run_finishes)
+    assert benchmark.run(["sources"]).keys() == {"maps", "sources"}
+    text = (tmp_path / "paper.md").read_text()
+    assert "| K = 1 | 50.0 (40.0 to 61.0) |" in text and "| point grid: masks right, % |" in text
+    assert (tmp_path / "paper_ablations.png").stat().st_size > 10_000
 
 
 def test_differences_are_taken_against_the_best_pooling():

@@ -42,6 +42,7 @@ from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..modeling_text_classifier import EncodedVocabulary
 from ..training.stages import AdapterStage, GroundTruthWarmup, MixedMaskTraining
 from ..vocabulary import Vocabulary
+from .paper_report import ablation_tables, main_tables, plot, report
 
 PARTS = ("main", "stages", "maps", "sources", "withheld")
 """What is measured: adapters of several seeds, ablation of the stages, numbers of maps, masks of other sources, a
@@ -55,15 +56,6 @@ are better for it (on validation scenes, these)."""
 MAPS = (1, 4, 16, 32)
 WITHHELD = "heart"
 
-GATES = {
-    ("ground_truth_masks_accuracy", "base"): 6.0,
-    ("ground_truth_masks_accuracy", "novel"): 4.0,
-    ("ground_truth_masks_mean_iou", "all"): 12.0,
-    ("generated_masks_mean_iou", "all"): 8.0,
-    ("generated_masks_mean_iou", "novel"): 6.0,
-}
-"""Least difference between adapter and best pooling that the miniature is meant to show, in points."""
-
 Measured = Mapping[str, Accuracies | IntersectionsAndUnions]
 AdapterOfSeed = Callable[[int], MaskAdapterForOpenVocabularySegmentation]
 MasksOfScene = Callable[[int, CachedScene], tuple[Tensor, Tensor]]
@@ -76,7 +68,8 @@ class Settings:
     Args:
         scenes: test scenes.
         training_scenes: scenes that the adapters are trained on; their frozen features are computed once.
-        seeds: adapters of each kind.
+        seeds: adapters in the main comparison and on masks of other sources.
+        ablation_seeds: adapters of each kind in the ablations (stages, numbers of maps, the withheld value).
         steps: steps of stage 1, `batch_size` scenes each.
         mixed_steps: steps of stage 2.
         ablation_steps: steps of the adapters with other numbers of maps (stage 1), and of the one with stage 2 only.
@@ -87,6 +80,7 @@ class Settings:
     scenes: int = 300
     training_scenes: int = 8000
     seeds: int = 3
+    ablation_seeds: int = 1
     steps: int = 2000
     mixed_steps: int = 100
     ablation_steps: int = 300
@@ -344,20 +338,25 @@ class PaperBenchmark:
     def _main_adapter(self, seed: int) -> MaskAdapterForOpenVocabularySegmentation:
         return self._mixed("mixed", seed)
 
-    def _over_seeds(self, measure: Callable[[int], Mapping[str, Any]]) -> dict[str, Any]:
-        return mean_over_seeds([measure(seed) for seed in range(self.settings.seeds)])
+    @staticmethod
+    def _over_seeds(count: int, measure: Callable[[int], Mapping[str, Any]]) -> dict[str, Any]:
+        return mean_over_seeds([measure(seed) for seed in range(count)])
 
     def _accuracies(
-        self, of_seed: AdapterOfSeed, methods: Sequence[str] = ("adapter",), masks_of: MasksOfScene | None = None
+        self,
+        of_seed: AdapterOfSeed,
+        count: int,
+        methods: Sequence[str] = ("adapter",),
+        masks_of: MasksOfScene | None = None,
     ) -> dict[str, Any]:
-        """Accuracies of adapters of all seeds."""
+        """Accuracies of adapters of the first `count` seeds."""
         shared = (self.vocabulary, self.test_scenes, methods, masks_of)
-        return self._over_seeds(lambda seed: compare(mask_accuracies(of_seed(seed), *shared)))
+        return self._over_seeds(count, lambda seed: compare(mask_accuracies(of_seed(seed), *shared)))
 
-    def _segmentation(self, of_seed: AdapterOfSeed) -> dict[str, Any]:
-        """Mean IoU, end to end, of adapters of all seeds."""
+    def _segmentation(self, of_seed: AdapterOfSeed, count: int) -> dict[str, Any]:
+        """Mean IoU, end to end, of adapters of the first `count` seeds."""
         shared = (self.vocabulary, self.test_scenes, ("adapter",))
-        return self._over_seeds(lambda seed: compare(segmentation_counts(of_seed(seed), *shared)))
+        return self._over_seeds(count, lambda seed: compare(segmentation_counts(of_seed(seed), *shared)))
 
     def _everything(self, model: MaskAdapterForOpenVocabularySegmentation) -> dict[str, Any]:
         """All tables; what does not depend on the adapter is measured once."""
@@ -387,7 +386,7 @@ class PaperBenchmark:
             "clip_zero_shot": zero_shot_accuracy(self.segmenter.clip, self.tokenizer),
             "generator": generator_recall(self.test_scenes, self.vocabulary.seen_classes),
             "shipped": self._everything(self.segmenter),
-            "seeds": self._over_seeds(lambda seed: self._everything(self._main_adapter(seed))),
+            "seeds": self._over_seeds(self.settings.seeds, lambda seed: self._everything(self._main_adapter(seed))),
         }
 
     def stages(self) -> dict[str, Any]:
@@ -408,8 +407,8 @@ class PaperBenchmark:
         }
         return {
             name: {
-                "ground_truth_masks_accuracy": self._accuracies(of_seed),
-                "generated_masks_mean_iou": self._segmentation(of_seed),
+                "ground_truth_masks_accuracy": self._accuracies(of_seed, settings.ablation_seeds),
+                "generated_masks_mean_iou": self._segmentation(of_seed, settings.ablation_seeds),
             }
             for name, of_seed in models.items()
         }
@@ -420,7 +419,8 @@ class PaperBenchmark:
 
     def maps(self) -> dict[str, Any]:
         """Numbers of semantic activation maps."""
-        return {str(number): self._accuracies(partial(self._of_maps, number)) for number in MAPS}
+        count = self.settings.ablation_seeds
+        return {str(number): self._accuracies(partial(self._of_maps, number), count) for number in MAPS}
 
     def sources(self) -> dict[str, Any]:
         """Masks that no adapter was trained with: perturbed ground truth, and a point-grid proposer's."""
@@ -430,7 +430,10 @@ class PaperBenchmark:
             "point grid": lambda index, scene: point_grid_masks(index, scene, pictures[index]),
         }
         methods = (*POOLINGS, "adapter")
-        return {name: self._accuracies(self._main_adapter, methods, masks_of) for name, masks_of in sources.items()}
+        return {
+            name: self._accuracies(self._main_adapter, self.settings.seeds, methods, masks_of)
+            for name, masks_of in sources.items()
+        }
 
     @staticmethod
     def _picture(scene: CachedScene) -> np.ndarray:
@@ -451,9 +454,8 @@ class PaperBenchmark:
             ),
             "all shapes": self._warmed_up,
         }
-        return {
-            name: self._accuracies(of_seed, (*POOLINGS, "adapter"), of_withheld) for name, of_seed in models.items()
-        }
+        count, methods = self.settings.ablation_seeds, (*POOLINGS, "adapter")
+        return {name: self._accuracies(of_seed, count, methods, of_withheld) for name, of_seed in models.items()}
 
     def run(self, parts: Sequence[str] = PARTS) -> dict[str, Any]:
         """Measure the parts that are not yet in the output folder, and write the report of all that is there."""
@@ -466,10 +468,12 @@ class PaperBenchmark:
                 print(f"{part}: {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
         results = self._results()
         write_text(self.output_dir / "paper.md", report(results, self.settings) + "\n")
+        figures = {"paper_ablations.png": ablation_tables(results, self.settings)}
         if "main" in results:
-            write_atomically(
-                self.output_dir / "paper.png", lambda file: plot(results["main"]).savefig(file, format="png")
-            )
+            figures["paper.png"] = main_tables(results["main"])
+        for name, tables in figures.items():
+            if tables:
+                write_atomically(self.output_dir / name, partial(plot(tables).savefig, format="png"))
         return results
 
     def _results(self) -> dict[str, Any]:
@@ -486,104 +490,3 @@ class PaperBenchmark:
                     )
                 results[part] = measured["results"]
         return results
-
-
-def _cell(number: Mapping[str, Any], signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    return f"{number['value']:{sign}.1f} ({number['low']:{sign}.1f} to {number['high']:{sign}.1f})"
-
-
-def _table(title: str, rows: Mapping[str, Mapping[str, Any]], kinds: Sequence[str] = KINDS) -> list[str]:
-    lines = [f"| {title} | {' | '.join(kinds)} |", "|" + "---|" * (len(kinds) + 1)]
-    for name, row in rows.items():
-        cells = [_cell(row[kind], signed=name.startswith("adapter − best pooling")) for kind in kinds]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return [*lines, ""]
-
-
-_FORMS = {"hard": "hard", "area": "area-weighted", "any": "any overlap"}
-
-_NAMES = {
-    **{f"pooling/{form}": f"pooling, {name}" for form, name in _FORMS.items()},
-    **{f"pooling/{form}/fcclip": f"pooling, {name}, FC-CLIP's ensemble" for form, name in _FORMS.items()},
-    "crop": "crop",
-    "adapter": "Mask-Adapter",
-    "difference": "adapter − best pooling",
-}
-
-_TITLES = {
-    "ground_truth_masks_accuracy": "ground-truth masks: masks right, %",
-    "ground_truth_masks_mean_iou": "ground-truth masks: mIoU",
-    "generated_masks_mean_iou": "generated masks, end to end: mIoU",
-    "generated_masks_mean_iou_out_of_vocabulary": "generated masks, CLIP's branch alone: mIoU",
-}
-
-
-def gates(main: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """What the miniature is meant to show: name, measured difference in points, least difference."""
-    return [
-        (f"{_TITLES[table]}, {kind}", main["seeds"][table]["difference"][kind]["value"], least)
-        for (table, kind), least in GATES.items()
-    ]
-
-
-def report(results: Mapping[str, Any], settings: Settings) -> str:
-    """All tables as Markdown."""
-    lines = [
-        f"{settings.scenes} test scenes. Numbers are means over {settings.seeds} training seeds, in brackets 95 % "
-        f"intervals over scenes. Adapters, unless said otherwise: {settings.steps} steps of stage "
-        f"1, then {settings.mixed_steps} of stage 2, of {settings.batch_size} scenes each.",
-        "",
-    ]
-    if "main" in results:
-        main = results["main"]
-        for table, title in _TITLES.items():
-            rows = {_NAMES[method]: row for method, row in main["seeds"][table].items()}
-            rows["Mask-Adapter as shipped"] = main["shipped"][table]["adapter"]
-            lines += _table(title, rows)
-        lines += ["| meant to show | measured | at least |  |", "|---|---|---|---|"]
-        for name, value, least in gates(main):
-            lines.append(f"| {name} | {value:+.1f} | {least:+.0f} | {'met' if value >= least else '**not met**'} |")
-        zero_shot = ", ".join(f"{name} {100 * value:.1f}" for name, value in main["clip_zero_shot"].items())
-        recall = ", ".join(f"{name} {value:.3f}" for name, value in main["generator"].items())
-        lines += ["", f"CLIP zero-shot on single objects, %: {zero_shot}.", f"Generator: {recall}.", ""]
-    if "stages" in results:
-        for table in ("ground_truth_masks_accuracy", "generated_masks_mean_iou"):
-            rows = {name: row[table]["adapter"] for name, row in results["stages"].items()}
-            lines += _table(_TITLES[table], rows)
-    if "maps" in results:
-        rows = {f"K = {number}": row["adapter"] for number, row in results["maps"].items()}
-        lines += _table(f"{_TITLES['ground_truth_masks_accuracy']} ({settings.ablation_steps} steps of stage 1)", rows)
-    if "sources" in results:
-        for source, methods in results["sources"].items():
-            lines += _table(f"{source}: masks right, %", {_NAMES[method]: row for method, row in methods.items()})
-    if "withheld" in results:
-        rows = {}
-        for name, methods in results["withheld"].items():
-            rows |= {f"{_NAMES[method]}, trained on {name}": methods[method] for method in ("adapter", "difference")}
-        lines += _table(f"masks of a {WITHHELD}: right, % (stage 1 only)", rows, ("base", "novel", "all"))
-    return "\n".join(lines).rstrip()
-
-
-def plot(main: Mapping[str, Any]):
-    """Bars of every method with their intervals, one panel a table; a Matplotlib figure."""
-    from .speed import figure_class
-
-    figure = figure_class()(figsize=(11, 6.5), dpi=110, layout="constrained")
-    for panel, (table, title) in zip(figure.subplots(2, 2).flat, _TITLES.items(), strict=True):
-        methods = [method for method in main["seeds"][table] if method != "difference"]
-        for number, method in enumerate(methods):
-            rows = [main["seeds"][table][method][kind] for kind in KINDS]
-            heights = [row["value"] for row in rows]
-            errors = [
-                [max(row["value"] - row["low"], 0) for row in rows],
-                [max(row["high"] - row["value"], 0) for row in rows],
-            ]
-            places = np.arange(len(KINDS)) + (number - (len(methods) - 1) / 2) * 0.8 / len(methods)
-            panel.bar(places, heights, 0.8 / len(methods), yerr=errors, capsize=2, label=_NAMES[method])
-        panel.set_xticks(range(len(KINDS)), KINDS)
-        panel.set_title(title, fontsize=10)
-        panel.set_ylim(0, 105)
-        panel.grid(axis="y", alpha=0.3)
-        panel.legend(fontsize=7, ncols=2, loc="lower right")
-    return figure
