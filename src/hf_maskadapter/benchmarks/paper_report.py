@@ -121,6 +121,21 @@ def ablation_tables(results: Mapping[str, Any], settings: Settings) -> list[Tabl
     return tables
 
 
+def summary(main: Mapping[str, Any]) -> list[str]:
+    """Markdown lines: best pooling against adapter, with the difference and its interval."""
+    lines = ["| best pooling → adapter | base things | novel things | stuff | all |", "|---|---|---|---|---|"]
+    for table, title in _TITLES.items():
+        methods = main["seeds"][table]
+        cells = []
+        for kind in KINDS:
+            difference = methods["difference"][kind]
+            after = methods["adapter"][kind]["value"]
+            change = "{value:+.1f}, {low:+.1f} to {high:+.1f}".format_map(difference)
+            cells.append(f"{after - difference['value']:.1f} → {after:.1f} ({change})")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
 def gates(main: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     """What the miniature is meant to show: name, measured difference in points, least difference."""
     return [
@@ -140,6 +155,7 @@ def report(results: Mapping[str, Any], settings: Settings) -> str:
     ]
     if "main" in results:
         main = results["main"]
+        lines += summary(main)
         for table in main_tables(main):
             lines += table.markdown()
         lines += ["| meant to show | measured | at least |  |", "|---|---|---|---|"]
