@@ -17,7 +17,7 @@ from data_samples import encode, labels, picture, save
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from hf_maskadapter.evaluation import load_predictor
 from hf_maskadapter.evaluation.report import model_hash, update_model_card, without_nan
-from test_metrics_distributed import free_port
+from two_processes import free_port
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "evaluate.py"
 ROOT = SCRIPT.parents[1]

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -24,7 +21,7 @@ from hf_maskadapter.evaluation import evaluator as evaluator_module
 from hf_maskadapter.evaluation.counts import MethodCounts, SegmentCounts, count_sample, sample_score, summarize
 from hf_maskadapter.evaluation.predictors import EvaluationItem, label_segments
 from hf_maskadapter.evaluation.progress import Progress, ProgressError, ProgressStore
-from test_metrics_distributed import free_port
+from two_processes import run_by_two_processes
 
 pytest.importorskip("pycocotools")
 
@@ -495,33 +492,7 @@ def test_two_processes_give_the_result_of_one_also_after_one_was_interrupted(tmp
     expected = run(num_worst=3)
     with pytest.raises(StoppedError):
         run(LabelPredictor(before=stop_at(4)), output_dir=tmp_path, save_every=1, num_worst=3)
-    import hf_maskadapter
-
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(hf_maskadapter.__file__).parents[1])]),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": "2",
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, evaluation_helpers.__file__, str(tmp_path)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=240)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    run_by_two_processes(evaluation_helpers.__file__, str(tmp_path))
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert same(found["methods"], json.loads(json.dumps(expected.methods)))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 
 from metric_samples import random_instances, random_label_maps, random_panoptic
+from two_processes import run_by_two_processes
 
 pytest.importorskip("evaluate")
 pytest.importorskip("pycocotools")
@@ -61,43 +59,9 @@ def evaluate_shard(metrics, shard, accelerator):
     return results
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 def test_two_processes_with_uneven_shards_give_the_result_of_one_to_the_last_bit(tmp_path):
     single = evaluate_shard(metrics_and_samples(), range(7), accelerate.Accelerator(cpu=True))
-    folders = [str(Path(__file__).parent), str(Path(accelerate.__file__).parents[1])]
-    import hf_maskadapter
-
-    folders.append(str(Path(hf_maskadapter.__file__).parents[1]))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(folders),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": "2",
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=240)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    run_by_two_processes(__file__, str(tmp_path))
     for rank in range(2):
         results = json.loads((tmp_path / f"{rank}.json").read_text())
         assert results.keys() == SHARDS.keys()

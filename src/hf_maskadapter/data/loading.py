@@ -28,7 +28,28 @@ PANOPTIC_COLUMNS = ("panoptic_map", "panoptic", "panoptic_seg")
 SEGMENTS_COLUMNS = ("segments_info",)
 
 
-class SegmentationDataset(torch.utils.data.Dataset):
+class _ReadByReader:
+    """What a reader's data are called and mean."""
+
+    reader: SampleReader
+
+    @property
+    def name(self) -> str:
+        """The data set's name, for messages."""
+        return self.reader.name
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the class indices mean."""
+        return self.reader.vocabulary
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether it is panoptic (objects of one class are told apart) or has label maps."""
+        return self.reader.panoptic_column is not None
+
+
+class SegmentationDataset(_ReadByReader, torch.utils.data.Dataset):
     """A data set with a length: `dataset[i]` decodes one sample, not augmented, in the same order in every run.
 
     Args:
@@ -46,21 +67,6 @@ class SegmentationDataset(torch.utils.data.Dataset):
         self.indices = range(len(dataset)) if indices is None else list(indices)
         if not len(self.indices):
             raise DataError(f"{self.name}: the data set is empty.")
-
-    @property
-    def name(self) -> str:
-        """The data set's name, for messages."""
-        return self.reader.name
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """What the class indices mean."""
-        return self.reader.vocabulary
-
-    @property
-    def has_instances(self) -> bool:
-        """Whether it is panoptic (objects of one class are told apart) or has label maps."""
-        return self.reader.panoptic_column is not None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -86,7 +92,7 @@ class SegmentationDataset(torch.utils.data.Dataset):
         return SegmentationDataset(self.dataset, self.reader, [self.indices[index] for index in indices])
 
 
-class SegmentationStream:
+class SegmentationStream(_ReadByReader):
     """A data set without a length, read while it arrives. Iterating decodes the samples, not augmented, in its order.
 
     Args:
@@ -97,21 +103,6 @@ class SegmentationStream:
     def __init__(self, dataset: datasets.IterableDataset, reader: SampleReader) -> None:
         self.dataset = undecoded(dataset, reader.columns)
         self.reader = reader
-
-    @property
-    def name(self) -> str:
-        """The data set's name, for messages."""
-        return self.reader.name
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """What the class indices mean."""
-        return self.reader.vocabulary
-
-    @property
-    def has_instances(self) -> bool:
-        """Whether it is panoptic (objects of one class are told apart) or has label maps."""
-        return self.reader.panoptic_column is not None
 
     def rows(self, seed: int | None = None, shuffle_buffer: int = 1000) -> Iterator[Mapping[str, Any]]:
         """One pass over the undecoded rows; with a seed, shuffled by it through a buffer of `shuffle_buffer` rows."""
