@@ -64,6 +64,7 @@ def test_commands_and_python_blocks_run_as_they_stand(clone, capsys):
         "annotated/vocabulary.json",
         "coco/panoptic.json",
         "warmup/model/model.safetensors",
+        "clip/model/model.safetensors",
         "mixed/model/model.safetensors",
         "evaluation/results.json",
     ):

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from .atomic_files import write_atomically, write_json
 from .configuration_maskadapter import MaskAdapterConfig
 from .hub_errors import HubError, explaining
 from .modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterModel
@@ -113,12 +114,9 @@ def save_adapter_weights(
         "base_probe": _probe(model),
         "adapter": {name: getattr(model.config, name) for name in ADAPTER_FIELDS},
     }
-    partial = directory / f".{ADAPTER_WEIGHTS_NAME}.partial"
-    save_file(kept, partial, metadata={"format": "pt"})
-    partial.replace(directory / ADAPTER_WEIGHTS_NAME)
-    partial = directory / f".{ADAPTER_CONFIG_NAME}.partial"
-    partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    partial.replace(directory / ADAPTER_CONFIG_NAME)
+    content = save(kept, metadata={"format": "pt"})
+    write_atomically(directory / ADAPTER_WEIGHTS_NAME, lambda file: file.write(content))
+    write_json(directory / ADAPTER_CONFIG_NAME, description, indent=2)
 
 
 def attach_adapter_weights(

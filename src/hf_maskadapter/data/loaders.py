@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -9,16 +10,22 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .loading import SegmentationDataset, SegmentationStream
-from .samples import SegmentationSample
 from .sampling import SampleKey, StreamingBatchSampler, TrainingBatchSampler
-from .transforms import TrainingSample, TrainingTransform, collate_training_samples
+from .transforms import collate_training_samples
 
 
 class SampleSource(Protocol):
     """Where samples come from: [`SegmentationDataset`], [`SegmentationStream`], or anything that reads an item."""
 
-    def read(self, item: Any, /) -> SegmentationSample:
+    def read(self, item: Any, /) -> Any:
         """The sample of an item: an index, or the row of a stream."""
+
+
+class SizedSampleSource(SampleSource, Protocol):
+    """A [`SampleSource`] whose items are the numbers below its length."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
 
 
 class TrainingDataset(Dataset):
@@ -26,20 +33,20 @@ class TrainingDataset(Dataset):
 
     Args:
         source: where the samples come from.
-        transform: what is done to them.
+        transform: makes a training sample of a sample and the epoch, such as a [`TrainingTransform`].
     """
 
-    def __init__(self, source: SampleSource, transform: TrainingTransform) -> None:
+    def __init__(self, source: SampleSource, transform: Callable[[Any, int], Any]) -> None:
         self.source = source
         self.transform = transform
 
-    def __getitem__(self, key: SampleKey) -> TrainingSample:
+    def __getitem__(self, key: SampleKey) -> Any:
         return self.transform(self.source.read(key.item), key.epoch)
 
 
 def create_training_loader(
-    source: SegmentationDataset | SegmentationStream,
-    transform: TrainingTransform,
+    source: SegmentationDataset | SegmentationStream | SizedSampleSource,
+    transform: Callable[[Any, int], Any],
     batch_size: int,
     *,
     seed: int = 0,
@@ -49,6 +56,7 @@ def create_training_loader(
     shuffle: bool = True,
     shuffle_buffer: int = 1000,
     mask_labels: bool = True,
+    collate: Callable[[list[Any]], Any] | None = None,
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader:
@@ -73,7 +81,7 @@ def create_training_loader(
 
     Args:
         source: where the samples come from.
-        transform: what is done to them.
+        transform: what is done to them, such as a [`TrainingTransform`].
         batch_size: samples in a batch of this process.
         seed: seed of the order; the augmentation has its own in `transform`.
         num_processes, process_index: as `Accelerator` tells them.
@@ -81,6 +89,7 @@ def create_training_loader(
         shuffle: whether to permute each epoch.
         shuffle_buffer: rows of a stream among which to choose the next one at random.
         mask_labels: whether batches hold the masks beside `mask_map` (see [`collate_training_samples`]).
+        collate: makes a batch of transformed samples; by default [`collate_training_samples`].
         num_workers: processes that decode and augment.
         pin_memory: whether to put batches in page-locked memory, for quick copies to a GPU.
     """
@@ -99,11 +108,11 @@ def create_training_loader(
     return DataLoader(
         TrainingDataset(source, transform),
         batch_sampler=sampler,
-        collate_fn=partial(collate_training_samples, mask_labels=mask_labels),
+        collate_fn=collate or partial(collate_training_samples, mask_labels=mask_labels),
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(seed),
     )
 
 
-__all__ = ["SampleSource", "TrainingDataset", "create_training_loader"]
+__all__ = ["SampleSource", "SizedSampleSource", "TrainingDataset", "create_training_loader"]

@@ -212,11 +212,14 @@ class TrainingTransform:
     def _normalize(self, crop: Image.Image) -> torch.Tensor:
         mean, std = (torch.tensor(values, dtype=torch.float32) for values in (self.image_mean, self.image_std))
         pixel_values = ((self.pad_value - mean) / std)[:, None, None].repeat(1, self.crop_size, self.crop_size)
-        pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1)
-        content = pixel_values[:, : crop.height, : crop.width]
-        content.copy_(pixels)
-        content.sub_(mean[:, None, None]).div_(std[:, None, None])
+        pixel_values[:, : crop.height, : crop.width] = normalize_image(crop, self.image_mean, self.image_std)
         return pixel_values
+
+
+def normalize_image(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """Pixels of an RGB picture, less the mean and divided by the deviation of each channel: (3, H, W) float32."""
+    statistics = [torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std)]
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().sub_(statistics[0]).div_(statistics[1])
 
 
 def _reduce(unit_map: np.ndarray, stride: int) -> np.ndarray:
@@ -303,5 +306,6 @@ __all__ = [
     "TrainingTransform",
     "collate_training_samples",
     "masks_from_map",
+    "normalize_image",
     "ssd_color_augmentation",
 ]

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from ..atomic_files import write_json
+from ..atomic_files import write_atomically, write_json
 from ..configuration_maskadapter import ConvNextClipConfig, FcClipMaskGeneratorConfig, MaskAdapterConfig
 from ..data.scenes import (
     CLASS_NAMES,
@@ -194,9 +195,8 @@ def train_stage(
             sums = {}
         if path is not None and (step % checkpoint_steps == 0 or step == max_steps):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(path.name + ".tmp")
-            torch.save({"stage": stage.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, temporary)
-            os.replace(temporary, path)
+            state = {"stage": stage.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            write_atomically(path, partial(torch.save, state), sync=True)
     stage.eval()
 
 

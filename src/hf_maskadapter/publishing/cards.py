@@ -126,18 +126,18 @@ def training_card(
     arguments: Mapping[str, Any],
     result: Mapping[str, Any],
     num_samples: int | None,
-    num_classes: int,
+    num_classes: int | None,
     versions: Mapping[str, str],
     *,
     kind: Literal["model", "adapter"] = "model",
 ) -> str:
-    """The card of what `scripts/train.py` made.
+    """The card of what `scripts/train.py` or `scripts/pretrain_clip.py` made.
 
     Args:
-        arguments: the training arguments, by name.
+        arguments: the training arguments, by name; the `stage` of a pre-training is "clip".
         result: the training's result: `step`, `metrics`, `seconds`.
         num_samples: how many samples it has, if that is known.
-        num_classes: how many classes it has.
+        num_classes: how many classes it has; `None` if it has captions.
         versions: versions of what the result depends on.
         kind: the complete model, or the adapter alone.
     """
@@ -145,6 +145,7 @@ def training_card(
         "warmup": "ground-truth warm-up: the adapter on annotated masks",
         "mixed": "mixed masks: the adapter on annotated and predicted masks, which an IoU matcher pairs",
         "generator": "mask generator",
+        "clip": "contrastive pre-training of the CLIP; the mask generator and the adapter are to be trained next",
     }
     base = str(arguments.get("base_model") or arguments["model"])
     base_models = [base] if is_hub_id(base) else []
@@ -156,6 +157,8 @@ def training_card(
         "ema_decay matcher iou_threshold consistency_weight class_weight"
     )
     options = {name: arguments[name] for name in names.split() if arguments.get(name) is not None}
+    texts = "captions" if num_classes is None else f"{num_classes} classes"
+    script = "pretrain_clip.py" if arguments["stage"] == "clip" else "train.py"
     size = "a stream" if num_samples is None else f"{num_samples} samples"
     metrics = dict(result.get("metrics") or {})
     measured = eval_results(
@@ -177,9 +180,9 @@ def training_card(
         datasets=[dataset] if is_hub_id(dataset) else (),
         training=[
             f"Stage: {stages[arguments['stage']]}. {result['step']} optimiser steps on {dataset_name} ({size}, "
-            f"{num_classes} classes), {result['seconds']:.0f} seconds, starting from {start}.",
+            f"{texts}), {result['seconds']:.0f} seconds, starting from {start}.",
             markdown_table(["option", "value"], list(options.items())),
-            "The same with `scripts/train.py` of the package and the options in `training_arguments.json`.",
+            f"The same with `scripts/{script}` of the package and the options in `training_arguments.json`.",
         ],
         results=[
             f"Validation at the end of the training, split {arguments.get('validation_split')!r}:",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
+
+from .options import DATA, DataArguments, build_option_parser, option
 
 STAGE_NAMES = ("warmup", "mixed", "generator")
 _WARMUP = {"crop_size": 768, "batch_size": 8, "max_steps": 295_717, "milestones": (260_231, 283_888)}
@@ -38,156 +39,124 @@ PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
 }
 """Published hyperparameters by stage and family (arXiv 2412.04533, METHOD "Training"; generator: arXiv 2308.02487)."""
 
-
-def _option(group: str, text: str, default: Any = dataclasses.MISSING) -> Any:
-    """A field with its place and text in the command line's help."""
-    return dataclasses.field(default=default, metadata={"group": group, "help": text})
-
-
-_DATA, _CROP, _LOSS = "data", "augmentation", "targets and losses"
+_CROP, _LOSS = "augmentation", "targets and losses"
 _NEW, _OPTIMISER, _RUN, _RESULT = "the adapter", "optimisation", "the run", "the result"
 
 
 @dataclass(kw_only=True)
-class TrainingArguments:
+class TrainingArguments(DataArguments):
     """Options of a training run. Each is explained in its field's metadata and by `scripts/train.py --help`.
 
     Raises:
         ValueError: if options contradict each other or are out of range.
     """
 
-    stage: Literal["warmup", "mixed", "generator"] = _option(
+    stage: Literal["warmup", "mixed", "generator"] = option(
         _RUN,
         "what to train: the adapter on ground-truth masks (warmup, stage 1), the adapter on ground-truth and predicted "
         "masks (mixed, stage 2), or the mask generator",
     )
-    preset: Literal["fcclip", "maft"] | None = _option(
+    preset: Literal["fcclip", "maft"] | None = option(
         _RUN, "published hyperparameters, which other options override", None
     )
-    model: str = _option(_RUN, "model to start from: a folder or a Hub id")
-    model_revision: str | None = _option(_RUN, "its version on the Hub", None)
-    output_dir: str = _option(_RUN, "folder for checkpoints, logs and the trained model")
+    model: str = option(_RUN, "model to start from: a folder or a Hub id")
+    model_revision: str | None = option(_RUN, "its version on the Hub", None)
+    output_dir: str = option(_RUN, "folder for checkpoints, logs and the trained model")
 
-    dataset: str = _option(
-        _DATA, "training data: a Hub id, a folder of pictures and label maps, COCO's root folder, a prepared data set"
+    validation_dataset: str | None = option(DATA, "data to validate on, if not the training data's", None)
+    validation_split: str | None = option(DATA, "split to validate on; without, there is no validation", None)
+    max_validation_samples: int | None = option(DATA, "validate on the first so many samples", None)
+    feature_cache: str | None = option(
+        DATA, "folder in which to keep what the frozen parts compute; pictures must be the same in every epoch", None
     )
-    dataset_config: str | None = _option(_DATA, "configuration of a Hub data set", None)
-    train_split: str | None = _option(_DATA, "split to train on", "train")
-    validation_dataset: str | None = _option(_DATA, "data to validate on, if not the training data's", None)
-    validation_split: str | None = _option(_DATA, "split to validate on; without, there is no validation", None)
-    max_train_samples: int | None = _option(_DATA, "train on the first so many samples", None)
-    max_validation_samples: int | None = _option(_DATA, "validate on the first so many samples", None)
-    streaming: bool = _option(_DATA, "read a Hub data set while it arrives instead of downloading it", False)
-    shuffle_buffer: int = _option(_DATA, "rows of a stream among which to choose the next one", 1000)
-    layout: Literal["auto", "dataset", "folder", "coco_panoptic", "coco_stuff"] = _option(
-        _DATA, "how to read a local folder", "auto"
-    )
-    vocabulary: str | None = _option(
-        _DATA, "classes of the data: a file, a label set or names; by default what the data set tells", None
-    )
-    image_folder: str | None = _option(_DATA, "folder of the pictures of a COCO-style annotation file", None)
-    panoptic_folder: str | None = _option(_DATA, "folder of the panoptic PNGs of such a file", None)
-    image_column: str | None = _option(_DATA, "column with the pictures", None)
-    label_column: str | None = _option(_DATA, "column with label maps", None)
-    panoptic_column: str | None = _option(_DATA, "column with panoptic maps", None)
-    segments_column: str | None = _option(_DATA, "column that tells what their segments are", None)
-    id_column: str | None = _option(_DATA, "column that identifies the samples", None)
-    reduce_labels: bool = _option(_DATA, "label maps count from 1, and 0 means unlabelled", False)
-    ignore_index: tuple[int, ...] | None = _option(_DATA, "values of label maps that mean unlabelled", None)
-    ignore_unlisted: bool = _option(_DATA, "ignore labels outside the vocabulary", False)
-    cache_dir: str | None = _option(_DATA, "where downloads are kept", None)
-    feature_cache: str | None = _option(
-        _DATA, "folder in which to keep what the frozen parts compute; pictures must be the same in every epoch", None
-    )
-    feature_cache_gigabytes: float | None = _option(_DATA, "size that this folder may reach", None)
-    num_workers: int = _option(_DATA, "processes that read and augment pictures, for each training process", 4)
+    feature_cache_gigabytes: float | None = option(DATA, "size that this folder may reach", None)
 
-    crop_size: int = _option(_CROP, "side of the training crops in pixels", 768)
-    scale_range: tuple[float, float] = _option(_CROP, "range of the large-scale jitter", (0.1, 2.0))
-    flip_probability: float = _option(_CROP, "probability of a horizontal flip", 0.5)
-    color_augmentation: bool = _option(_CROP, "SSD's random colours; off in the published recipes", False)
-    mask_unit: Literal["segment", "class"] = _option(_CROP, "a mask for each segment or for each class", "segment")
-    mask_stride: int = _option(_CROP, "hand over masks reduced so many times", 1)
-    min_mask_area: int = _option(_CROP, "leave out smaller masks, in pixels", 1)
+    crop_size: int = option(_CROP, "side of the training crops in pixels", 768)
+    scale_range: tuple[float, float] = option(_CROP, "range of the large-scale jitter", (0.1, 2.0))
+    flip_probability: float = option(_CROP, "probability of a horizontal flip", 0.5)
+    color_augmentation: bool = option(_CROP, "SSD's random colours; off in the published recipes", False)
+    mask_unit: Literal["segment", "class"] = option(_CROP, "a mask for each segment or for each class", "segment")
+    mask_stride: int = option(_CROP, "hand over masks reduced so many times", 1)
+    min_mask_area: int = option(_CROP, "leave out smaller masks, in pixels", 1)
 
-    class_weight: float = _option(_LOSS, "weight of the class loss", 2.0)
-    train_void: bool = _option(_LOSS, "update the void embedding too", True)
-    max_ground_truth_masks: int | None = _option(
+    class_weight: float = option(_LOSS, "weight of the class loss", 2.0)
+    train_void: bool = option(_LOSS, "update the void embedding too", True)
+    max_ground_truth_masks: int | None = option(
         _LOSS, "ground-truth masks of a picture; by default 32 (warmup) or 16 (mixed)", None
     )
-    max_matches: int = _option(_LOSS, "mixed: predicted masks of a picture", 8)
-    matcher: Literal["iou", "hungarian"] = _option(_LOSS, "mixed: how predictions find their ground truth", "iou")
-    iou_threshold: float = _option(_LOSS, "mixed: IoU above which a prediction matches", 0.7)
-    binarize_threshold: float = _option(_LOSS, "mixed: probability at which predictions are binarised to match", 0.4)
-    consistency_weight: float = _option(_LOSS, "mixed: weight of the mask-consistency loss", 5.0)
-    detach_target: bool = _option(_LOSS, "mixed: stop that loss's gradient at the ground-truth side", True)
-    count_empty_pairs: bool = _option(_LOSS, "mixed: count absent pairs as the published implementation does", False)
-    mask_weight: float = _option(_LOSS, "generator: weight of the mask cross-entropy", 5.0)
-    dice_weight: float = _option(_LOSS, "generator: weight of the dice loss", 5.0)
-    no_object_weight: float = _option(_LOSS, "generator: weight of unmatched queries in the class loss", 0.1)
-    num_points: int = _option(_LOSS, "generator: points at which masks are compared", 12544)
-    oversample_ratio: float = _option(_LOSS, "generator: so many times as many points to choose from", 3.0)
-    importance_sample_ratio: float = _option(_LOSS, "generator: fraction of points where masks are uncertain", 0.75)
+    max_matches: int = option(_LOSS, "mixed: predicted masks of a picture", 8)
+    matcher: Literal["iou", "hungarian"] = option(_LOSS, "mixed: how predictions find their ground truth", "iou")
+    iou_threshold: float = option(_LOSS, "mixed: IoU above which a prediction matches", 0.7)
+    binarize_threshold: float = option(_LOSS, "mixed: probability at which predictions are binarised to match", 0.4)
+    consistency_weight: float = option(_LOSS, "mixed: weight of the mask-consistency loss", 5.0)
+    detach_target: bool = option(_LOSS, "mixed: stop that loss's gradient at the ground-truth side", True)
+    count_empty_pairs: bool = option(_LOSS, "mixed: count absent pairs as the published implementation does", False)
+    mask_weight: float = option(_LOSS, "generator: weight of the mask cross-entropy", 5.0)
+    dice_weight: float = option(_LOSS, "generator: weight of the dice loss", 5.0)
+    no_object_weight: float = option(_LOSS, "generator: weight of unmatched queries in the class loss", 0.1)
+    num_points: int = option(_LOSS, "generator: points at which masks are compared", 12544)
+    oversample_ratio: float = option(_LOSS, "generator: so many times as many points to choose from", 3.0)
+    importance_sample_ratio: float = option(_LOSS, "generator: fraction of points where masks are uncertain", 0.75)
 
-    new_adapter: bool = _option(_NEW, "begin with a new adapter, even if the model has one", False)
-    adapter_hidden_size: int = _option(_NEW, "width of a new adapter's blocks", 768)
-    adapter_num_blocks: int = _option(_NEW, "blocks of a new adapter", 3)
-    adapter_mask_channels: int = _option(_NEW, "channels of a new adapter's mask encoder", 16)
-    adapter_num_output_maps: int = _option(_NEW, "activation maps of a new adapter for each mask", 16)
-    adapter_layer_scale: float = _option(_NEW, "initial layer scale of a new adapter; 0.1 for short runs", 1e-6)
-    mask_threshold: float | None = _option(
+    new_adapter: bool = option(_NEW, "begin with a new adapter, even if the model has one", False)
+    adapter_hidden_size: int = option(_NEW, "width of a new adapter's blocks", 768)
+    adapter_num_blocks: int = option(_NEW, "blocks of a new adapter", 3)
+    adapter_mask_channels: int = option(_NEW, "channels of a new adapter's mask encoder", 16)
+    adapter_num_output_maps: int = option(_NEW, "activation maps of a new adapter for each mask", 16)
+    adapter_layer_scale: float = option(_NEW, "initial layer scale of a new adapter; 0.1 for short runs", 1e-6)
+    mask_threshold: float | None = option(
         _NEW, "probability above which a pixel belongs to a predicted mask, instead of the model's", None
     )
 
-    batch_size: int = _option(_OPTIMISER, "pictures in an optimiser step, over all processes", 8)
-    gradient_accumulation_steps: int = _option(_OPTIMISER, "parts into which each process divides its share", 1)
-    max_steps: int | None = _option(_OPTIMISER, "length of the run in optimiser steps", None)
-    num_epochs: float | None = _option(_OPTIMISER, "length of the run in epochs instead", None)
-    learning_rate: float = _option(_OPTIMISER, "AdamW's learning rate", 1e-4)
-    weight_decay: float = _option(_OPTIMISER, "AdamW's weight decay", 0.05)
-    adam_beta1: float = _option(_OPTIMISER, "AdamW's first beta", 0.9)
-    adam_beta2: float = _option(_OPTIMISER, "AdamW's second beta", 0.999)
-    adam_epsilon: float = _option(_OPTIMISER, "AdamW's epsilon", 1e-8)
-    lr_scheduler: Literal["constant", "multistep", "polynomial", "cosine"] | None = _option(
+    batch_size: int = option(_OPTIMISER, "pictures in an optimiser step, over all processes", 8)
+    gradient_accumulation_steps: int = option(_OPTIMISER, "parts into which each process divides its share", 1)
+    max_steps: int | None = option(_OPTIMISER, "length of the run in optimiser steps", None)
+    num_epochs: float | None = option(_OPTIMISER, "length of the run in epochs instead", None)
+    learning_rate: float = option(_OPTIMISER, "AdamW's learning rate", 1e-4)
+    weight_decay: float = option(_OPTIMISER, "AdamW's weight decay", 0.05)
+    adam_beta1: float = option(_OPTIMISER, "AdamW's first beta", 0.9)
+    adam_beta2: float = option(_OPTIMISER, "AdamW's second beta", 0.999)
+    adam_epsilon: float = option(_OPTIMISER, "AdamW's epsilon", 1e-8)
+    lr_scheduler: Literal["constant", "multistep", "polynomial", "cosine"] | None = option(
         _OPTIMISER, "course of the learning rate; by default multistep with a preset, cosine without", None
     )
-    warmup_steps: int = _option(_OPTIMISER, "steps in which the learning rate rises", 0)
-    milestones: tuple[float, ...] = _option(
+    warmup_steps: int = option(_OPTIMISER, "steps in which the learning rate rises", 0)
+    milestones: tuple[float, ...] = option(
         _OPTIMISER,
         "where a multistep schedule drops: steps, or fractions of the run below 1; a preset's move with its length",
         (),
     )
-    lr_gamma: float = _option(_OPTIMISER, "factor of a drop", 0.1)
-    lr_power: float = _option(_OPTIMISER, "power of a polynomial schedule", 0.9)
-    max_grad_norm: float = _option(_OPTIMISER, "norm that gradients are clipped at; 0: no clipping", 1.0)
-    ema_decay: float | None = _option(_OPTIMISER, "decay of a moving average of the weights", None)
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = _option(
+    lr_gamma: float = option(_OPTIMISER, "factor of a drop", 0.1)
+    lr_power: float = option(_OPTIMISER, "power of a polynomial schedule", 0.9)
+    max_grad_norm: float = option(_OPTIMISER, "norm that gradients are clipped at; 0: no clipping", 1.0)
+    ema_decay: float | None = option(_OPTIMISER, "decay of a moving average of the weights", None)
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = option(
         _OPTIMISER, "by default what accelerate launch says", None
     )
-    gradient_checkpointing: bool = _option(_OPTIMISER, "compute more to need less memory", False)
-    adapter_implementation: Literal["dense", "sparse"] = _option(
+    gradient_checkpointing: bool = option(_OPTIMISER, "compute more to need less memory", False)
+    adapter_implementation: Literal["dense", "sparse"] = option(
         _OPTIMISER, "sparse: equal gradients but for rounding, faster and in less memory where masks are small", "dense"
     )
-    seed: int = _option(_OPTIMISER, "seed of every random choice", 0)
+    seed: int = option(_OPTIMISER, "seed of every random choice", 0)
 
-    logging_steps: int = _option(_RUN, "report so often, in optimiser steps", 20)
-    eval_steps: int | None = _option(_RUN, "validate so often, besides at the end", None)
-    eval_masks: Literal["generator", "annotation"] | None = _option(
+    logging_steps: int = option(_RUN, "report so often, in optimiser steps", 20)
+    eval_steps: int | None = option(_RUN, "validate so often, besides at the end", None)
+    eval_masks: Literal["generator", "annotation"] | None = option(
         _RUN, "masks to validate on; by default generated ones if the model generates any", None
     )
-    save_steps: int | None = _option(_RUN, "write a checkpoint so often, besides at the end", 1000)
-    checkpoints_limit: int = _option(_RUN, "keep so many of the latest checkpoints, and the best one", 3)
-    resume_from_checkpoint: str | None = _option(_RUN, "go on: 'latest', or a checkpoint's folder", None)
-    report_to: tuple[str, ...] = _option(_RUN, "trackers by name, e.g. tensorboard wandb", ())
-    project_name: str = _option(_RUN, "what trackers call the project", "maskadapter")
+    save_steps: int | None = option(_RUN, "write a checkpoint so often, besides at the end", 1000)
+    checkpoints_limit: int = option(_RUN, "keep so many of the latest checkpoints, and the best one", 3)
+    resume_from_checkpoint: str | None = option(_RUN, "go on: 'latest', or a checkpoint's folder", None)
+    report_to: tuple[str, ...] = option(_RUN, "trackers by name, e.g. tensorboard wandb", ())
+    project_name: str = option(_RUN, "what trackers call the project", "maskadapter")
 
-    keep: Literal["last", "best"] = _option(_RESULT, "weights to save as the trained model", "last")
-    base_model: str | None = _option(
+    keep: Literal["last", "best"] = option(_RESULT, "weights to save as the trained model", "last")
+    base_model: str | None = option(
         _RESULT, "what adapter-only weights are to be attached to; by default the model started from", None
     )
-    push_to_hub: bool = _option(_RESULT, "upload the trained model", False)
-    hub_model_id: str | None = _option(_RESULT, "where to, as owner/name", None)
-    hub_private: bool = _option(_RESULT, "make a private repository", False)
+    push_to_hub: bool = option(_RESULT, "upload the trained model", False)
+    hub_model_id: str | None = option(_RESULT, "where to, as owner/name", None)
+    hub_private: bool = option(_RESULT, "make a private repository", False)
 
     def __post_init__(self) -> None:
         if self.lr_scheduler is None:
@@ -289,26 +258,12 @@ def with_preset(options: Mapping[str, Any]) -> TrainingArguments:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `scripts/train.py`; options that are not given are absent from its result."""
-    parser = argparse.ArgumentParser(
-        prog="train.py",
-        description="Train a Mask-Adapter in its two stages, or a mask generator; with `accelerate launch` on any "
-        "number of processes.",
-        argument_default=argparse.SUPPRESS,
+    return build_option_parser(
+        TrainingArguments,
+        "train.py",
+        "Train a Mask-Adapter in its two stages, or a mask generator; with `accelerate launch` on any number of "
+        "processes.",
     )
-    types_of = get_type_hints(TrainingArguments)
-    groups: dict[str, Any] = {}
-    for field in dataclasses.fields(TrainingArguments):
-        group = field.metadata["group"]
-        if group not in groups:
-            groups[group] = parser.add_argument_group(group)
-        options = _parser_options(types_of[field.name])
-        groups[group].add_argument(
-            f"--{field.name}",
-            required=field.default is dataclasses.MISSING,
-            help=field.metadata["help"] + _default_text(field),
-            **options,
-        )
-    return parser
 
 
 def parse_arguments(command_line: Sequence[str] | None = None) -> TrainingArguments:
@@ -323,27 +278,6 @@ def parse_arguments(command_line: Sequence[str] | None = None) -> TrainingArgume
         return with_preset(options)
     except ValueError as error:
         parser.error(str(error))
-
-
-def _default_text(field: dataclasses.Field[Any]) -> str:
-    if field.default in (dataclasses.MISSING, None, ()):
-        return ""
-    values = field.default if isinstance(field.default, tuple) else (field.default,)
-    return f" (default: {' '.join(map(str, values))})"
-
-
-def _parser_options(kind: Any) -> dict[str, Any]:
-    """Arguments of `add_argument` for a field's type."""
-    if get_origin(kind) in (Union, types.UnionType):
-        kind = next(part for part in get_args(kind) if part is not type(None))
-    if kind is bool:
-        return {"action": argparse.BooleanOptionalAction}
-    if get_origin(kind) is Literal:
-        return {"choices": get_args(kind)}
-    if get_origin(kind) is tuple:
-        first, *others = get_args(kind)
-        return {"type": first, "nargs": "*" if others == [...] else 1 + len(others)}
-    return {"type": kind}
 
 
 __all__ = ["PRESETS", "STAGE_NAMES", "TrainingArguments", "build_parser", "parse_arguments", "with_preset"]

@@ -17,6 +17,8 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
+from ..atomic_files import write_json
+
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8,})")
 _PARTIAL = ".partial-"
@@ -27,16 +29,6 @@ logger = logging.getLogger(__name__)
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written or used; the message says which, why, and how to go on."""
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file atomically."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 class CheckpointStore:
@@ -93,7 +85,7 @@ class CheckpointStore:
         partial, final = self.partial_path(step), self.path(step)
         files = sorted(path for path in partial.rglob("*") if path.is_file())
         facts = {path.relative_to(partial).as_posix(): _file_facts(path, sync=True) for path in files}
-        write_json(partial / MANIFEST, {"step": step, "files": facts})
+        write_json(partial / MANIFEST, {"step": step, "files": facts}, indent=2, sync=True)
         for folder in {path.parent for path in files} | {partial}:
             _sync_folder(folder)
         if final.exists():  # damaged, or written by an earlier run that went the same way
@@ -191,4 +183,4 @@ def _sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-__all__ = ["CheckpointError", "CheckpointStore", "describe_write_error", "write_json"]
+__all__ = ["CheckpointError", "CheckpointStore", "describe_write_error"]

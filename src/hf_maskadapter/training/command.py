@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..adapter_weights import add_adapter, save_adapter_weights
+from ..atomic_files import write_json
 from ..conversion.saving import replacing
 from ..data import DataError, SegmentationDataset, SegmentationStream, TrainingTransform, create_training_loader
 from ..data.loading import load_segmentation_dataset
@@ -28,8 +29,8 @@ from ..processing_maskadapter import MaskAdapterProcessor
 from ..publishing.cards import CARD_NAME, training_card
 from ..publishing.pushing import prepare_repository, push_finished_work
 from .arguments import TrainingArguments
-from .checkpoints import write_json
 from .optimization import LearningRateSchedule, parameter_groups
+from .options import DataArguments
 from .stages import AdapterStage, GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining, SegmenterStage
 from .trainer import EMA_WEIGHTS, MODEL_WEIGHTS, Trainer, TrainerSettings, TrainingResult
 
@@ -124,14 +125,14 @@ def run_training(arguments: TrainingArguments) -> TrainingResult:
     )
     if accelerator.is_main_process:
         output_dir.mkdir(parents=True, exist_ok=True)
-        write_json(output_dir / ARGUMENTS_FILE, dataclasses.asdict(arguments))
+        write_json(output_dir / ARGUMENTS_FILE, dataclasses.asdict(arguments), indent=2)
         logger.info(describe(arguments, stage, dataset, max_steps, accelerator))
     accelerator.init_trackers(arguments.project_name, config=_tracker_config(arguments))
     try:
         result = trainer.train(arguments.resume_from_checkpoint)
         save_result(arguments, trainer, segmenter, processor, dataset, result)
     except DataError as error:
-        raise DataError(_message_of_worker(error)) from error
+        raise DataError(message_of_worker(error)) from error
     finally:
         accelerator.end_training()
     return result
@@ -159,7 +160,7 @@ def load_model(arguments: TrainingArguments) -> tuple[MaskAdapterForOpenVocabula
     return segmenter, processor
 
 
-def open_dataset(arguments: TrainingArguments, source: str, split: str | None, max_samples: int | None) -> Dataset:
+def open_dataset(arguments: DataArguments, source: str, split: str | None, max_samples: int | None) -> Dataset:
     """A data set as the arguments describe it.
 
     Raises:
@@ -318,14 +319,14 @@ def save_result(
         with replacing(output_dir / MODEL_FOLDER) as folder:
             segmenter.save_pretrained(folder, state_dict=dict(state), save_original_format=False)
             processor.save_pretrained(folder)
-            write_json(folder / ARGUMENTS_FILE, arguments.fingerprint())
+            write_json(folder / ARGUMENTS_FILE, arguments.fingerprint(), indent=2)
             (folder / CARD_NAME).write_text(training_card(*facts), encoding="utf-8")
         if not isinstance(trainer.stage, MaskGeneratorTraining):
             base = arguments.base_model or arguments.model
             with replacing(output_dir / ADAPTER_FOLDER) as folder:
                 save_adapter_weights(segmenter, folder, base, arguments.model_revision, state)
                 (folder / CARD_NAME).write_text(training_card(*facts, kind="adapter"), encoding="utf-8")
-        write_json(output_dir / RESULT_FILE, dataclasses.asdict(result))
+        write_json(output_dir / RESULT_FILE, dataclasses.asdict(result), indent=2)
         logger.info("The trained model is in %s.", output_dir / MODEL_FOLDER)
         if arguments.push_to_hub:
             publication = push_finished_work(
@@ -356,7 +357,7 @@ def trained_weights(arguments: TrainingArguments, trainer: Trainer, result: Trai
     return weights
 
 
-def _message_of_worker(error: Exception) -> str:
+def message_of_worker(error: Exception) -> str:
     """The message alone of an error that a data loader's worker passed on with its traceback."""
     return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
 
@@ -378,6 +379,7 @@ __all__ = [
     "build_transform",
     "build_validation",
     "load_model",
+    "message_of_worker",
     "number_of_steps",
     "open_dataset",
     "run_training",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..modeling_convnext_clip import ConvNextClipModel
+from ..atomic_files import write_atomically
+from ..modeling_clip_base import ConvolutionalClipModel
+from .checkpoints import CheckpointError, describe_write_error
 
 
 @dataclass
@@ -130,7 +133,7 @@ def batch_accuracy(image_embeds: Tensor, text_embeds: Tensor, groups: Tensor) ->
 
 
 @torch.no_grad()
-def spread_text_embeddings(model: ConvNextClipModel, special_token_ids: Sequence[int], seed: int = 0) -> None:
+def spread_text_embeddings(model: ConvolutionalClipModel, special_token_ids: Sequence[int], seed: int = 0) -> None:
     """Initialise the text tower so that different texts start apart.
 
     With the usual initialisation the output at the end token hardly depends on the words: cosines between prompts start
@@ -176,7 +179,7 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 class ContrastiveTrainer:
-    """Trains a [`ConvNextClipModel`].
+    """Trains a CLIP with an image tower of this package.
 
     Args:
         model: the model; every parameter that requires a gradient is trained.
@@ -190,7 +193,7 @@ class ContrastiveTrainer:
 
     def __init__(
         self,
-        model: ConvNextClipModel,
+        model: ConvolutionalClipModel,
         batches: Callable[[int, ContrastiveTrainer], ContrastiveBatch],
         arguments: ContrastiveArguments | None = None,
         checkpoint_path: str | os.PathLike | None = None,
@@ -223,7 +226,7 @@ class ContrastiveTrainer:
         progress = (step - arguments.warmup_steps) / max(1, arguments.max_steps - arguments.warmup_steps)
         return arguments.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
-    def train(self) -> ConvNextClipModel:
+    def train(self) -> ConvolutionalClipModel:
         """Train to `max_steps` and return the model in evaluation mode."""
         self.model.train()
         started, first = time.perf_counter(), self.step
@@ -291,23 +294,29 @@ class ContrastiveTrainer:
         if self.checkpoint_path is None or (_is_distributed() and dist.get_rank() != 0):
             return
         self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.checkpoint_path.with_name(self.checkpoint_path.name + ".tmp")
-        torch.save(
-            {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "accuracy": self.accuracy,
-                "memory": self.memory,
-            },
-            temporary,
-        )
-        os.replace(temporary, self.checkpoint_path)
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "accuracy": self.accuracy,
+            "memory": self.memory,
+        }
+        try:
+            write_atomically(self.checkpoint_path, lambda file: torch.save(state, file), sync=True)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer makes a RuntimeError of a full disk
+            again = "start the same run again to go on"
+            raise describe_write_error(self.step, self.checkpoint_path.parent, error, again) from error
 
     def _load(self) -> None:
-        state = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            state = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            raise CheckpointError(
+                f"The checkpoint {self.checkpoint_path} is damaged or belongs to another model ({error}). Give the "
+                "model and options that it was written with, or remove it to start anew."
+            ) from error
         self.step, self.accuracy, self.memory = state["step"], state["accuracy"], state["memory"]
 
 

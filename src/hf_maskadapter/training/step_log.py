@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..atomic_files import write_text
+
 
 class StepLog:
     """A file with a JSON object on each line; every object has its `step`.
@@ -43,9 +45,7 @@ class StepLog:
         if not self.path.is_file():
             return
         kept = [record for record in self.read() if record["step"] <= step]
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        partial.replace(self.path)
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 __all__ = ["StepLog"]

@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .checkpoints import CheckpointError, CheckpointStore, describe_write_error, write_json
+from ..atomic_files import write_json
+from .checkpoints import CheckpointError, CheckpointStore, describe_write_error
 from .optimization import ExponentialMovingAverage, Schedule
 from .stages import PreparedBatch, TrainingStage
 from .step_log import StepLog
@@ -449,7 +450,7 @@ class Trainer:
             "data": self._sampler.state_dict(progress.consumed),
             "fingerprint": dict(self.settings.fingerprint),
         }
-        write_json(directory / TRAINER_STATE, state)
+        write_json(directory / TRAINER_STATE, state, indent=2, sync=True)
 
     def _find_checkpoint(self, wanted: str | os.PathLike[str] | None) -> Path | None:
         """Which checkpoint to go on from; decided by the main process."""
@@ -496,14 +497,8 @@ class Trainer:
                 f"The checkpoint {path} is of stage {state['stage']!r}, not {self.stage.name!r}: start the new stage "
                 "from the model that the other one saved, in another output folder."
             )
-        stored, current = state["fingerprint"], json.loads(json.dumps(dict(self.settings.fingerprint)))
-        changed = [
-            f"{name} ({stored.get(name)!r}, now {value!r})"
-            for name, value in current.items()
-            if stored.get(name) != value
-        ]
-        if changed and self.accelerator.is_main_process:
-            logger.warning("The run goes on with other settings than it began with: %s.", ", ".join(changed))
+        if self.accelerator.is_main_process:
+            warn_of_changes(state["fingerprint"], json.loads(json.dumps(dict(self.settings.fingerprint))))
         try:
             self.accelerator.load_state(str(path))
             if self.ema is not None:
@@ -518,4 +513,18 @@ class Trainer:
         logger.info("Going on from step %d (%s).", self._progress.step, path)
 
 
-__all__ = ["ResumableBatchSampler", "Trainer", "TrainerSettings", "TrainingResult"]
+def warn_of_changes(stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Warn of options that are not those that an interrupted run began with.
+
+    Args:
+        stored: the options that it began with, as JSON gives them.
+        current: those of now, as JSON would give them.
+    """
+    changed = [
+        f"{name} ({stored.get(name)!r}, now {value!r})" for name, value in current.items() if stored.get(name) != value
+    ]
+    if changed:
+        logger.warning("The run goes on with other settings than it began with: %s.", ", ".join(changed))
+
+
+__all__ = ["ResumableBatchSampler", "Trainer", "TrainerSettings", "TrainingResult", "warn_of_changes"]

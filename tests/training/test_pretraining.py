@@ -1,0 +1,277 @@
+"""The pre-training command: from data to a complete model with another CLIP, and the user's mistakes."""
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor
+from hf_maskadapter.data import DataError
+from hf_maskadapter.training import command
+from hf_maskadapter.training.arguments import with_preset
+from hf_maskadapter.training.checkpoints import CheckpointError
+from hf_maskadapter.training.pretraining_arguments import PretrainingArguments, parse_pretraining_arguments
+from hf_maskadapter.training.pretraining_command import CaptionBatches, CropData, run_pretraining
+from hf_maskadapter.training.step_log import StepLog
+from training import toy
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain_clip.py"
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate_state", "on_the_cpu")
+
+
+@pytest.fixture
+def options(tiny_model_dir, data_dir, tmp_path):
+    return {
+        "model": str(tiny_model_dir),
+        "dataset": str(data_dir),
+        "output_dir": str(tmp_path / "out"),
+        "crop_size": 32,
+        "batch_size": 8,
+        "max_steps": 2,
+        "num_workers": 0,
+        "min_segment_area": 100,
+    }
+
+
+def pretrain(options, **changes):
+    toy.reset_accelerate()
+    return run_pretraining(PretrainingArguments(**options | changes))
+
+
+def weights(output_dir):
+    return load_file(Path(output_dir) / "model" / "model.safetensors")
+
+
+def captioned_folder(root):
+    root.mkdir()
+    for index, colour in enumerate(("red", "green", "blue", "black")):
+        Image.new("RGB", (50, 40), colour).save(root / f"{index}.png")
+    lines = [f'{{"file_name": "{index}.png", "caption": "picture {index}"}}' for index in range(4)]
+    (root / "metadata.jsonl").write_text("\n".join(lines))
+    return root
+
+
+class TestResult:
+    def test_is_a_complete_model_whose_clip_alone_was_trained(self, options):
+        result = pretrain(options)
+        out = Path(options["output_dir"])
+        trained, before = weights(out), load_file(Path(options["model"]) / "model.safetensors")
+        assert result.step == 2 and trained.keys() == before.keys()
+        for name, value in before.items():
+            if not name.startswith("clip."):
+                assert torch.equal(trained[name], value), name
+        for part in ("clip.vision_model.stages.0", "clip.text_model", "clip.visual_projection", "clip.logit_scale"):
+            assert any(not torch.equal(trained[n], before[n]) for n in before if n.startswith(part)), part
+        model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(out / "model").eval()
+        processor = MaskAdapterProcessor.from_pretrained(out / "model")
+        assert model.encode_vocabulary(["cat", "sky"], processor).num_classes == 2
+        assert [record["step"] for record in StepLog(out / "log.jsonl").read()] == [1, 2]
+        assert json.loads((out / "training_result.json").read_text())["loss"] == result.loss
+        card = (out / "model" / "README.md").read_text()
+        assert "2 optimiser steps on data (6 samples, 3 classes)" in card and "scripts/pretrain_clip.py" in card
+
+    def test_is_what_the_stages_go_on_from(self, options, tmp_path):
+        pretrain(options)
+        toy.reset_accelerate()
+        stage = {
+            "stage": "warmup",
+            "model": str(Path(options["output_dir"]) / "model"),
+            "dataset": options["dataset"],
+            "output_dir": str(tmp_path / "warmup"),
+            "crop_size": 64,
+            "batch_size": 2,
+            "max_steps": 1,
+            "num_workers": 0,
+        }
+        assert command.run_training(with_preset(stage)).step == 1
+
+    def test_with_a_new_clip_has_new_weights_everywhere(self, options):
+        pretrain(options, new_clip=True, max_steps=1)
+        trained = weights(options["output_dir"])
+        before = load_file(Path(options["model"]) / "model.safetensors")
+        for part in ("clip.vision_model", "clip.text_model", "mask_generator", "adapter"):
+            names = [name for name in before if name.startswith(part)]
+            assert sum(torch.equal(trained[name], before[name]) for name in names) < 0.8 * len(names), part
+        config = json.loads((Path(options["output_dir"]) / "model" / "config.json").read_text())
+        assert config["training_vocabulary"] is None
+
+    def test_learns_the_classes(self, options):
+        pretrain(options, max_steps=30, learning_rate=5e-3, warmup_steps=3, text_learning_rate_scale=0.2)
+        losses = [record["loss"] for record in StepLog(Path(options["output_dir"]) / "log.jsonl").read()]
+        assert sum(losses[-3:]) < sum(losses[:3]) - 0.5
+
+    def test_goes_on_to_the_same_weights(self, options, tmp_path):
+        whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+        pretrain(options, output_dir=whole, max_steps=4)
+        batches = CaptionBatches.__call__
+
+        def interrupted(self, step, trainer=None):
+            if step == 3:
+                raise KeyboardInterrupt
+            return batches(self, step, trainer)
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(CaptionBatches, "__call__", interrupted)
+            pretrain(options, output_dir=parts, max_steps=4, save_steps=2)
+        result = pretrain(options, output_dir=parts, max_steps=4, save_steps=2, resume_from_checkpoint="latest")
+        assert result.step == 4
+        assert [record["step"] for record in StepLog(Path(parts) / "log.jsonl").read()] == [1, 2, 3, 4]
+        expected, found = weights(whole), weights(parts)
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+    def test_of_pictures_with_captions(self, options, tmp_path):
+        folder = captioned_folder(tmp_path / "captioned")
+        cache = str(tmp_path / "cache")
+        result = pretrain(options, dataset=str(folder), captions=True, cache_dir=cache, batch_size=4)
+        assert result.step == 2
+        card = (Path(options["output_dir"]) / "model" / "README.md").read_text()
+        assert "(4 samples, captions)" in card
+
+
+class TestBatches:
+    class Tokenizer:
+        def __call__(self, texts, **_):
+            self.texts = texts
+            return {"input_ids": torch.zeros(len(texts), 3, dtype=torch.long)}
+
+    def batches(self, captions, templates=("a {}.", "the {}", "one {}"), **options):
+        class Sampler:
+            global_batch_size = len(captions)
+
+            def load_state_dict(self, state):
+                self.state = state
+
+        class Loader:
+            batch_sampler = Sampler()
+
+            def __iter__(self):
+                first = self.batch_sampler.state["consumed"] // len(captions)
+                while True:
+                    yield {"pixel_values": torch.full((len(captions), 1), first), "captions": captions}
+                    first += 1
+
+        return CaptionBatches(CropData(Loader(), templates, "toy", 4, 2), self.Tokenizer(), **options)
+
+    def test_equal_classes_have_equal_texts(self):
+        batches = self.batches([("road", "street"), ("car", "auto"), ("road", "street")])
+        seen = set()
+        for step in range(30):
+            batches(step)
+            first, _, third = batches.tokenizer.texts
+            assert first == third
+            seen.add(first)
+        assert len(seen) == 6
+
+    def test_have_as_many_positions_as_asked_for(self):
+        batches = self.batches([("road",), ("car",)], positions=3)
+        batch = batches(0)
+        assert batch.input_ids.shape == (3, 2, 3) and len(batches.tokenizer.texts) == 6
+
+    def test_are_a_function_of_the_step(self):
+        captions = [("road", "street", "lane"), ("car", "auto", "van")]
+        batches, other = self.batches(captions, seed=1), self.batches(captions, seed=1)
+        for step in range(5):
+            batches(step)
+        assert batches(5).pixel_values[0, 0] == 5
+        assert other(5).pixel_values[0, 0] == 5 and other.tokenizer.texts == batches.tokenizer.texts
+
+
+class TestMistakes:
+    def test_a_folder_of_another_run_is_not_overwritten(self, options):
+        pretrain(options, max_steps=1)
+        with pytest.raises(CheckpointError, match="holds the checkpoint of another run"):
+            pretrain(options, max_steps=1)
+
+    def test_other_options_than_the_run_began_with_are_warned_of(self, options, caplog):
+        pretrain(options, max_steps=1)
+        pretrain(options, max_steps=2, resume_from_checkpoint="latest", learning_rate=1e-4)
+        assert "learning_rate (0.001, now 0.0001)" in caplog.text
+
+    def test_a_damaged_checkpoint_is_named(self, options):
+        pretrain(options, max_steps=1)
+        (Path(options["output_dir"]) / "checkpoint.pt").write_bytes(b"half")
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt is damaged"):
+            pretrain(options, max_steps=2, resume_from_checkpoint="latest")
+
+    def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(self, options, monkeypatch):
+        pretrain(options, max_steps=1)
+        before = (Path(options["output_dir"]) / "checkpoint.pt").read_bytes()
+
+        def full_disk(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(torch, "save", full_disk)
+        with pytest.raises(CheckpointError, match=r"step 2 could not be written.*No space left"):
+            pretrain(options, max_steps=2, resume_from_checkpoint="latest")
+        assert (Path(options["output_dir"]) / "checkpoint.pt").read_bytes() == before
+
+    def test_an_unreadable_picture_is_named(self, options, data_dir):
+        (data_dir / "train" / "images" / "4.png").write_bytes(b"no picture")
+        with pytest.raises(DataError, match=r"4\.png.*cannot be read"):
+            pretrain(options, batch_size=24)
+
+    def test_segments_that_are_all_too_small_are_an_error(self, options):
+        with pytest.raises(DataError, match="lower min_segment_area"):
+            pretrain(options, min_segment_area=100_000)
+
+    def test_a_missing_caption_column_is_named(self, options, tmp_path):
+        folder = captioned_folder(tmp_path / "captioned")
+        with pytest.raises(DataError, match="no column 'words'"):
+            pretrain(options, dataset=str(folder), caption_column="words", cache_dir=str(tmp_path / "cache"))
+
+    def test_a_crop_that_does_not_fit_the_model_is_an_error(self, options):
+        with pytest.raises(ValueError, match="multiple of 32"):
+            pretrain(options, crop_size=50)
+
+    def test_a_batch_that_cannot_be_divided_is_an_error(self, options):
+        with pytest.raises(ValueError, match="choose a multiple of 4"):
+            pretrain(options, batch_size=6)
+
+    def test_a_wrapped_clip_is_refused(self, options, tmp_path):
+        import tiny_models
+
+        config = tiny_models.segmenter_config(clip_config=tiny_models.vit_clip_config(), mask_generator_config=None)
+        tiny_models.build(MaskAdapterForOpenVocabularySegmentation, config).save_pretrained(tmp_path / "vit")
+        MaskAdapterProcessor.from_pretrained(options["model"]).save_pretrained(tmp_path / "vit")
+        with pytest.raises(ValueError, match="wraps a CLIP of Transformers"):
+            pretrain(options, model=str(tmp_path / "vit"))
+
+    def test_a_loss_that_is_not_finite_stops_the_run(self, options):
+        with pytest.raises(FloatingPointError, match="The loss of step"):
+            pretrain(options, learning_rate=1e30, warmup_steps=0, max_steps=10)
+
+    def test_the_script_prints_one_line(self, options, capsys):
+        spec = importlib.util.spec_from_file_location("pretrain_script", SCRIPT)
+        script = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(script)
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        assert script.main([*words, "--crop_size", "50"]) == 1
+        assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: crop_size=50 must be a multiple")
+        assert script.main([*words, "--max_steps", "1"]) == 0
+        assert capsys.readouterr().out.startswith("Trained 1 steps")
+
+
+class TestArguments:
+    def test_a_caption_column_means_captions(self):
+        assert PretrainingArguments(dataset="d", output_dir="o", max_steps=1, caption_column="text").captions
+
+    def test_are_read_from_a_command_line(self):
+        line = "--dataset d --output_dir o --max_steps 5 --context 1 3 --no-train_logit_scale"
+        arguments = parse_pretraining_arguments(line.split())
+        assert arguments.context == (1.0, 3.0) and not arguments.train_logit_scale
+
+    def test_that_do_not_fit_are_refused(self, capsys):
+        with pytest.raises(SystemExit):
+            parse_pretraining_arguments(["--dataset", "d", "--output_dir", "o", "--max_steps", "0"])
+        assert "max_steps must be at least 1" in capsys.readouterr().err
+
+    def test_the_output_folder_does_not_decide_the_weights(self):
+        arguments = PretrainingArguments(dataset="d", output_dir="o", max_steps=1)
+        moved = dataclasses.replace(arguments, output_dir="elsewhere", num_workers=9)
+        assert arguments.fingerprint() == moved.fingerprint()
