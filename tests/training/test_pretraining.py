@@ -92,7 +92,7 @@ class TestResult:
         assert command.run_training(with_preset(stage)).step == 1
 
     def test_with_a_new_clip_has_new_weights_everywhere(self, options):
-        pretrain(options, new_clip=True, max_steps=1)
+        pretrain(options, new_clip=True, max_steps=1, seed=1)
         trained = weights(options["output_dir"])
         before = load_file(Path(options["model"]) / "model.safetensors")
         for part in ("clip.vision_model", "clip.text_model", "mask_generator", "adapter"):
