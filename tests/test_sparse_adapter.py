@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny_models
 from hf_maskadapter.modeling_convnext_clip import ConvNextBlock
-from hf_maskadapter.modeling_sparse_adapter import _distinct
+from hf_maskadapter.modeling_sparse_adapter import _distinct, sparse_activation_maps
 from hf_maskadapter.post_processing_maskadapter import post_process_panoptic_segmentation
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
@@ -203,6 +204,39 @@ def test_groups_of_masks_and_chunks_of_tokens_change_nothing(monkeypatch):
         assert_equal_but_for_rounding(adapter.get_activation_maps(features, masks, "sparse"), expected)
 
 
+def storage_of(tensor):
+    return tensor.untyped_storage().data_ptr()
+
+
+class LargestResult(TorchDispatchMode):
+    """Remembers the most elements of a tensor that was computed, other than views of the first arguments."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **kwargs or {})
+        if isinstance(result, torch.Tensor):
+            source = args[0] if args else None
+            if not isinstance(source, torch.Tensor) or storage_of(result) != storage_of(source):
+                self.elements = max(self.elements, result.numel())
+        return result
+
+
+def test_no_tensor_grows_with_the_number_of_masks(monkeypatch):
+    monkeypatch.setattr("hf_maskadapter.modeling_sparse_adapter._MASKS_HASHED_AT_A_TIME", 2)
+    adapter, (features, masks) = tiny_models.adapter(), spots()
+    hidden_size, positions = adapter.config.hidden_size, features[0, 0].numel()
+    monkeypatch.setattr("hf_maskadapter.modeling_sparse_adapter._POSITIONS_AT_A_TIME_ON_CPU", 2 * positions)
+    masks = torch.stack([masks[0, 0, ::2, ::2].roll(number, 0) for number in range(40)])[None]
+    largest = []
+    for some in (masks[:, :8], masks):
+        with torch.no_grad(), LargestResult() as result:
+            sparse_activation_maps(adapter, features, some, lambda maps, pictures: maps.mean(dim=(3, 4)))
+        largest.append(result.elements)
+    assert largest[0] == largest[1]
+    assert largest[0] <= max(3, 4) * positions * hidden_size
+
+
 def test_one_window_for_all_masks_as_on_a_gpu_changes_nothing(monkeypatch):
     adapter, (features, masks) = tiny_models.adapter(), spots()
     with torch.no_grad():
@@ -219,14 +253,14 @@ def test_distinct_masks_are_each_there_once(kinds):
     masks = originals[kinds] if kinds else originals[:0]
     distinct, number = _distinct(masks)
     assert len(distinct) == len(set(kinds))
-    assert torch.equal(distinct[number], masks)
+    assert torch.equal(masks[distinct[number]], masks)
 
 
 def test_masks_whose_sums_collide_stay_apart(monkeypatch):
     monkeypatch.setattr(torch, "randint", lambda low, high, size, **options: torch.zeros(size, dtype=torch.long))
     masks = torch.rand(3, 4, 4)[[0, 1, 0, 2]]
     distinct, number = _distinct(masks)
-    assert len(distinct) == 3 and torch.equal(distinct[number], masks)
+    assert len(distinct) == 3 and torch.equal(masks[distinct[number]], masks)
 
 
 @pytest.mark.parametrize("implementation", ["sparse", "dense"])

@@ -50,6 +50,7 @@ ADAPTER_NORM_EPS = 1e-6
 FINAL_NORM_EPS = 1e-5
 MASK_ENCODER_STRIDE = 4
 MASKS_AT_A_TIME = 64
+MASKS_RESIZED_AT_A_TIME = 16
 SPARSE_FROM_MASKS = 4
 CROPS_AT_A_TIME = 16
 PROBABILITY_FLOOR = 1e-8
@@ -172,6 +173,15 @@ def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     if 0 in masks.shape[:2]:
         return masks.new_zeros(*masks.shape[:2], *size)
     return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+
+
+def _resize_binary_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """`resize_masks` of masks of any type, some at a time, in fp32."""
+    resized = torch.empty(*masks.shape[:2], *size, device=masks.device)
+    for start in range(0, masks.shape[1], MASKS_RESIZED_AT_A_TIME):
+        chunk = slice(start, start + MASKS_RESIZED_AT_A_TIME)
+        resized[:, chunk] = resize_masks(masks[:, chunk].float(), size)
+    return resized
 
 
 def pooling_weights(masks: Tensor, size: tuple[int, int], form: MaskPooling, threshold: float = 0.5) -> Tensor:
@@ -405,8 +415,7 @@ class MaskAdapterModel(MaskAdapterPreTrainedModel):
         if implementation not in ("auto", "dense", "sparse"):
             raise ValueError(f'adapter_implementation must be "auto", "dense" or "sparse", got {implementation!r}.')
         size = tuple(MASK_ENCODER_STRIDE * side for side in projected_features.shape[-2:])
-        resized = [resize_masks(chunk.float(), size) for chunk in masks.split(MASKS_AT_A_TIME, dim=1)]
-        masks = torch.cat(resized, dim=1)
+        masks = _resize_binary_masks(masks, size)
         if implementation == "auto":
             implementation = "sparse" if self._is_better_sparse(projected_features, masks) else "dense"
         if implementation == "sparse":

@@ -15,8 +15,9 @@ reference is computed with the same padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,9 +32,11 @@ MapReduction = Callable[[Tensor, slice], Tensor]
 """Activation maps `(pictures, num_masks, num_output_maps, height, width)` of a slice of the batch's pictures to
 `(pictures, num_masks, ...)`."""
 
+_Memories = tuple[Tensor | None, Tensor | None]
+
 _POSITIONS_AT_A_TIME_ON_CPU = 2**13
 _POSITIONS_AT_A_TIME_ELSEWHERE = 2**17
-_TOKENS_AT_A_TIME_ON_CPU = 2**10
+_TOKENS_AT_A_TIME_ON_CPU = 2**8
 _TOKENS_AT_A_TIME_ELSEWHERE = 2**14
 _MASKS_HASHED_AT_A_TIME = 16
 
@@ -82,31 +85,58 @@ class _FoldedEncoder:
 
 @dataclass(frozen=True)
 class _Tokens:
-    """The touched positions of some masks, as rows in the order of masks, height, width.
+    """The values of some masks at all positions, of which those that no mask touches are held once.
 
     Args:
-        rows: their values, `(num_touched, channels)`.
+        table: the touched positions' values in the order of masks, height, width, and behind them those of an empty
+            mask, `(num_touched + height * width, channels)`.
         touched: where they are, `(num_masks, height, width)` bool.
     """
 
-    rows: Tensor
+    table: Tensor
     touched: Tensor
 
-    def table(self, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """All values and where to find them.
-
-        Args:
-            reference: values for an empty mask, `(height · width, channels)`.
-
-        Returns:
-            The touched rows with the reference behind them, and for each position of each mask its row,
-            `(num_masks, height, width)`.
+    @classmethod
+    def collect(
+        cls, pieces: Iterable[Tensor], touched: Tensor, reference: Tensor, memory: Tensor | None = None
+    ) -> _Tokens:
         """
+        Args:
+            pieces: the touched rows in order, each `(num_rows, channels)`.
+            touched: as of the class.
+            reference: values for an empty mask, `(height * width, channels)`.
+            memory: see [`_concatenate`].
+        """
+        return cls(_concatenate(chain(pieces, [reference]), memory), touched)
+
+    @property
+    def rows(self) -> Tensor:
+        """The touched rows, `(num_touched, channels)`."""
+        return self.table[: len(self.table) - self.touched[0].numel()]
+
+    def places(self) -> Tensor:
+        """The row of each position of each mask, `(num_masks, height, width)`."""
         is_touched = self.touched.flatten()
-        num_masks, num_positions = len(self.touched), len(reference)
+        num_masks, num_positions = len(self.touched), self.touched[0].numel()
         untouched = torch.arange(num_positions, device=is_touched.device).repeat(num_masks) + len(self.rows)
-        places = torch.where(is_touched, is_touched.cumsum(dim=0) - 1, untouched)
-        return torch.cat([self.rows, reference.to(self.rows.dtype)]), places.view_as(self.touched)
+        return torch.where(is_touched, is_touched.cumsum(dim=0) - 1, untouched).view_as(self.touched)
+
+
+def _concatenate(pieces: Iterable[Tensor], memory: Tensor | None) -> Tensor:
+    """Pieces of rows one behind the other, each written before the next one is computed.
+
+    Args:
+        pieces: each `(num_rows, channels)`.
+        memory: where to, `(at_least_as_many_rows, channels)`; `None` takes new memory, as gradients need it. A piece
+            may be computed from what stands in its own place.
+    """
+    if memory is None:
+        return torch.cat(list(pieces))
+    end = 0
+    for piece in pieces:
+        start, end = end, end + len(piece)
+        memory[start:end] = piece
+    return memory[:end]
 
 
 @dataclass(frozen=True)
@@ -163,14 +193,18 @@ def sparse_activation_maps(
     on_cpu = masks.device.type == "cpu"
     group_size = max((_POSITIONS_AT_A_TIME_ON_CPU if on_cpu else _POSITIONS_AT_A_TIME_ELSEWHERE) // positions, 1)
     empty_mask = masks.new_zeros(masks.shape[2:], dtype=dtype)
+    memories: _Memories = (None, None)
+    if not torch.is_grad_enabled():
+        rows = (min(group_size, masks.shape[1]) + 1) * positions
+        memories = tuple(fused_features.new_empty(rows, fused_features.shape[1], dtype=dtype) for _ in memories)
     results = []
     for picture, of_picture in enumerate(masks):
         distinct, number = _distinct(of_picture)
-        is_empty = ~distinct.flatten(1).any(dim=1)
+        is_empty = ~of_picture.flatten(1).any(dim=1)[distinct]
         reference = _EmptyMask.of(adapter, fused_features[picture], empty_mask, folded)
         own = slice(picture, picture + 1)
         groups = [
-            reduce(_maps_of_group(adapter, group.to(dtype), reference, folded)[None], own)[0]
+            reduce(_maps_of_group(adapter, of_picture[group].to(dtype), reference, folded, memories)[None], own)[0]
             for group in distinct[~is_empty].split(group_size)
             if len(group)
         ]
@@ -180,54 +214,67 @@ def sparse_activation_maps(
     return torch.stack(results)
 
 
-def _maps_of_group(adapter: MaskAdapterModel, masks: Tensor, reference: _EmptyMask, folded: _FoldedEncoder) -> Tensor:
-    """Activation maps `(num_masks, num_output_maps, height, width)` of masks `(num_masks, 4 * height, 4 * width)`."""
+def _maps_of_group(
+    adapter: MaskAdapterModel, masks: Tensor, reference: _EmptyMask, folded: _FoldedEncoder, memories: _Memories
+) -> Tensor:
+    """Activation maps `(num_masks, num_output_maps, height, width)` of masks `(num_masks, 4 * height, 4 * width)`.
+
+    Every layer writes into the memory that the layer before it did not: tensors of ever other sizes, new for every
+    group, would leave holes between them that add up to several times as much.
+    """
+    memory, other_memory = memories
     touched = _Reach.of(list(adapter.mask_encoder.convs)).grow(masks != 0)
     code = adapter.mask_encoder.encode(masks[:, None]).permute(0, 2, 3, 1)[touched]
     positions = touched.flatten().nonzero()[:, 0] % len(reference.fused_features)
-    tokens = _Tokens(reference.fused_features[positions] + F.linear(code, folded.weight), touched)
-    for block, outside in zip(adapter.blocks, reference.hidden[:-1], strict=True):
-        tokens = _run_block(block, tokens, outside)
-    maps = [
+    rows = reference.fused_features[positions] + F.linear(code, folded.weight)
+    tokens = _Tokens.collect([rows], touched, reference.hidden[0], memory)
+    for block, empty in zip(adapter.blocks, reference.hidden[1:], strict=True):
+        memory, other_memory = other_memory, memory
+        tokens = _run_block(block, tokens, empty, memory)
+    maps = (
         F.linear(adapter.norm.normalize_tokens(rows), adapter.final.weight.flatten(1), adapter.final.bias)
         for rows in _token_chunks(tokens.rows)
-    ]
-    table, places = _Tokens(torch.cat(maps), tokens.touched).table(reference.maps.flatten(1).T)
-    return F.embedding(places, table).permute(0, 3, 1, 2)
+    )
+    of_maps = _Tokens.collect(maps, tokens.touched, reference.maps.flatten(1).T)
+    return F.embedding(of_maps.places(), of_maps.table).permute(0, 3, 1, 2)
 
 
-def _run_block(block: ConvNextBlock, tokens: _Tokens, reference: Tensor) -> _Tokens:
-    """The block's outputs wherever they differ from the reference; `reference` holds an empty mask's inputs."""
+def _run_block(block: ConvNextBlock, tokens: _Tokens, reference: Tensor, memory: Tensor | None) -> _Tokens:
+    """The block's outputs.
+
+    Args:
+        block: the block.
+        tokens: its inputs.
+        reference: its outputs for an empty mask, `(height * width, channels)`.
+        memory: for its outputs, see [`_concatenate`].
+    """
     reach = _Reach.of([block.depthwise_conv])
     touched = reach.grow(tokens.touched)
 
-    def run(rows: Tensor, outside: Tensor) -> Tensor:
-        table, places = _Tokens(rows, tokens.touched).table(outside)
+    def run(table: Tensor, reference: Tensor) -> Tensor:
+        places = tokens.places()
+        mixed = _concatenate(_depthwise(block.depthwise_conv, table, places, touched, reach.padding), memory)
         sources = _token_chunks(places[touched])
-        spatial = _token_chunks(_depthwise(block.depthwise_conv, table, places, touched, reach.padding))
-        return torch.cat(
-            [
-                F.embedding(source, table) + block.channel_mlp(block.norm.normalize_tokens(mixed))
-                for source, mixed in zip(sources, spatial, strict=True)
-            ]
+        outputs = (
+            F.embedding(source, table) + block.channel_mlp(block.norm.normalize_tokens(rows))
+            for source, rows in zip(sources, _token_chunks(mixed), strict=True)
         )
+        return _Tokens.collect(outputs, touched, reference, memory).table
 
     if block.gradient_checkpointing and block.training:
-        return _Tokens(block._gradient_checkpointing_func(run, tokens.rows, reference), touched)
-    return _Tokens(run(tokens.rows, reference), touched)
+        return _Tokens(block._gradient_checkpointing_func(run, tokens.table, reference), touched)
+    return _Tokens(run(tokens.table, reference), touched)
 
 
-def _depthwise(conv: nn.Conv2d, table: Tensor, places: Tensor, touched: Tensor, radius: int) -> Tensor:
-    """The depthwise convolution at the touched positions, `(num_touched, channels)`."""
-    rows = []
+def _depthwise(conv: nn.Conv2d, table: Tensor, places: Tensor, touched: Tensor, radius: int) -> Iterator[Tensor]:
+    """The depthwise convolution at the touched positions, in pieces `(num_rows, channels)`."""
     height, width = touched.shape[1:]
     for masks, (top, bottom), (left, right) in _windows(touched):
         above, before = max(top - radius, 0), max(left - radius, 0)
         window = places[masks, above : min(bottom + radius, height), before : min(right + radius, width)]
         mixed = conv(F.embedding(window, table).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         inside = mixed[:, top - above : bottom - above, left - before : right - before]
-        rows.append(inside[touched[masks, top:bottom, left:right]])
-    return torch.cat(rows)
+        yield inside[touched[masks, top:bottom, left:right]]
 
 
 def _windows(touched: Tensor) -> Iterator[tuple[slice, tuple[int, int], tuple[int, int]]]:
@@ -253,12 +300,19 @@ def _token_chunks(rows: Tensor) -> tuple[Tensor, ...]:
 
 
 def _distinct(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks `(num_masks, height, width)` without repetition, and for each mask the number of its equal.
+    """The first of each kind of equal masks, and for each mask the number of its kind.
 
     Equals are found by sums of the values' bits times random numbers, modulo 2**64, and then compared.
+
+    Args:
+        masks: `(num_masks, height, width)` fp32.
+
+    Returns:
+        `(num_kinds,)` indices of masks and `(num_masks,)` indices of these.
     """
     if len(masks) == 0:
-        return masks, torch.zeros(0, dtype=torch.long, device=masks.device)
+        none = torch.zeros(0, dtype=torch.long, device=masks.device)
+        return none, none
     rows = masks.flatten(1)
     limits = torch.iinfo(torch.int64)
     random = torch.Generator().manual_seed(0)
@@ -267,14 +321,19 @@ def _distinct(masks: Tensor) -> tuple[Tensor, Tensor]:
         (chunk.contiguous().view(torch.int32).long() * factors).sum(dim=1)
         for chunk in rows.split(_MASKS_HASHED_AT_A_TIME)
     ]
-    _, number = torch.cat(keys).unique(return_inverse=True)
-    order = torch.arange(len(rows), device=rows.device)
-    first = order.new_zeros(int(number.max()) + 1).scatter_reduce(0, number, order, "amin", include_self=False)
+    number = torch.cat(keys).unique(return_inverse=True)[1]
+    first = _first_of_each(number)
     equals = zip(rows.split(_MASKS_HASHED_AT_A_TIME), first[number].split(_MASKS_HASHED_AT_A_TIME), strict=True)
-    if all(torch.equal(chunk, rows[of_chunk]) for chunk, of_chunk in equals):
-        return masks[first], number
-    distinct, number = rows.unique(dim=0, return_inverse=True)
-    return distinct.unflatten(1, masks.shape[1:]), number
+    if not all(torch.equal(chunk, rows[of_chunk]) for chunk, of_chunk in equals):
+        number = rows.unique(dim=0, return_inverse=True)[1]
+        first = _first_of_each(number)
+    return first, number
+
+
+def _first_of_each(numbers: Tensor) -> Tensor:
+    """For each number from 0 to the largest, all of which occur, where it does first."""
+    order = torch.arange(len(numbers), device=numbers.device)
+    return order.new_zeros(int(numbers.max()) + 1).scatter_reduce(0, numbers, order, "amin", include_self=False)
 
 
 __all__ = ["MapReduction", "sparse_activation_maps"]
