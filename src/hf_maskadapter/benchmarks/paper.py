@@ -317,14 +317,15 @@ class PaperBenchmark:
         stage = stage_class(model, self._encode(training_class_names(withheld)), train_void=False, seed=seed, **options)
         batches = self._batches(withheld)
         started = time.perf_counter()
-        train_stage(
+        steps_done = train_stage(
             stage,
             lambda step: batches(step, seed, generated=stage_class is not GroundTruthWarmup),
             max_steps=steps,
             learning_rate=self.settings.learning_rate * (0.5 if start is not None else 1.0),
             checkpoint_path=self.output_dir / "adapters" / f"{name}.pt",
         )
-        print(f"trained {name} ({steps} steps) in {time.perf_counter() - started:.0f} s", flush=True)
+        if steps_done > 0:
+            print(f"trained {name} ({steps_done} steps) in {time.perf_counter() - started:.0f} s", flush=True)
         model.requires_grad_(False)
         return model.eval()
 

@@ -83,7 +83,7 @@ def build_segmenter_config(clip_config: ConvNextClipConfig, withheld: str | None
         training_vocabulary=[[name] for name in training_class_names(withheld)],
         ensemble_alpha=0.55,
         ensemble_beta=0.8,
-        overlap_threshold=0.6,
+        overlap_threshold=0.5,
     )
 
 
@@ -142,7 +142,7 @@ def train_stage(
     checkpoint_steps: int = 100,
     report: Callable[[dict[str, float]], None] | None = None,
     report_steps: int = 50,
-) -> None:
+) -> int:
     """Train a stage on one CPU process in bf16: AdamW, warm-up then cosine, clipping at 1; resumes from its checkpoint.
 
     Args:
@@ -153,6 +153,9 @@ def train_stage(
         checkpoint_steps: write so often.
         report: called with the mean losses since the last report.
         report_steps: so often.
+
+    Returns:
+        How many steps were left to do.
     """
     optimizer = torch.optim.AdamW(parameter_groups(stage, weight_decay), lr=learning_rate, fused=True)
     schedule = LearningRateSchedule("cosine", max_steps, min(warmup_steps, max_steps))
@@ -198,6 +201,7 @@ def train_stage(
             state = {"stage": stage.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
             write_atomically(path, partial(torch.save, state), sync=True)
     stage.eval()
+    return max_steps - first
 
 
 @torch.no_grad()
