@@ -4,11 +4,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
+from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerMaskPredictor,
+    multi_scale_deformable_attention,
+)
 
 import tiny_models
 from hf_maskadapter import modeling_mask2former_attention as attention
-from hf_maskadapter.modeling_mask2former_attention import DeformableAttention, MaskedCrossAttention, sample_and_sum
+from hf_maskadapter.modeling_mask2former_attention import (
+    DeformableAttention,
+    MaskedCrossAttention,
+    MaskEmbedder,
+    sample_and_sum,
+)
 
 
 def draw(seed, batch_size, num_queries, num_heads, shapes, num_points, spread, dtype=torch.float32):
@@ -70,12 +78,28 @@ def test_padding_is_left_out():
     torch.testing.assert_close(masked, again)
 
 
-@pytest.mark.parametrize("is_training", [False, True])
-def test_cross_attention_returns_weights_in_training_only(is_training):
-    module = MaskedCrossAttention(8, 2).train(is_training)
-    queries, keys = torch.randn(3, 1, 8), torch.randn(5, 1, 8)
-    mask = torch.rand(2, 3, 5) > 0.7
-    output, weights = module(query=queries, key=keys, value=keys, attn_mask=mask)
-    expected, _ = torch.nn.MultiheadAttention.forward(module, queries, keys, keys, attn_mask=mask, need_weights=True)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_cross_attention_is_that_of_pytorch(batch_size):
+    module = MaskedCrossAttention(8, 2)
+    torch.nn.init.normal_(module.in_proj_bias)
+    queries, keys, values = (torch.randn(length, batch_size, 8) for length in (3, 5, 5))
+    mask = torch.rand(batch_size, 3, 5) > 0.7
+    mask[..., 0] = False
+    output, weights = module(query=queries, key=keys, value=values, attn_mask=mask)
+    of_heads = mask.repeat_interleave(module.num_heads, dim=0)
+    expected, _ = torch.nn.MultiheadAttention.forward(module, queries, keys, values, attn_mask=of_heads)
     torch.testing.assert_close(output, expected)
-    assert (weights is not None) == is_training
+    assert weights is None
+
+
+@pytest.mark.parametrize("target_size", [(2, 3), (6, 8), (12, 16)])
+def test_masks_and_attention_masks_are_those_of_mask2former(target_size):
+    published = Mask2FormerMaskPredictor(8, 2, 5)
+    ours = MaskEmbedder(8, 2, 5)
+    ours.load_state_dict(published.state_dict())
+    queries, features = torch.randn(7, 3, 8), torch.randn(3, 5, 12, 16)
+    expected_masks, expected_attention = published(queries, features, target_size)
+    embeddings, attention = ours(queries, features, target_size)
+    torch.testing.assert_close(torch.einsum("bqc,bchw->bqhw", embeddings, features), expected_masks)
+    assert torch.equal(attention.repeat_interleave(2, dim=0), expected_attention)
+    assert not attention.requires_grad and embeddings.requires_grad

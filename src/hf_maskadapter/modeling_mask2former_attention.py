@@ -1,7 +1,8 @@
 """Mask2Former's two expensive attentions, with the results and weights of Transformers' modules in less time.
 
-Deformable attention is 3–4 times as fast on CPU as with `grid_sample`, masked cross-attention need not return its
-weights. Both are replaced in place by [`use_fast_attention`], and only inference differs.
+Deformable attention is 3–4 times as fast on CPU as with `grid_sample`. Masked cross-attention need not return its
+weights nor hold its mask once for every head, and that mask needs no product at the masks' full size. All three are
+replaced in place by [`use_fast_attention`].
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerMaskPredictor,
     Mask2FormerPixelDecoder,
     Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
     Mask2FormerTransformerModule,
@@ -107,11 +109,57 @@ class DeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformableAtte
 
 
 class MaskedCrossAttention(nn.MultiheadAttention):
-    """Multi-head attention that returns no attention weights in eval mode, which lets PyTorch fuse it."""
+    """Multi-head attention that returns no attention weights, which lets PyTorch fuse it.
 
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """Arguments and results as of `torch.nn.MultiheadAttention`."""
-        return super().forward(*args, **{"need_weights": self.training} | kwargs)
+    It is made for what Mask2Former's decoder gives: sequence first, with a mask for all heads alike.
+    """
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, key_padding_mask: None = None
+    ) -> tuple[Tensor, None]:
+        """
+        Args:
+            query, key, value: `(length, batch_size, embed_dim)`.
+            attn_mask: true where a query does not look, `(batch_size, num_queries, num_keys)` bool.
+            key_padding_mask: always `None`.
+        """
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        heads = [
+            F.linear(states, weight, bias).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0, 3)
+            for states, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        ]
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(*heads, attn_mask=~attn_mask[:, None], dropout_p=dropout)
+        return self.out_proj(attended.permute(2, 0, 1, 3).flatten(2)), None
+
+
+class MaskEmbedder(Mask2FormerMaskPredictor):
+    """Mask2Former's mask predictor, without the masks: it returns their embeddings, and where attention does not look.
+
+    A resize acts on every channel alike, so that resized masks are products of the embeddings with resized features.
+    Of all layers' masks at full size, inference needs the last layer's only.
+    """
+
+    def forward(
+        self, outputs: Tensor, pixel_embeddings: Tensor, attention_mask_target_size: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            outputs: queries, `(num_queries, batch_size, hidden_dim)`.
+            pixel_embeddings: mask features, `(batch_size, mask_feature_size, height, width)`.
+            attention_mask_target_size: height and width of the features that the next layer attends to.
+
+        Returns:
+            Mask embeddings `(batch_size, num_queries, mask_feature_size)`, whose products with mask features are the
+            mask logits, and the next layer's attention mask, `(batch_size, num_queries, num_keys)` bool.
+        """
+        embeddings = self.mask_embedder(outputs.transpose(0, 1))
+        with torch.no_grad():
+            features = F.interpolate(
+                pixel_embeddings, size=attention_mask_target_size, mode="bilinear", align_corners=False
+            )
+            is_outside = (embeddings @ features.flatten(2)).sigmoid() < 0.5
+        return embeddings, is_outside
 
 
 def use_fast_attention(pixel_decoder: Mask2FormerPixelDecoder, decoder: Mask2FormerTransformerModule) -> None:
@@ -122,6 +170,8 @@ def use_fast_attention(pixel_decoder: Mask2FormerPixelDecoder, decoder: Mask2For
     for layer in decoder.decoder.layers:
         old = layer.cross_attn
         layer.cross_attn = MaskedCrossAttention(old.embed_dim, old.num_heads, old.dropout)
+    old = decoder.decoder.mask_predictor
+    decoder.decoder.mask_predictor = MaskEmbedder(old.hidden_size, old.num_heads, decoder.decoder.mask_feature_size)
 
 
-__all__ = ["DeformableAttention", "MaskedCrossAttention", "sample_and_sum", "use_fast_attention"]
+__all__ = ["DeformableAttention", "MaskEmbedder", "MaskedCrossAttention", "sample_and_sum", "use_fast_attention"]

@@ -165,11 +165,12 @@ class FcClipMaskGenerator(Mask2FormerPreTrainedModel):
             decoder_output = self.transformer_module(
                 multi_scale_features=pixel_output.multi_scale_features, mask_features=mask_features
             )
-            predictions = list(
+            predictions = list(  # of the masks, `MaskEmbedder` gives their embeddings
                 zip(decoder_output.intermediate_hidden_states, decoder_output.masks_queries_logits, strict=True)
             )
             outputs = []
-            for queries, masks_logits in predictions if output_auxiliary else predictions[-1:]:
+            for queries, mask_embeddings in predictions if output_auxiliary else predictions[-1:]:
+                masks_logits = torch.einsum("bqc,bchw->bqhw", mask_embeddings, mask_features)
                 class_logits = None
                 if vocabulary is not None:
                     class_logits = self.class_head(

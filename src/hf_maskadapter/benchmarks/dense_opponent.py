@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerMaskPredictor,
     Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
 )
 
 from ..modeling_convnext_clip import ConvNextBlock, ConvNextTrunk
-from ..modeling_mask_generators import FcClipMaskGenerator
+from ..modeling_mask_generators import FcClipMaskGenerator, MaskGeneratorOutput
 from ..modeling_maskadapter import (
     MaskAdapterForOpenVocabularySegmentation,
     MaskAdapterModel,
@@ -108,14 +109,42 @@ class DenseAdapter:
         )
 
 
-def published_generator(generator: FcClipMaskGenerator) -> FcClipMaskGenerator:
-    """A copy that computes with Transformers' and PyTorch's own attention modules."""
-    copied = deepcopy(generator)
-    for layer in copied.pixel_decoder.encoder.layers:
-        layer.self_attn.__class__ = Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention
-    for layer in copied.transformer_module.decoder.layers:
-        layer.cross_attn.__class__ = nn.MultiheadAttention
-    return copied
+class DenseGenerator:
+    """FC-CLIP's mask generator with Transformers' and PyTorch's own modules, and class heads after every layer.
+
+    Args:
+        generator: whose weights it copies.
+    """
+
+    def __init__(self, generator: FcClipMaskGenerator):
+        copied = deepcopy(generator)
+        self.first_level, self.class_head = copied.first_level, copied.class_head
+        self.pixel_decoder, self.transformer_module = copied.pixel_decoder, copied.transformer_module
+        for layer in self.pixel_decoder.encoder.layers:
+            layer.self_attn.__class__ = Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention
+        decoder = self.transformer_module.decoder
+        for layer in decoder.layers:
+            layer.cross_attn.__class__ = nn.MultiheadAttention
+        decoder.mask_predictor.__class__ = Mask2FormerMaskPredictor
+
+    def __call__(
+        self, feature_maps: Sequence[Tensor], vocabulary: EncodedVocabulary, void_embeds: Tensor
+    ) -> MaskGeneratorOutput:
+        """The last of all layers' masks and class scores, arguments as of [`FcClipMaskGenerator`]."""
+        with torch.autocast(feature_maps[0].device.type, enabled=False):
+            features = [feature_map.float() for feature_map in feature_maps[self.first_level :]]
+            pixels = self.pixel_decoder(features)
+            decoded = self.transformer_module(pixels.multi_scale_features, pixels.mask_features)
+            outputs = [
+                MaskGeneratorOutput(
+                    masks_queries_logits=masks,
+                    in_vocabulary_logits=self.class_head(
+                        queries.transpose(0, 1), masks, pixels.mask_features, vocabulary, void_embeds
+                    ),
+                )
+                for queries, masks in zip(decoded.intermediate_hidden_states, decoded.masks_queries_logits, strict=True)
+            ]
+        return outputs[-1]
 
 
 class DenseSegmenter:
@@ -128,7 +157,7 @@ class DenseSegmenter:
     def __init__(self, model: MaskAdapterForOpenVocabularySegmentation):
         self.model = model
         assert model.mask_generator is not None and model.adapter is not None
-        self.generator: Any = published_generator(model.mask_generator)
+        self.generator: Callable[..., MaskGeneratorOutput] = DenseGenerator(model.mask_generator)
         self.adapter = DenseAdapter(model.adapter)
 
     @torch.no_grad()
@@ -139,7 +168,7 @@ class DenseSegmenter:
         model = self.model
         feature_maps = dense_feature_maps(model.clip.vision_model, pixel_values)
         dense_features, void_embeds = feature_maps[-1], model.get_void_embeds()
-        generated = self.generator(feature_maps, vocabulary, void_embeds, output_auxiliary=True, return_dict=True)
+        generated = self.generator(feature_maps, vocabulary, void_embeds)
         masks = generated.masks_queries_logits.sigmoid() > model.config.mask_threshold
         projected = model.project_features(dense_features)
         embedded = self.adapter(projected, masks, dense_features, model.clip.project)
@@ -242,10 +271,10 @@ def dense_panoptic_segmentation(
 
 __all__ = [
     "DenseAdapter",
+    "DenseGenerator",
     "DenseSegmenter",
     "dense_encode_vocabulary",
     "dense_feature_maps",
     "dense_panoptic_segmentation",
     "dense_semantic_segmentation",
-    "published_generator",
 ]

@@ -26,12 +26,12 @@ from ..post_processing_maskadapter import post_process_panoptic_segmentation, po
 from ..vocabulary import PROMPT_TEMPLATES, Vocabulary
 from .dense_opponent import (
     DenseAdapter,
+    DenseGenerator,
     DenseSegmenter,
     dense_encode_vocabulary,
     dense_feature_maps,
     dense_panoptic_segmentation,
     dense_semantic_segmentation,
-    published_generator,
 )
 from .realistic_inputs import SegmentMaps, draw_class_scores, draw_masks, draw_outputs
 
@@ -279,7 +279,7 @@ def _build_backbone(workshop: Workshop, setting: Setting) -> Case:
 def _build_generator(workshop: Workshop, setting: Setting) -> Case:
     model = workshop.segmenter(setting.num_masks)
     generator: Any = model.mask_generator
-    published: Any = published_generator(generator)
+    published = DenseGenerator(generator)
     vocabulary, void = workshop.vocabulary(setting.num_classes), model.get_void_embeds().detach()
     torch.manual_seed(5)
     feature_maps = tuple(
@@ -301,9 +301,7 @@ def _build_generator(workshop: Workshop, setting: Setting) -> Case:
     return Case(
         {
             PACKAGE: lambda: generator(feature_maps, vocabulary, void, return_dict=True).masks_queries_logits,
-            DENSE: lambda: (
-                published(feature_maps, vocabulary, void, output_auxiliary=True, return_dict=True).masks_queries_logits
-            ),
+            DENSE: lambda: published(feature_maps, vocabulary, void).masks_queries_logits,
             "Transformers' Mask2Former": mask2former,
         },
         largest_difference,
@@ -391,7 +389,7 @@ def _build_text(workshop: Workshop, setting: Setting) -> Case:
 class _DrawnMasks(nn.Module):
     """A generator that computes everything, and returns drawn masks and scores instead of random weights' noise."""
 
-    def __init__(self, generator: nn.Module, output: MaskGeneratorOutput):
+    def __init__(self, generator: Callable[..., MaskGeneratorOutput], output: MaskGeneratorOutput):
         super().__init__()
         self.generator, self.output = generator, output
 
