@@ -55,7 +55,9 @@ def _add_speed(commands: Any) -> None:
     speed.add_argument(
         "--annotations", nargs="+", metavar="DIR", help="folders of label or panoptic PNGs to draw masks from"
     )
-    speed.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for Markdown, JSON and plots")
+    speed.add_argument(
+        "--output-dir", type=Path, metavar="DIR", help="folder for Markdown, JSON and plots; what is there is kept"
+    )
     speed.add_argument("--quick", action="store_true", help="a trial: tiny model, small picture, one round")
 
 
@@ -130,7 +132,10 @@ def _run_speed(parsed: argparse.Namespace) -> str:
         None if parsed.annotations is None else tuple(parsed.annotations),
     )
     cases = parsed.cases or tuple(CASES)
-    return speed.run(cases, parsed.sizes, parsed.masks, parsed.classes, options, parsed.output_dir)
+    try:
+        return speed.run(cases, parsed.sizes, parsed.masks, parsed.classes, options, parsed.output_dir)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,11 +126,26 @@ def test_report_and_files(monkeypatch, tmp_path):
     assert "masks from drawn scenes" in text and "matmul peak" in text
     content = json.loads((tmp_path / "out" / "speed.json").read_text(encoding="utf-8"))
     assert [one["setting"]["size"] for one in content["measurements"]] == [64, 96, 128]
-    assert content["machine"]["torch"] == torch.__version__
+    assert content["conditions"]["machine"]["torch"] == torch.__version__
     assert (tmp_path / "out" / "speed.md").read_text(encoding="utf-8") == text + "\n"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["panoptic_size.png", "speed.json", "speed.md"]
     with Image.open(tmp_path / "out" / "panoptic_size.png") as picture:
         assert picture.width > 300
+
+
+def test_what_a_folder_holds_is_kept_and_not_measured_again(tmp_path):
+    def measure(case, options=TINY):
+        measured = []
+        text = speed.run((case,), (64,), (5,), (3,), options, tmp_path, log=measured.append)
+        return measured, text
+
+    assert len(measure("panoptic")[0]) == 1
+    measured, text = measure("semantic", replace(TINY, repeats=2))
+    assert len(measured) == 1
+    assert text.index("| semantic | 64×64, 5 masks, 3 classes |") < text.index("| panoptic | 64×64, 5 masks |")
+    assert measure("panoptic") == ([], text)
+    with pytest.raises(ValueError, match="measured with another clock: give the same options"):
+        measure("panoptic", replace(TINY, clock="cpu"))
 
 
 def test_curves_without_matplotlib_are_refused_before_anything_is_measured(monkeypatch, tmp_path):

@@ -124,12 +124,14 @@ class MaskedCrossAttention(nn.MultiheadAttention):
             key_padding_mask: always `None`.
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        heads = [
+        queries, keys, values = (
             F.linear(states, weight, bias).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0, 3)
             for states, weight, bias in zip((query, key, value), weights, biases, strict=True)
-        ]
+        )
         dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(*heads, attn_mask=~attn_mask[:, None], dropout_p=dropout)
+        attended = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=~attn_mask[:, None], dropout_p=dropout
+        )
         return self.out_proj(attended.permute(2, 0, 1, 3).flatten(2)), None
 
 

@@ -35,8 +35,10 @@ Clock = Literal["wall", "cpu"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 CLOCKS: tuple[Clock, ...] = get_args(Clock)
 
+_CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 _LOOSER = {"fp32": 1.0, "tf32": 30.0, "bf16": 300.0}
 _SECONDS_NOT_WARMED = 10.0
+_JSON = "speed.json"
 _AXES = {"size": "longer side, pixels", "num_masks": "masks", "num_classes": "classes"}
 
 
@@ -75,6 +77,7 @@ class Measurement:
         memory: Contender → peak memory above what was there before the call, in bytes; empty if not measured.
         flops: Contender → floating-point operations of matrix products, convolutions and attention.
         calls: Contender → how often it ran.
+        rounds: How many of these count.
         difference: How far the results of this package and the dense implementation are apart, as a fraction.
     """
 
@@ -85,16 +88,17 @@ class Measurement:
     memory: dict[str, int]
     flops: dict[str, int]
     calls: dict[str, int]
+    rounds: int
     difference: float
 
 
-def matmul_peak(device: torch.device, precision: Precision) -> float:
-    """Floating-point operations a second of the fastest of some large square matrix products, in wall time."""
+def matmul_peak(device: torch.device, precision: Precision, clock: Clock = "wall") -> float:
+    """Floating-point operations a second of the fastest of some large square matrix products."""
     side = 1024 if device.type == "cpu" else 8192
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     matrix = torch.randn(side, side, device=device, dtype=dtype)
     with _computing(precision, device):
-        fastest = min(_timed(lambda: matrix @ matrix, device, time.perf_counter)[1] for _ in range(8))
+        fastest = min(_timed(lambda: matrix @ matrix, device, _CLOCKS[clock])[1] for _ in range(8))
     return 2 * side**3 / fastest
 
 
@@ -132,7 +136,7 @@ def measure(name: str, setting: Setting, case: Case, options: Options) -> Measur
         RuntimeError: This package and the dense implementation disagree.
     """
     device = torch.device(options.device)
-    clock = time.perf_counter if options.clock == "wall" else time.process_time
+    clock = _CLOCKS[options.clock]
     rounds: list[dict[str, float]] = []
     results: dict[str, Any] = {}
     flops: dict[str, int] = {}
@@ -168,6 +172,7 @@ def measure(name: str, setting: Setting, case: Case, options: Options) -> Measur
         memory={},
         flops=flops,
         calls=calls,
+        rounds=len(counted),
         difference=difference,
     )
 
@@ -249,69 +254,90 @@ def run(
         classes: Numbers of classes, likewise.
         options: How to measure.
         output_dir: Folder for ``speed.md``, ``speed.json``, and a plot for each axis with three values or more; it is
-            created if need be.
+            created if need be. What it holds already is not measured again, and reported together with the new.
         log: Told what was measured.
 
     Raises:
         RuntimeError: Results disagree, or a plot is wanted without Matplotlib.
+        ValueError: The folder holds measurements of another machine or with other options.
     """
     options = options or Options()
     if output_dir is not None and any(len(values) > 2 for values in (sizes, masks, classes)):
         figure_class()  # before hours of measuring, not after
     workshop = _workshop(options)
-    measurements = []
-    for name in cases:
-        for setting in settings_of(name, sizes, masks, classes):
-            measurement = measure(name, setting, workshop.build(name, setting), options)
-            if options.with_memory and (can_measure_peaks() or options.device != "cpu"):
-                measurement.memory = {
-                    contender: measure_memory(name, setting, contender, options) for contender in (PACKAGE, DENSE)
-                }
-            measurements.append(measurement)
-            log(_row(measurement))
     device = torch.device(options.device)
-    peak = matmul_peak(device, options.precision)
-    text = report(measurements, options, workshop.maps.source, peak, describe_machine(device))
+    conditions = _conditions(options, workshop.maps.source, device)
+    measurements: list[Measurement] = []
+    peak = 0.0
+    if output_dir is not None and (output_dir / _JSON).exists():
+        measurements, peak = _read(output_dir / _JSON, conditions)
+    there = {(one.case, one.setting) for one in measurements}
+    wanted = [(name, setting) for name in cases for setting in settings_of(name, sizes, masks, classes)]
+    missing = [one for one in wanted if one not in there]
+    if missing:
+        peak = max(peak, matmul_peak(device, options.precision, options.clock))
+    for name, setting in missing:
+        measurement = measure(name, setting, workshop.build(name, setting), options)
+        if options.with_memory and (can_measure_peaks() or options.device != "cpu"):
+            measurement.memory = {
+                contender: measure_memory(name, setting, contender, options) for contender in (PACKAGE, DENSE)
+            }
+        measurements.append(measurement)
+        log(_row(measurement))
+        if output_dir is not None:
+            _write(output_dir, measurements, conditions, peak)
+    text = report(measurements, conditions, peak)
     if output_dir is not None:
-        _write(output_dir, text, measurements, options, workshop.maps.source, peak, device)
+        _write(output_dir, measurements, conditions, peak)
     return text
 
 
-def _write(
-    output_dir: Path,
-    text: str,
-    measurements: list[Measurement],
-    options: Options,
-    source: str,
-    peak: float,
-    device: torch.device,
-) -> None:
+def _conditions(options: Options, source: str, device: torch.device) -> dict[str, Any]:
+    """What measurements in one table have in common."""
+    common = {name: value for name, value in asdict(options).items() if name not in ("repeats", "with_memory")}
+    return common | {"masks_from": source, "machine": describe_machine(device)}
+
+
+def _read(path: Path, conditions: dict[str, Any]) -> tuple[list[Measurement], float]:
+    """The measurements in a folder and the peak that was measured with them."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    wanted = json.loads(json.dumps(conditions))
+    if content["conditions"] != wanted:
+        different = [name for name in wanted if content["conditions"].get(name) != wanted[name]]
+        raise ValueError(
+            f"{path} was measured with another {', '.join(different)}: give the same options on the same machine, or "
+            "another --output-dir."
+        )
+    measurements = [Measurement(**one | {"setting": Setting(**one["setting"])}) for one in content["measurements"]]
+    return measurements, content["matmul_peak"]
+
+
+def _write(output_dir: Path, measurements: list[Measurement], conditions: dict[str, Any], peak: float) -> None:
     from ..atomic_files import write_atomically, write_json, write_text
 
     output_dir.mkdir(parents=True, exist_ok=True)
     content = {
-        "machine": describe_machine(device),
-        "options": asdict(options),
-        "masks_from": source,
+        "conditions": conditions,
         "matmul_peak": peak,
         "measurements": [asdict(measurement) for measurement in measurements],
     }
-    write_json(output_dir / "speed.json", content, indent=2)
-    write_text(output_dir / "speed.md", text + "\n")
+    write_json(output_dir / _JSON, content, indent=2)
+    write_text(output_dir / "speed.md", report(measurements, conditions, peak) + "\n")
     for axis in _AXES:
         for name in dict.fromkeys(measurement.case for measurement in measurements):
-            of_case = [measurement for measurement in measurements if measurement.case == name]
-            points = _along(of_case, axis)
+            points = _longest_curve([measurement for measurement in measurements if measurement.case == name], axis)
             if len(points) > 2:
                 save = partial(plot(points, axis).savefig, format="png")
                 write_atomically(output_dir / f"{name}_{axis}.png", save)
 
 
-def _along(measurements: list[Measurement], axis: str) -> list[Measurement]:
-    """Those that differ from the first in one axis only, by their place on it."""
-    centre = measurements[0].setting
-    on_axis = [one for one in measurements if replace(one.setting, **{axis: getattr(centre, axis)}) == centre]
-    return sorted(on_axis, key=lambda one: getattr(one.setting, axis))
+def _longest_curve(measurements: list[Measurement], axis: str) -> list[Measurement]:
+    """The most that differ in one axis only, by their place on it."""
+    curves: dict[Setting, list[Measurement]] = {}
+    for measurement in measurements:
+        curves.setdefault(replace(measurement.setting, **{axis: 0}), []).append(measurement)
+    longest = max(curves.values(), key=lambda curve: len(curve))
+    return sorted(longest, key=lambda one: getattr(one.setting, axis))
 
 
 def figure_class() -> type[matplotlib.figure.Figure]:
@@ -362,7 +388,7 @@ def _row(measurement: Measurement, peak: float | None = None) -> str:
         cells += ["–", "–", "–"]
     rates = [measurement.flops[contender] / measurement.seconds[contender] for contender in (PACKAGE, DENSE)]
     cells.append("–" if peak is None else " / ".join(f"{rate / peak:.0%}" for rate in rates))
-    cells.append(f"{measurement.difference:.0e}")
+    cells += [str(measurement.rounds), f"{measurement.difference:.0e}"]
     return f"| {' | '.join(cells)} |"
 
 
@@ -370,18 +396,25 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.1f} ms"
 
 
-def report(
-    measurements: Sequence[Measurement], options: Options, source: str, peak: float, machine: dict[str, str]
-) -> str:
-    """The measurements as Markdown."""
-    clock = "wall time" if options.clock == "wall" else "CPU seconds of all threads"
+def report(measurements: Sequence[Measurement], conditions: dict[str, Any], peak: float) -> str:
+    """The measurements as Markdown.
+
+    Args:
+        measurements: in any order.
+        conditions: what they have in common: options, `masks_from` and `machine`.
+        peak: floating-point operations a second of large matrix products.
+    """
+    order = list(CASES)
+    measurements = sorted(measurements, key=lambda one: (order.index(one.case), *asdict(one.setting).values()))
+    clock = "wall time" if conditions["clock"] == "wall" else "CPU seconds of all threads"
+    machine = ", ".join(f"{name} {value}" for name, value in conditions["machine"].items())
     lines = [
-        f"{options.model_size} model, random weights, {options.device}, {options.precision}; medians of "
-        f"{options.repeats} rounds, {clock}; masks from {source}, 30 % of them empty.",
-        ", ".join(f"{name} {value}" for name, value in machine.items()) + f"; matmul peak {peak / 1e9:.0f} GFLOP/s.",
+        f"{conditions['model_size']} model, random weights, {conditions['device']}, {conditions['precision']}; "
+        f"medians, {clock}; masks from {conditions['masks_from']}, 30 % of them empty.",
+        f"{machine}; matmul peak {peak / 1e9:.0f} GFLOP/s.",
         "",
-        "| case | at | this package | dense | faster | peak memory | dense | less | of matmul peak | differs by |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| case | at | this package | dense | faster | peak memory | dense | less | of peak | rounds | differs by |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
         *(_row(measurement, peak) for measurement in measurements),
     ]
     others = [

@@ -400,14 +400,15 @@ class _DrawnMasks(nn.Module):
 
 def _build_pipeline(workshop: Workshop, setting: Setting) -> Case:
     model = workshop.segmenter(setting.num_masks)
-    opponent = DenseSegmenter(model)
+    opponent, generator = DenseSegmenter(model), model.mask_generator
+    assert generator is not None
     masks = draw_masks(workshop.maps.maps[0], setting.mask_size, setting.num_masks)
     drawn = MaskGeneratorOutput(
         masks_queries_logits=masks.logits[None].to(workshop.device),
         in_vocabulary_logits=draw_class_scores(masks.segments, setting.num_classes)[None].to(workshop.device),
     )
     opponent.generator = _DrawnMasks(opponent.generator, drawn)
-    generator = _DrawnMasks(model.mask_generator, drawn)
+    drawing = _DrawnMasks(generator, drawn)
     height, width = setting.padded_size
     noise = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
@@ -423,11 +424,11 @@ def _build_pipeline(workshop: Workshop, setting: Setting) -> Case:
         return post_process(outputs, [(height, width)])[0]
 
     def package(*arguments: Any, **options: Any) -> Any:
-        original, model.mask_generator = model.mask_generator, generator
+        model.mask_generator = drawing
         try:
             return model(*arguments, **options, return_dict=True)
         finally:
-            model.mask_generator = original
+            model.mask_generator = generator
 
     contenders: dict[str, Callable[[], Any]] = {
         PACKAGE: partial(segment, package, post_process_semantic_segmentation),
