@@ -39,6 +39,16 @@ _TITLES = {
     "generated_masks_mean_iou_out_of_vocabulary": "generated masks, CLIP's branch alone: mIoU",
 }
 
+_SHIPPED = "Mask-Adapter as shipped"
+_COLORS = {
+    **{_NAMES[f"pooling/{form}"]: f"C{number}" for form, number in zip(_FORMS, (0, 9, 2), strict=True)},
+    **{_NAMES[f"pooling/{form}/fcclip"]: f"C{number}" for form, number in zip(_FORMS, (4, 6, 8), strict=True)},
+    _NAMES["crop"]: "C7",
+    _NAMES["adapter"]: "C3",
+    _SHIPPED: "C1",
+}
+"""Matplotlib's colours of the ways that several panels show; others take the next one."""
+
 Number = Mapping[str, Any]
 
 
@@ -76,7 +86,8 @@ class Table:
                 [max(row[kind]["high"] - row[kind]["value"], 0) for kind in self.kinds],
             ]
             places = np.arange(len(self.kinds)) + (number - (len(rows) - 1) / 2) * 0.8 / len(rows)
-            panel.bar(places, heights, 0.8 / len(rows), yerr=errors, capsize=2, label=name)
+            color = _COLORS.get(name, f"C{number}")
+            panel.bar(places, heights, 0.8 / len(rows), yerr=errors, capsize=2, label=name, color=color)
         panel.set_xticks(range(len(self.kinds)), self.kinds)
         panel.set_title(self.title, fontsize=10)
         panel.set_ylim(0, 105)
@@ -94,7 +105,7 @@ def main_tables(main: Mapping[str, Any]) -> list[Table]:
     tables = []
     for table, title in _TITLES.items():
         rows = {_NAMES[method]: row for method, row in main["seeds"][table].items()}
-        tables.append(Table(title, rows | {"Mask-Adapter as shipped": main["shipped"][table]["adapter"]}))
+        tables.append(Table(title, rows | {_SHIPPED: main["shipped"][table]["adapter"]}))
     return tables
 
 
