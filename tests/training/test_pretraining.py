@@ -19,6 +19,7 @@ from hf_maskadapter.training.pretraining_arguments import PretrainingArguments, 
 from hf_maskadapter.training.pretraining_command import CaptionBatches, CropData, run_pretraining
 from hf_maskadapter.training.step_log import StepLog
 from training import toy
+from two_processes import run_by_two_processes
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain_clip.py"
 
@@ -132,6 +133,18 @@ class TestResult:
         assert result.step == 2
         card = (Path(options["output_dir"]) / "model" / "README.md").read_text()
         assert "(4 samples, captions)" in card
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_whole_batch(options, tmp_path):
+    pretrain(options, output_dir=str(tmp_path / "alone"), max_steps=3)
+    together = options | {"output_dir": str(tmp_path / "together"), "max_steps": 3}
+    words = [word for name, value in together.items() for word in (f"--{name}", str(value))]
+    run_by_two_processes(str(SCRIPT), *words)
+    logs = [StepLog(tmp_path / name / "log.jsonl").read() for name in ("alone", "together")]
+    assert [record["step"] for record in logs[1]] == [1, 2, 3]
+    for alone, by_two in zip(*logs, strict=True):
+        assert by_two["loss"] == pytest.approx(alone["loss"], rel=1e-3)
 
 
 class TestBatches:

@@ -234,7 +234,7 @@ class SegmentCrops(_CropTransform):
     vocabulary: Vocabulary
     crops_per_picture: int = 4
     min_area: int = 256
-    context: tuple[float, float] = (0.75, 2.0)
+    context: tuple[float, float] = (0.5, 1.5)
     max_enlargement: float = 2.0
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ class PretrainingArguments(DataArguments):
     crops_per_picture: int = option(_CROP, "segments: crops of a picture each time it is read", 4)
     min_segment_area: int = option(_CROP, "segments: leave out smaller connected parts, in pixels", 256)
     context: tuple[float, float] = option(
-        _CROP, "segments: range of a crop's side, in square roots of the segment's area", (0.75, 2.0)
+        _CROP, "segments: range of a crop's side, in square roots of the segment's area", (0.5, 1.5)
     )
     max_enlargement: float = option(_CROP, "segments: crops are not enlarged more than so many times", 2.0)
     min_crop_share: float = option(_CROP, "captions: least share of the picture's largest square in a crop", 0.5)
