@@ -1,5 +1,7 @@
 """Every code block of the README runs as it stands, in the order of the page."""
 
+import json
+import math
 import os
 import re
 import shlex
@@ -69,6 +71,37 @@ def test_commands_and_python_blocks_run_as_they_stand(clone, capsys):
         "evaluation/results.json",
     ):
         assert (clone / "out" / result).is_file(), result
+
+
+def steps_of(run: Path) -> list[dict]:
+    """The records of a training's steps."""
+    records = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return [record for record in records if "loss" in record]
+
+
+@pytest.mark.slow
+def test_the_commands_for_camvid_teach_an_embedded_model_its_classes(clone):
+    shared = os.environ.get("MASKADAPTER_SHARED")
+    if not shared or not Path(shared, "data", "camvid").is_dir():
+        pytest.skip("needs real data: set MASKADAPTER_SHARED to the folder that has data/camvid")
+    os.symlink(Path(shared, "data", "camvid"), clone / "camvid")
+    (commands,) = [text for kind, text in BLOCKS if kind == "text" and "--dataset camvid" in text]
+    for line in commands.strip().splitlines():
+        run_commands(line)
+
+    out = clone / "out" / "camvid"
+    assert steps_of(out / "clip")[-1]["accuracy"] > 0.4  # of crops among the captions of 64, a class in eleven
+    warmup = steps_of(out / "warmup")[-20:]
+    class_weight = json.loads((out / "warmup" / "training_arguments.json").read_text())["class_weight"]
+    chance = class_weight * math.log(11)
+    assert sum(step["loss_class"] for step in warmup) / len(warmup) < 0.6 * chance
+    masks = sum(step["masks"] for step in warmup)
+    accuracy = sum(step["mask_accuracy"] * step["masks"] for step in warmup) / masks
+    pictures = json.loads((out / "warmup" / "training_arguments.json").read_text())["batch_size"] * len(warmup)
+    largest_class = pictures / masks  # at most: a class has one mask in a picture
+    assert accuracy > 4 * largest_class
+    assert sum(step["matches"] for step in steps_of(out / "mixed")) > 0
+    assert (out / "evaluation" / "results.json").is_file()
 
 
 def test_every_block_is_of_a_kind_that_is_checked():
