@@ -3,11 +3,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported; no test needs the network
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one may be slow
+hypothesis.settings.load_profile("any machine")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core for each worker
     import torch

@@ -48,7 +48,7 @@ def build_model(tokenizer):
 
 
 @given(st.integers(2, 8), st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_without_repeated_captions_the_loss_is_clips(batch, seed):
     generator = torch.Generator().manual_seed(seed)
     image, text = torch.randn(batch, 6, generator=generator), torch.randn(batch, 6, generator=generator)
@@ -69,7 +69,7 @@ def test_identical_captions_match_each_other():
 
 
 @given(st.integers(1, 3), st.integers(2, 5), st.integers(1, 3), st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_several_captions_share_a_pictures_target_and_compete(captions, batch, kinds, seed):
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(batch, 6, generator=generator)

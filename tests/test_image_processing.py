@@ -136,7 +136,7 @@ def test_a_batch_is_padded_to_its_largest_height_and_width_and_a_multiple_of_the
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=4), st.sampled_from([1, 4, 7, 32])
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_pictures_of_a_batch_are_those_of_single_calls(sizes, divisor):
     processor = MaskAdapterImageProcessorPil(size={"shortest_edge": 8, "longest_edge": 24}, size_divisor=divisor)
     images = [random_pixels(*size, seed) for seed, size in enumerate(sizes)]
@@ -482,7 +482,7 @@ def test_a_map_of_ignored_pixels_only_gives_no_mask(keep_size):
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(1, 40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_label_maps_are_resized_to_the_nearest_pixel_as_pil_does(height, width, new_height, new_width):
     labels = np.random.default_rng(0).integers(0, 5, (height, width), dtype=np.uint8)
     processor = MaskAdapterImageProcessorPil(size={"height": new_height, "width": new_width}, size_divisor=1)

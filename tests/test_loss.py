@@ -44,7 +44,7 @@ def stripes(num_masks, side=16):
 
 class TestPairwiseMaskIou:
     @given(st.integers(0, 2**31), st.integers(0, 4), st.integers(1, 4))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_equals_counting_pixels_pair_by_pair(self, seed, num_masks, num_others):
         masks = torch.rand(num_masks, 5, 7, generator=seeded(seed)) > 0.5
         others = torch.rand(num_others, 5, 7, generator=seeded(seed + 1)) > 0.5

@@ -28,7 +28,7 @@ def draw(seed, batch_size, num_queries, num_heads, shapes, num_points, spread, d
     return values, shapes, locations, torch.rand(samples, generator=generator).to(dtype)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(
     seed=st.integers(0, 10_000),
     batch_size=st.integers(1, 3),

@@ -78,7 +78,7 @@ def pictures(seeds, size=(24, 31)):
     return [list(column) for column in zip(*(random_instances(seed, CATEGORIES, size) for seed in seeds), strict=True)]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5), st.sampled_from([(24, 31), (70, 90), (130, 150)]))
 def test_equals_pycocotools_to_the_last_bit(seeds, size):
     predictions, references = pictures(seeds, size)
@@ -180,7 +180,7 @@ def test_pictures_without_predictions_or_annotations_count():
     assert np.isnan(metric.compute(predictions=[nothing], references=[nothing])["ap"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=8), st.integers(1, 4), st.randoms(use_true_random=False)
 )

@@ -118,7 +118,7 @@ def test_files_are_read(tmp_path):
     assert_reads(str(tmp_path / "map.png"), BOTH[::-1], ids=(3, 7))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))), st.booleans())
 def test_run_length_encodings_are_decoded_as_by_pycocotools(mask, compress):
     rle = encoded(mask, compress)

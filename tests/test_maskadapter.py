@@ -74,7 +74,7 @@ def test_forms_of_mask_pooling():
     assert pooling_weights(mask, (2, 2), "hard")[0, 0].tolist() == [[1, 0], [0, 0]]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**16))
 def test_any_overlap_covers_area_and_area_keeps_the_mass(height, width, rows, columns, seed):
     masks = (torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed)) > 0.6).float()
@@ -95,7 +95,7 @@ def test_crop_holds_the_mask_and_blanks_the_rest():
     assert not crop_with_mask(picture, torch.zeros_like(mask), 24, 0.1).any()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.floats(0, 1), st.integers(2, 6), st.integers(0, 2**16))
 def test_ensemble_weights_the_branches_geometrically(weight, num_classes, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -103,7 +103,7 @@ def cases(draw):
     return predictions, references, options
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(cases())
 def test_equals_the_plain_oracle(case):
     predictions, references, options = case
@@ -113,7 +113,7 @@ def test_equals_the_plain_oracle(case):
 
 @pytest.mark.skipif(not SCRIPT, reason="MASKADAPTER_MEAN_IOU_SCRIPT does not name a copy of the Hub's mean_iou.py")
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(case=cases())
 def test_equals_the_hub_script_bit_for_bit(case):
     predictions, references, options = case
@@ -228,7 +228,7 @@ def test_accepts_a_batch_as_one_tensor_and_files_by_name(tmp_path):
     assert_same(result, oracle(predictions, references, **options), exact=False)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     seed=st.integers(0, 2**32 - 1),
     low=st.sampled_from([-(2**40), -70000, -3, 0, 1]),
@@ -301,7 +301,7 @@ def test_state_does_not_grow_and_nothing_is_written(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1), num_shards=st.integers(1, 5))
 def test_uneven_shards_and_a_saved_state_give_the_same_result(seed, num_shards):
     rng = np.random.default_rng(seed)

@@ -75,7 +75,7 @@ def assert_same(result, expected, **tolerance):
         np.testing.assert_allclose(result[key], value, err_msg=key, **tolerance)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(seeds)
 def test_equals_the_plain_oracle_with_void_and_crowd(seeds):
     predictions, references = zip(*(random_panoptic(seed, CATEGORIES) for seed in seeds), strict=True)
@@ -83,7 +83,7 @@ def test_equals_the_plain_oracle_with_void_and_crowd(seeds):
     assert_same(panoptic_quality(counts, CATEGORIES), oracle(predictions, references, CATEGORIES), rtol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
 def test_equals_torchmetrics_where_it_applies(seed):
     """Without crowds, which torchmetrics does not know, and with every pixel predicted: its void rule is another."""
@@ -185,7 +185,7 @@ def test_categories_that_do_not_occur_are_nan_and_left_out_of_the_mean():
     assert result["pq"] == 1.0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=9), st.integers(1, 4), st.randoms(use_true_random=False)
 )

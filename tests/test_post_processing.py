@@ -21,7 +21,7 @@ PADDED = (32, 64)
 IMAGE = (27, 50)
 TARGETS = [None, IMAGE, (61, 97), (9, 13), (1, 1), (27, 200)]
 NO_TIE = 1e-5  # scores that differ by less may be ordered either way by rounding
-quick = settings(max_examples=25, deadline=None, derandomize=True)
+quick = settings(max_examples=25, derandomize=True)
 
 
 def make_outputs(num_masks=7, num_classes=5, batch_size=1, seed=0, are_logits=True, dtype=torch.float32):

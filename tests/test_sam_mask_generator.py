@@ -64,7 +64,7 @@ def slow_areas(mask):
 
 
 class TestSuppression:
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.lists(st.tuples(*[st.integers(0, 8)] * 4, st.integers(0, 5)), max_size=9), st.floats(0, 1))
     def test_keeps_the_best_and_nothing_that_overlaps_a_better_one(self, values, threshold):
         boxes = torch.tensor([[x, y, x + w + 1, y + h + 1] for x, y, w, h, _ in values]).view(-1, 4).float()
@@ -81,7 +81,7 @@ class TestSuppression:
         ious = box_ious(torch.tensor([[0.0, 0, 4, 4], [2, 0, 6, 4], [8, 8, 9, 9], [3, 3, 3, 3]]))
         assert ious[0].tolist() == pytest.approx([1, 1 / 3, 0, 0])
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(SMALL_MASKS)
     def test_mask_ious_and_boxes(self, masks):
         tensor = torch.from_numpy(masks)
@@ -99,7 +99,7 @@ class TestSuppression:
 
 
 class TestFragments:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(SMALL_MASKS)
     def test_areas_are_those_of_connected_pixels(self, masks):
         found = component_areas(torch.from_numpy(masks)).numpy()

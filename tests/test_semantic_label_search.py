@@ -77,7 +77,7 @@ def always_search(monkeypatch):
 sides = st.integers(1, 70)
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=120, derandomize=True)
 @given(
     seed=st.integers(0, 10_000),
     num_masks=st.integers(1, 50),

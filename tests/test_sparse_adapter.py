@@ -64,7 +64,7 @@ def both(adapter, *inputs):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(pictures_with_masks())
 def test_sparse_maps_equal_dense_maps_whatever_the_masks(dtype, inputs):
     adapter = tiny_models.adapter().to(dtype)
@@ -246,7 +246,7 @@ def test_one_window_for_all_masks_as_on_a_gpu_changes_nothing(monkeypatch):
         assert_equal_but_for_rounding(adapter.get_activation_maps(features, masks, "sparse"), expected)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 3), max_size=40))
 def test_distinct_masks_are_each_there_once(kinds):
     originals = torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(0))

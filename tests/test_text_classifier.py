@@ -78,7 +78,7 @@ def test_prompts_of_different_length_are_padded_with_the_end_token():
     assert ids.tolist() == [[510, 97, 511, 511, 511], [510, 97, 98, 99, 511]]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.integers(0, 5), st.integers(0, 2**16))
 def test_logits_are_the_maximum_over_synonyms(counts, num_masks, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -60,7 +60,7 @@ class TestColors:
     def test_case_and_blanks_make_no_difference(self):
         assert class_color("Potted  Plant ") == class_color("potted plant")
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(st.lists(st.sampled_from(["zebra", "person", "sky", "Haus", "a thing"]), unique=True))
     def test_a_class_has_one_color_in_every_vocabulary(self, names):
         assert class_colors(names) == [class_color(name) for name in names]
@@ -206,7 +206,7 @@ class TestOverlay:
         overlay(picture(*size), values, labels=labels, names=False)
         assert "".join("".join(written).split()) == "".join("".join(sorted(labels)).split())
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size=1), st.integers(20, 300))
     def test_wrapped_text_fits_and_loses_no_letter(self, text, width):
         font = lettering.font_of(12, None)

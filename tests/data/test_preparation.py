@@ -11,7 +11,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
@@ -253,13 +253,11 @@ def test_cityscapes_panoptic(tmp_path):
 # --- Run-length encoding ---
 
 
-@settings(deadline=None)
 @given(npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, max_side=20)))
 def test_run_lengths_decode_to_the_mask_they_came_from(mask):
     np.testing.assert_array_equal(decode_rle(encode_rle(mask)), mask)
 
 
-@settings(deadline=None)
 @given(npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, max_side=70)), st.booleans())
 def test_compressed_run_lengths_decode_as_cocos_own_code_does(mask, as_text):
     coco = pytest.importorskip("pycocotools.mask")

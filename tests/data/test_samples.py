@@ -8,7 +8,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
@@ -44,7 +44,6 @@ def panoptic_reader(**options):
     )
 
 
-@settings(deadline=None)
 @given(npst.arrays(np.int64, npst.array_shapes(min_dims=2, max_dims=2), elements=st.integers(0, 2**24 - 1)))
 def test_segment_numbers_survive_their_colours(ids):
     np.testing.assert_array_equal(rgb_to_id(id_to_rgb(ids)), ids)
@@ -235,7 +234,6 @@ def test_thing_flags_come_from_the_data_where_the_vocabulary_has_none():
     assert [segment.isthing for segment in sample.segments_info] == [False, True]
 
 
-@settings(deadline=None)
 @given(
     npst.arrays(np.int64, (5, 7), elements=st.sampled_from([0, 1, 255, 256, 65536, 2**24 - 1])),
     st.permutations([1, 255, 256, 65536, 2**24 - 1]),

@@ -7,7 +7,7 @@ from itertools import islice
 import datasets
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_maskadapter.data import (
@@ -103,7 +103,6 @@ def test_without_shuffling_every_epoch_is_in_order(kind):
     assert flat(take(SAMPLERS[kind](3, 2, shuffle=False), 3)) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
 
 
-@settings(deadline=None)
 @given(
     size=st.integers(1, 20),
     batch=st.integers(1, 5),
@@ -184,7 +183,6 @@ def test_numbers_out_of_range_are_refused(kind):
         SAMPLERS[kind](5, 1, num_processes=2, process_index=2)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(1, 7))
 def test_evaluation_shards_hold_every_sample_once(size, processes):
     shards = [shard_indices(size, processes, index) for index in range(processes)]

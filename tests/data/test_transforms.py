@@ -49,7 +49,7 @@ def transform(**options):
 geometries = st.tuples(st.integers(8, 80), st.integers(8, 80), st.integers(0, 10**6))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.tuples(*[st.integers(24, 80)] * 2, st.integers(0, 10**6)), st.sampled_from(["segment", "class"]))
 def test_masks_lie_where_the_picture_shows_their_segment(geometry, unit):
     height, width, seed = geometry
@@ -67,7 +67,7 @@ def test_masks_lie_where_the_picture_shows_their_segment(geometry, unit):
     np.testing.assert_allclose(shown[inside & flat], 20 * number[inside & flat], atol=0.6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(geometries)
 def test_masks_are_disjoint_never_empty_and_never_in_the_padding(geometry):
     height, width, seed = geometry
@@ -80,7 +80,7 @@ def test_masks_are_disjoint_never_empty_and_never_in_the_padding(geometry):
     assert (result.pixel_values[:, ~result.pixel_mask] == 128).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(geometries)
 def test_the_picture_fills_the_top_left_of_the_crop(geometry):
     height, width, seed = geometry
@@ -92,7 +92,7 @@ def test_the_picture_fills_the_top_left_of_the_crop(geometry):
     assert torch.equal(result.pixel_mask, expected)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(geometries, st.booleans())
 def test_cropping_while_resizing_equals_resizing_and_then_cropping(geometry, flip):
     height, width, seed = geometry

@@ -46,14 +46,14 @@ masks = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(lambda size: a
 
 
 @given(masks)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_encoded_masks_hold_every_pixel_as_rgba(mask):
     values = np.array(unpack(encode_brush(mask))).reshape(*mask.shape, 4)
     assert (values == np.where(mask, 255, 0)[..., None]).all()
 
 
 @given(masks)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_decoding_undoes_encoding(mask):
     assert (decode_brush(encode_brush(mask), mask.shape) == mask).all()
 
