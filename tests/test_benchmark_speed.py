@@ -103,6 +103,11 @@ def test_operations_of_matrix_products_are_counted():
     assert speed.matmul_peak(torch.device("cpu"), "fp32") > 1e8
 
 
+def test_operations_of_a_backward_pass_are_not_reported(workshop):
+    measurement = speed.measure("training", SMALL, workshop.build("training", SMALL), TINY)
+    assert measurement.flops == {} and "| – | 1 |" in speed._row(measurement, peak=1e9)
+
+
 def test_precisions_are_restored():
     before = torch.backends.cuda.matmul.allow_tf32
     with speed._computing("bf16", torch.device("cpu")):
@@ -122,7 +127,9 @@ def test_report_and_files(monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     monkeypatch.delenv("MASKADAPTER_SHARED", raising=False)
     text = speed.run(("panoptic",), (64, 96, 128), (5,), (3,), TINY, tmp_path / "out", log=lambda line: None)
-    assert text.count("| panoptic | 96×96, 5 masks |") == 1
+    table, comparisons = text.split("for comparison")
+    assert table.count("| panoptic | 96×96, 5 masks |") == 1
+    assert comparisons.count("| panoptic | 96×96, 5 masks | Transformers' Mask2Former |") == 1
     assert "masks from drawn scenes" in text and "matmul peak" in text
     content = json.loads((tmp_path / "out" / "speed.json").read_text(encoding="utf-8"))
     assert [one["setting"]["size"] for one in content["measurements"]] == [64, 96, 128]

@@ -75,7 +75,8 @@ class Measurement:
         seconds: Contender → median time of a call.
         faster: Median over rounds of the dense implementation's time divided by this package's in the same round.
         memory: Contender → peak memory above what was there before the call, in bytes; empty if not measured.
-        flops: Contender → floating-point operations of matrix products, convolutions and attention.
+        flops: Contender → floating-point operations of matrix products, convolutions and attention; empty for training,
+            where PyTorch's counter takes the backward pass of depthwise convolutions for that of full ones.
         calls: Contender → how often it ran.
         rounds: How many of these count.
         difference: How far the results of this package and the dense implementation are apart, as a fraction.
@@ -170,7 +171,7 @@ def measure(name: str, setting: Setting, case: Case, options: Options) -> Measur
         seconds={contender: statistics.median(one[contender] for one in counted) for contender in case.contenders},
         faster=statistics.median(one[DENSE] / one[PACKAGE] for one in counted),
         memory={},
-        flops=flops,
+        flops={} if case.needs_gradients else flops,
         calls=calls,
         rounds=len(counted),
         difference=difference,
@@ -366,17 +367,20 @@ def plot(measurements: Sequence[Measurement], axis: str) -> matplotlib.figure.Fi
     return figure
 
 
-def _row(measurement: Measurement, peak: float | None = None) -> str:
+def _where(measurement: Measurement) -> str:
     setting = measurement.setting
     sizes = {
         "size": "×".join(map(str, setting.padded_size)),
         "num_masks": f"{setting.num_masks} masks",
         "num_classes": f"{setting.num_classes} classes",
     }
-    where = ", ".join(sizes[axis] for axis in CASES[measurement.case].axes)
+    return ", ".join(sizes[axis] for axis in CASES[measurement.case].axes) or "–"
+
+
+def _row(measurement: Measurement, peak: float | None = None) -> str:
     cells = [
         measurement.case,
-        where or "–",
+        _where(measurement),
         _seconds(measurement.seconds[PACKAGE]),
         _seconds(measurement.seconds[DENSE]),
     ]
@@ -386,8 +390,11 @@ def _row(measurement: Measurement, peak: float | None = None) -> str:
         cells += [f"{ours / 2**20:.0f} MiB", f"{others / 2**20:.0f} MiB", f"{others / max(ours, 1):.0f}×"]
     else:
         cells += ["–", "–", "–"]
-    rates = [measurement.flops[contender] / measurement.seconds[contender] for contender in (PACKAGE, DENSE)]
-    cells.append("–" if peak is None else " / ".join(f"{rate / peak:.0%}" for rate in rates))
+    if peak is None or not measurement.flops:
+        cells.append("–")
+    else:
+        rates = [measurement.flops[contender] / measurement.seconds[contender] for contender in (PACKAGE, DENSE)]
+        cells.append(" / ".join(f"{rate / peak:.0%}" for rate in rates))
     cells += [str(measurement.rounds), f"{measurement.difference:.0e}"]
     return f"| {' | '.join(cells)} |"
 
@@ -418,13 +425,13 @@ def report(measurements: Sequence[Measurement], conditions: dict[str, Any], peak
         *(_row(measurement, peak) for measurement in measurements),
     ]
     others = [
-        f"| {one.case} | {contender} | {_seconds(seconds)} |"
+        f"| {one.case} | {_where(one)} | {contender} | {_seconds(seconds)} |"
         for one in measurements
         for contender, seconds in one.seconds.items()
         if contender not in (PACKAGE, DENSE)
     ]
     if others:
-        lines += ["", "| case | for comparison | time |", "|---|---|---|", *others]
+        lines += ["", "| case | at | for comparison | time |", "|---|---|---|---|", *others]
     names = dict.fromkeys(measurement.case for measurement in measurements)
     lines += ["", *(f"* {name}: {CASES[name].what}" for name in names)]
     return "\n".join(lines)
