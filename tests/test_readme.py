@@ -124,3 +124,23 @@ def test_links_to_files_and_sections_exist():
             assert target[1:] in sections, target
         elif not target.startswith("https://"):
             assert (PROJECT / target).exists(), target
+
+
+def test_measured_tables_agree_with_the_reports_that_the_benchmarks_wrote():
+    def rows(title, text, mark):
+        section = text.split(f"\n{title}")[1].split("\n## ")[0]
+        return [line for line in section.splitlines() if line.startswith("|") and mark in line]
+
+    results = PROJECT / "model_cards" / "results"
+    reported = (results / "paper.md").read_text(encoding="utf-8").splitlines()
+    claims = rows("## The paper's claims", README, "to +")
+    assert len(claims) == 4 and set(claims) <= set(reported)
+    speeds = rows("## Speed and memory", README, "×")
+    reported = [
+        set(re.split(r" *\| *", line)) for line in (results / "speed.md").read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(speeds) >= 5
+    for row in speeds:
+        factor_and_memory = re.findall(r"(?<=\| )[\d.]+× | [\d.]+ MiB", row)
+        assert len(factor_and_memory) == 3, row
+        assert any({cell.strip() for cell in factor_and_memory} <= cells for cells in reported), row
