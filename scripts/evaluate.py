@@ -122,6 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from hf_maskadapter.evaluation.command import run_evaluation
     from hf_maskadapter.evaluation.progress import ProgressError
+    from hf_maskadapter.process_group import leave_process_group
 
     options = {name: value for name, value in vars(parsed).items() if name != "list"}
     try:
@@ -129,6 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, ProgressError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        leave_process_group()
     if text:
         print(text)
     return 0

@@ -108,11 +108,13 @@ class LabelPredictor(Predictor):
 def main(folder: str) -> None:
     """One process of several that evaluate together; writes what it found."""
     from hf_maskadapter.evaluation import evaluate_model
+    from hf_maskadapter.process_group import leave_process_group
 
     result = evaluate_model(LabelPredictor(), SampleList(), show_progress=False, output_dir=folder, num_worst=3)
     content = {name: getattr(result, name) for name in ("methods", "worst", "num_resumed")}
     content["pictures"] = [str(path) for path in result.pictures]
     Path(folder, f"{os.environ['RANK']}.json").write_text(json.dumps(content))
+    leave_process_group()
 
 
 if __name__ == "__main__":

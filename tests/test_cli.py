@@ -382,7 +382,12 @@ class TestMistakes:
         os.mkfifo(tmp_path / "endless.png")
         arguments = ("segment", "endless.png", "--model", ".", "--labels", "cat", "--output", "result.png")
         process = subprocess.Popen(
-            command(*arguments), env=ENVIRONMENT, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+            command(*arguments),
+            env=ENVIRONMENT,
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
         )
         with open(tmp_path / "endless.png", "wb"):  # returns when the command opens the picture
             time.sleep(0.5)  # and now it waits for the picture's content
