@@ -122,19 +122,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     from hf_maskadapter.evaluation.command import run_evaluation
     from hf_maskadapter.evaluation.progress import ProgressError
-    from hf_maskadapter.process_group import leave_process_group
+    from hf_maskadapter.running import run_script
 
     options = {name: value for name, value in vars(parsed).items() if name != "list"}
-    try:
-        text = run_evaluation(**options)
-    except (ValueError, OSError, ImportError, ProgressError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        leave_process_group()
-    if text:
-        print(text)
-    return 0
+    return run_script(lambda: run_evaluation(**options), ProgressError)
 
 
 if __name__ == "__main__":

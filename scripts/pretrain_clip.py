@@ -24,22 +24,18 @@ def main(command_line: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("hf_maskadapter").setLevel(logging.INFO)
 
-    from hf_maskadapter.process_group import leave_process_group
+    from hf_maskadapter.running import run_script
     from hf_maskadapter.training.checkpoints import CheckpointError
     from hf_maskadapter.training.pretraining_command import run_pretraining
 
-    try:
+    def work() -> str:
         result = run_pretraining(arguments)
-    except (ValueError, OSError, ImportError, FloatingPointError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        leave_process_group()
-    print(
-        f"Trained {result.step} steps in {result.seconds:.0f} seconds, loss {result.loss:.3f}, batch accuracy "
-        f"{result.accuracy:.3f}; see {arguments.output_dir}."
-    )
-    return 0
+        return (
+            f"Trained {result.step} steps in {result.seconds:.0f} seconds, loss {result.loss:.3f}, batch accuracy "
+            f"{result.accuracy:.3f}; see {arguments.output_dir}."
+        )
+
+    return run_script(work, CheckpointError)
 
 
 if __name__ == "__main__":

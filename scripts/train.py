@@ -23,16 +23,15 @@ def main(command_line: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("hf_maskadapter").setLevel(logging.INFO)
 
+    from hf_maskadapter.running import run_script
     from hf_maskadapter.training.checkpoints import CheckpointError
     from hf_maskadapter.training.command import run_training
 
-    try:
+    def work() -> str:
         result = run_training(arguments)
-    except (ValueError, OSError, ImportError, FloatingPointError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"Trained {result.step} steps in {result.seconds:.0f} seconds; see {arguments.output_dir}.")
-    return 0
+        return f"Trained {result.step} steps in {result.seconds:.0f} seconds; see {arguments.output_dir}."
+
+    return run_script(work, CheckpointError)
 
 
 if __name__ == "__main__":

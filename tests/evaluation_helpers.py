@@ -108,7 +108,7 @@ class LabelPredictor(Predictor):
 def main(folder: str) -> None:
     """One process of several that evaluate together; writes what it found."""
     from hf_maskadapter.evaluation import evaluate_model
-    from hf_maskadapter.process_group import leave_process_group
+    from hf_maskadapter.running import leave_process_group
 
     result = evaluate_model(LabelPredictor(), SampleList(), show_progress=False, output_dir=folder, num_worst=3)
     content = {name: getattr(result, name) for name in ("methods", "worst", "num_resumed")}

@@ -1,9 +1,7 @@
 """The speed benchmark runs both sides on equal inputs, checks that they agree, and reports what it measured."""
 
-import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +11,7 @@ from hf_maskadapter.benchmarks import speed
 from hf_maskadapter.benchmarks.process_memory import can_measure_peaks
 from hf_maskadapter.benchmarks.realistic_inputs import draw_class_scores, draw_masks, draw_outputs, read_segment_maps
 from hf_maskadapter.benchmarks.speed_cases import CASES, DENSE, PACKAGE, Case, Setting, Workshop, share_of_different
+from project_scripts import load_script
 
 TINY = speed.Options(model_size="tiny", repeats=1, with_memory=False)
 SMALL = Setting(size=96, num_masks=12, num_classes=7)
@@ -27,14 +26,6 @@ def maps():
 @pytest.fixture(scope="module")
 def workshop(maps):
     return Workshop(maps, "tiny")
-
-
-def script():
-    path = Path(__file__).parents[1] / "scripts" / "benchmark.py"
-    spec = importlib.util.spec_from_file_location("benchmark_script", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def same_case(first, second, needs_gradients=False):
@@ -163,7 +154,7 @@ def test_curves_without_matplotlib_are_refused_before_anything_is_measured(monke
 
 def test_the_script_prints_the_table(monkeypatch, capsys):
     monkeypatch.delenv("MASKADAPTER_SHARED", raising=False)
-    assert script().main(["speed", "--quick", "--no-memory", "--cases", "adapter", "semantic"]) == 0
+    assert load_script("benchmark").main(["speed", "--quick", "--no-memory", "--cases", "adapter", "semantic"]) == 0
     printed = capsys.readouterr().out
     assert "| adapter | 128×96, 20 masks |" in printed and "| semantic | 128×96, 20 masks, 9 classes |" in printed
 
@@ -174,7 +165,7 @@ def test_the_script_prints_the_table(monkeypatch, capsys):
 )
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(SystemExit, match=message):
-        script().main(["speed", *arguments])
+        load_script("benchmark").main(["speed", *arguments])
 
 
 @needs_peaks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,19 +16,17 @@ from data_samples import encode, labels, picture, save
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from hf_maskadapter.evaluation import load_predictor
 from hf_maskadapter.evaluation.report import model_hash, update_model_card, without_nan
+from project_scripts import SCRIPTS, load_script
 from two_processes import free_port
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "evaluate.py"
-ROOT = SCRIPT.parents[1]
+ROOT = SCRIPTS.parent
 SHARED = os.environ.get("MASKADAPTER_SHARED")
 
 
 @pytest.fixture(scope="module")
 def evaluate():
     """The script's `main`."""
-    spec = importlib.util.spec_from_file_location("evaluate_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("evaluate")
     return lambda *arguments: module.main([str(argument) for argument in arguments])
 
 
@@ -325,7 +322,7 @@ def run_processes(arguments: list, num_processes: int) -> None:
         "HF_HUB_OFFLINE": "1",
     }
     launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={num_processes}", f"--master_port={free_port()}"]
-    command = [sys.executable, *(launcher if num_processes > 1 else []), SCRIPT, *arguments]
+    command = [sys.executable, *(launcher if num_processes > 1 else []), SCRIPTS / "evaluate.py", *arguments]
     run = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 

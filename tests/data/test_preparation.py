@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -21,8 +19,7 @@ from data_samples import labels, picture, save
 from hf_maskadapter.data import RAW_LAYOUTS, DataError, load_segmentation_dataset, prepare_dataset
 from hf_maskadapter.data.preparation import decode_rle
 from hf_maskadapter.vocabulary import Vocabulary
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_dataset.py"
+from project_scripts import load_script
 
 
 def prepare(layout, source, tmp_path, **options):
@@ -398,10 +395,7 @@ def test_a_context_file_of_another_kind_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def command():
-    spec = importlib.util.spec_from_file_location("prepare_dataset_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load_script("prepare_dataset").main
 
 
 def test_the_command_prepares_a_data_set(command, tmp_path, capsys):

@@ -1,6 +1,5 @@
 """Model cards: metadata, numbers from files, and code that runs as it stands."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ from hf_maskadapter.publishing.collection import MINIATURE
 from hf_maskadapter.publishing.miniature import miniature_card
 from hf_maskadapter.publishing.released import RELEASED, released_card
 from hf_maskadapter.remote_code import save_with_remote_code
+from project_scripts import load_script
 
 PROJECT = Path(__file__).parents[2]
 CARDS = sorted((PROJECT / "model_cards").glob("*.md"))
@@ -37,10 +37,7 @@ def blocks(card, language):
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("write_model_cards", PROJECT / "scripts" / "write_model_cards.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("write_model_cards")
 
 
 def test_the_projects_cards_are_what_the_script_writes(script, tmp_path, capsys):

@@ -1,6 +1,5 @@
 """The training command: from folders of pictures to a saved model, and the user's mistakes."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -20,9 +19,9 @@ from hf_maskadapter.data import DataError
 from hf_maskadapter.training import command
 from hf_maskadapter.training.arguments import with_preset
 from hf_maskadapter.training.step_log import StepLog
+from project_scripts import SCRIPTS, load_script
 from training import toy
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate_state", "on_the_cpu")
@@ -215,9 +214,7 @@ class TestMistakes:
             train(options)
 
     def test_the_script_prints_one_line(self, options, capsys):
-        spec = importlib.util.spec_from_file_location("train_script", SCRIPT)
-        script = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(script)
+        script = load_script("train")
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         assert script.main([*words, "--crop_size", "50"]) == 1
         error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -236,7 +233,7 @@ class TestMistakes:
 def test_the_script_is_launched(launcher, processes, options):
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, str(SCRIPT), *words],
+        [sys.executable, "-m", *launcher, str(SCRIPTS / "train.py"), *words],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,

@@ -1,7 +1,6 @@
 """The pre-training command: from data to a complete model with another CLIP, and the user's mistakes."""
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 
@@ -18,10 +17,9 @@ from hf_maskadapter.training.checkpoints import CheckpointError
 from hf_maskadapter.training.pretraining_arguments import PretrainingArguments, parse_pretraining_arguments
 from hf_maskadapter.training.pretraining_command import CaptionBatches, CropData, run_pretraining
 from hf_maskadapter.training.step_log import StepLog
+from project_scripts import SCRIPTS, load_script
 from training import toy
 from two_processes import run_by_two_processes
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain_clip.py"
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate_state", "on_the_cpu")
 
@@ -140,7 +138,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(options, tmp_path):
     pretrain(options, output_dir=str(tmp_path / "alone"), max_steps=3)
     together = options | {"output_dir": str(tmp_path / "together"), "max_steps": 3}
     words = [word for name, value in together.items() for word in (f"--{name}", str(value))]
-    run_by_two_processes(str(SCRIPT), *words)
+    run_by_two_processes(str(SCRIPTS / "pretrain_clip.py"), *words)
     logs = [StepLog(tmp_path / name / "log.jsonl").read() for name in ("alone", "together")]
     assert [record["step"] for record in logs[1]] == [1, 2, 3]
     for alone, by_two in zip(*logs, strict=True):
@@ -260,9 +258,7 @@ class TestMistakes:
             pretrain(options, learning_rate=1e30, warmup_steps=0, max_steps=10)
 
     def test_the_script_prints_one_line(self, options, capsys):
-        spec = importlib.util.spec_from_file_location("pretrain_script", SCRIPT)
-        script = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(script)
+        script = load_script("pretrain_clip")
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         assert script.main([*words, "--crop_size", "50"]) == 1
         assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: crop_size=50 must be a multiple")
