@@ -69,8 +69,7 @@ def _add_paper(commands: Any) -> None:
     for name, default, what in (
         ("scenes", 300, "test scenes"),
         ("training-scenes", 8000, "scenes to train adapters on"),
-        ("seeds", 3, "adapters in the main comparison"),
-        ("ablation-seeds", 1, "adapters of each kind in the ablations"),
+        ("seeds", 3, "adapters of each kind"),
         ("steps", 2000, "steps of stage 1"),
         ("mixed-steps", 100, "steps of stage 2"),
         ("ablation-steps", 300, "steps of adapters with other numbers of maps, and with stage 2 only"),
@@ -92,7 +91,7 @@ def _run_paper(parsed: argparse.Namespace) -> str:
     if parsed.quick:
         parsed.scenes, parsed.training_scenes, parsed.seeds = 6, 16, 2
         parsed.steps, parsed.mixed_steps, parsed.ablation_steps = 3, 2, 2
-    names = ("scenes", "training_scenes", "seeds", "ablation_seeds", "steps", "mixed_steps", "ablation_steps")
+    names = ("scenes", "training_scenes", "seeds", "steps", "mixed_steps", "ablation_steps")
     counts = {name: getattr(parsed, name) for name in names}
     if min(*counts.values(), parsed.threads) < 1:
         raise SystemExit("error: scenes, seeds, steps and threads are at least 1")

@@ -68,8 +68,7 @@ class Settings:
     Args:
         scenes: test scenes.
         training_scenes: scenes that the adapters are trained on; their frozen features are computed once.
-        seeds: adapters in the main comparison and on masks of other sources.
-        ablation_seeds: adapters of each kind in the ablations (stages, numbers of maps, the withheld value).
+        seeds: adapters of each kind.
         steps: steps of stage 1, `batch_size` scenes each.
         mixed_steps: steps of stage 2.
         ablation_steps: steps of the adapters with other numbers of maps (stage 1), and of the one with stage 2 only.
@@ -80,7 +79,6 @@ class Settings:
     scenes: int = 300
     training_scenes: int = 8000
     seeds: int = 3
-    ablation_seeds: int = 1
     steps: int = 2000
     mixed_steps: int = 100
     ablation_steps: int = 300
@@ -339,25 +337,23 @@ class PaperBenchmark:
     def _main_adapter(self, seed: int) -> MaskAdapterForOpenVocabularySegmentation:
         return self._mixed("mixed", seed)
 
-    @staticmethod
-    def _over_seeds(count: int, measure: Callable[[int], Mapping[str, Any]]) -> dict[str, Any]:
-        return mean_over_seeds([measure(seed) for seed in range(count)])
+    def _over_seeds(self, measure: Callable[[int], Mapping[str, Any]]) -> dict[str, Any]:
+        return mean_over_seeds([measure(seed) for seed in range(self.settings.seeds)])
 
     def _accuracies(
         self,
         of_seed: AdapterOfSeed,
-        count: int,
         methods: Sequence[str] = ("adapter",),
         masks_of: MasksOfScene | None = None,
     ) -> dict[str, Any]:
-        """Accuracies of adapters of the first `count` seeds."""
+        """Accuracies of the adapters of all seeds."""
         shared = (self.vocabulary, self.test_scenes, methods, masks_of)
-        return self._over_seeds(count, lambda seed: compare(mask_accuracies(of_seed(seed), *shared)))
+        return self._over_seeds(lambda seed: compare(mask_accuracies(of_seed(seed), *shared)))
 
-    def _segmentation(self, of_seed: AdapterOfSeed, count: int) -> dict[str, Any]:
-        """Mean IoU, end to end, of adapters of the first `count` seeds."""
+    def _segmentation(self, of_seed: AdapterOfSeed) -> dict[str, Any]:
+        """Mean IoU, end to end, of the adapters of all seeds."""
         shared = (self.vocabulary, self.test_scenes, ("adapter",))
-        return self._over_seeds(count, lambda seed: compare(segmentation_counts(of_seed(seed), *shared)))
+        return self._over_seeds(lambda seed: compare(segmentation_counts(of_seed(seed), *shared)))
 
     def _everything(self, model: MaskAdapterForOpenVocabularySegmentation) -> dict[str, Any]:
         """All tables; what does not depend on the adapter is measured once."""
@@ -387,7 +383,7 @@ class PaperBenchmark:
             "clip_zero_shot": zero_shot_accuracy(self.segmenter.clip, self.tokenizer),
             "generator": generator_recall(self.test_scenes, self.vocabulary.seen_classes),
             "shipped": self._everything(self.segmenter),
-            "seeds": self._over_seeds(self.settings.seeds, lambda seed: self._everything(self._main_adapter(seed))),
+            "seeds": self._over_seeds(lambda seed: self._everything(self._main_adapter(seed))),
         }
 
     def stages(self) -> dict[str, Any]:
@@ -408,8 +404,8 @@ class PaperBenchmark:
         }
         return {
             name: {
-                "ground_truth_masks_accuracy": self._accuracies(of_seed, settings.ablation_seeds),
-                "generated_masks_mean_iou": self._segmentation(of_seed, settings.ablation_seeds),
+                "ground_truth_masks_accuracy": self._accuracies(of_seed),
+                "generated_masks_mean_iou": self._segmentation(of_seed),
             }
             for name, of_seed in models.items()
         }
@@ -420,8 +416,7 @@ class PaperBenchmark:
 
     def maps(self) -> dict[str, Any]:
         """Numbers of semantic activation maps."""
-        count = self.settings.ablation_seeds
-        return {str(number): self._accuracies(partial(self._of_maps, number), count) for number in MAPS}
+        return {str(number): self._accuracies(partial(self._of_maps, number)) for number in MAPS}
 
     def sources(self) -> dict[str, Any]:
         """Masks that no adapter was trained with: perturbed ground truth, and a point-grid proposer's."""
@@ -431,10 +426,7 @@ class PaperBenchmark:
             "point grid": lambda index, scene: point_grid_masks(index, scene, pictures[index]),
         }
         methods = (*POOLINGS, "adapter")
-        return {
-            name: self._accuracies(self._main_adapter, self.settings.seeds, methods, masks_of)
-            for name, masks_of in sources.items()
-        }
+        return {name: self._accuracies(self._main_adapter, methods, masks_of) for name, masks_of in sources.items()}
 
     @staticmethod
     def _picture(scene: CachedScene) -> np.ndarray:
@@ -455,8 +447,8 @@ class PaperBenchmark:
             ),
             "all shapes": self._warmed_up,
         }
-        count, methods = self.settings.ablation_seeds, (*POOLINGS, "adapter")
-        return {name: self._accuracies(of_seed, count, methods, of_withheld) for name, of_seed in models.items()}
+        methods = (*POOLINGS, "adapter")
+        return {name: self._accuracies(of_seed, methods, of_withheld) for name, of_seed in models.items()}
 
     def run(self, parts: Sequence[str] = PARTS) -> dict[str, Any]:
         """Measure the parts that are not yet in the output folder, and write the report of all that is there."""

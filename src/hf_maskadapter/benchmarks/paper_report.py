@@ -97,7 +97,8 @@ class Table:
 
 def _cell(number: Number, signed: bool = False) -> str:
     sign = "+" if signed else ""
-    return f"{number['value']:{sign}.1f} ({number['low']:{sign}.1f} to {number['high']:{sign}.1f})"
+    deviation = f" ± {number['seed_deviation']:.1f}" if number.get("seed_deviation") else ""
+    return f"{number['value']:{sign}.1f}{deviation} ({number['low']:{sign}.1f} to {number['high']:{sign}.1f})"
 
 
 def main_tables(main: Mapping[str, Any]) -> list[Table]:
@@ -158,10 +159,10 @@ def gates(main: Mapping[str, Any]) -> list[tuple[str, float, float]]:
 def report(results: Mapping[str, Any], settings: Settings) -> str:
     """All tables as Markdown."""
     lines = [
-        f"{settings.scenes} test scenes; 95 % intervals over scenes in brackets. Numbers are means over "
-        f"{settings.seeds} training seeds, those about stages, numbers of maps and the withheld shape over "
-        f"{settings.ablation_seeds}. Adapters, unless said otherwise: {settings.steps} steps of stage 1, then "
-        f"{settings.mixed_steps} of stage 2, of {settings.batch_size} scenes each.",
+        f"{settings.scenes} test scenes; 95 % intervals over scenes in brackets. Adapters' numbers are means over "
+        f"{settings.seeds} training seeds, ± the standard deviation between those. Adapters, unless said otherwise: "
+        f"{settings.steps} steps of stage 1, then {settings.mixed_steps} of stage 2, of {settings.batch_size} scenes "
+        "each.",
         "",
     ]
     if "main" in results:
