@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hf_maskadapter.data import RAW_LAYOUTS, DataError, prepare_dataset
+from hf_maskadapter.data import RAW_LAYOUTS, prepare_dataset
+from hf_maskadapter.running import run_script
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -39,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         for name, raw in RAW_LAYOUTS.items():
             print(f"{name}\n    {raw.files}")
         return 0
-    try:
+
+    def work() -> str:
         counts = prepare_dataset(
             parsed.layout,
             parsed.source,
@@ -48,11 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
             max_samples=parsed.max_samples,
             num_proc=parsed.num_proc,
         )
-    except (DataError, ValueError, FileExistsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{parsed.output}: {', '.join(f'{count} {split}' for split, count in counts.items())} samples")
-    return 0
+        return f"{parsed.output}: {', '.join(f'{count} {split}' for split, count in counts.items())} samples"
+
+    return run_script(work)
 
 
 if __name__ == "__main__":

@@ -144,13 +144,18 @@ def test_hub_data_sets_are_opened_by_name_with_their_own_vocabulary(make_dataset
     assert asked["split"] == "train[:5]" and asked["revision"] == "v1" and asked["streaming"] is False
 
 
-def test_a_data_set_that_cannot_be_opened_is_named(monkeypatch):
+def test_a_data_set_that_cannot_be_opened_is_named(monkeypatch, tmp_path):
     def fail(*_, **__):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(DataError, match="'me/streets' cannot be opened: ConnectionError: no network"):
         load_segmentation_dataset("me/streets", CLASSES)
+    monkeypatch.undo()
+    (tmp_path / "scripted").mkdir()
+    (tmp_path / "scripted" / "scripted.py").write_text("")
+    with pytest.raises(DataError, match=r"scripted' cannot be opened: RuntimeError: Dataset scripts are no longer"):
+        load_segmentation_dataset(tmp_path / "scripted", CLASSES)
     with pytest.raises(DataError, match=r"no folder or file \./nowhere"):
         load_segmentation_dataset("./nowhere", CLASSES)
 
@@ -286,8 +291,27 @@ def test_folders_without_splits(tmp_path):
         save(tmp_path / "label_maps" / f"{i}.png", labels(i))
     (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n")
     check_three_classes(load_segmentation_dataset(tmp_path), range(2))
-    with pytest.raises(DataError, match="no split 'train'; found: no splits"):
-        load_segmentation_dataset(tmp_path, split="train")
+    check_three_classes(load_segmentation_dataset(tmp_path, split="train"), range(2))
+    with pytest.raises(DataError, match="no split 'val'; found: no splits"):
+        load_segmentation_dataset(tmp_path, split="val")
+
+
+@pytest.mark.parametrize(("ignored", "values"), [(1, {1}), ("1", {1}), ([0, "1"], {0, 1})])
+def test_values_that_a_folder_says_are_ignored(ignored, values, tmp_path):
+    save(tmp_path / "images" / "0.png", picture(0))
+    save(tmp_path / "labels" / "0.png", labels(0))
+    content = {"id2label": {"0": "sky", "1": "road", "2": "car"}, "ignore_index": ignored}
+    (tmp_path / "classes.json").write_text(json.dumps(content))
+    truth = load_segmentation_dataset(tmp_path)[0].label_map()
+    assert set(np.unique(labels(0)[truth == -1])) & {0, 1, 2} == values
+
+
+def test_ignored_values_that_are_no_numbers_are_an_error(tmp_path):
+    save(tmp_path / "images" / "0.png", picture(0))
+    save(tmp_path / "labels" / "0.png", labels(0))
+    (tmp_path / "classes.json").write_text(json.dumps({"id2label": {"0": "sky"}, "ignore_index": "void"}))
+    with pytest.raises(DataError, match=r"classes\.json: ignore_index must be a whole number or a list of them"):
+        load_segmentation_dataset(tmp_path)
 
 
 def test_pictures_and_label_maps_must_belong_together(picture_folder):

@@ -407,6 +407,16 @@ def test_the_command_prepares_a_data_set(command, tmp_path, capsys):
     assert "error: " in capsys.readouterr().err
 
 
+def test_mistakes_with_the_command_are_one_line(command, tmp_path, capsys):
+    make_ade20k(tmp_path / "ade")
+    (tmp_path / "file").write_text("")
+    for changes in (["file/out"], ["out", "--max_samples", "0"], ["out", "--max_samples", "-1"]):
+        assert command(["ade20k_150", str(tmp_path / "ade"), str(tmp_path / changes[0]), *changes[1:]]) == 1
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("error: ") and "\n" not in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_lists_layouts_and_wants_all_its_arguments(command, capsys):
     assert command(["--list"]) == 0
     shown = capsys.readouterr().out

@@ -49,6 +49,12 @@ class TestPresets:
         assert shorter.milestone_steps(1000) == [880, 960]
         assert [schedule(step) for step in (879, 880, 960)] == pytest.approx([1, 0.1, 0.01])
         assert arguments(preset="fcclip", num_epochs=3).max_steps is None
+        for max_steps in range(1, 6):
+            LearningRateSchedule(
+                "multistep",
+                max_steps,
+                milestones=arguments(preset="fcclip", max_steps=max_steps).milestone_steps(max_steps),
+            )
         assert arguments(preset="fcclip", max_steps=1000, milestones=[10]).milestone_steps(1000) == [10]
 
     def test_an_unknown_one_is_an_error(self):
@@ -71,6 +77,8 @@ class TestArguments:
             ({"max_steps": 1, "keep": "best"}, "validation_split"),
             ({"max_steps": 1, "push_to_hub": True}, "hub_model_id"),
             ({"max_steps": 1, "batch_size": 0}, "batch_size"),
+            ({"max_steps": 1, "oversample_ratio": 0.5}, "oversample_ratio must be"),
+            ({"max_steps": 1, "importance_sample_ratio": 1.5}, "importance_sample_ratio lie in"),
             ({"max_steps": 1, "feature_cache": "f", "feature_cache_gigabytes": 1}, "the same in every epoch"),
             ({"max_steps": 1, "feature_cache": "f", "scale_range": (1, 1), "flip_probability": 0}, "gigabytes"),
             ({"max_steps": 1, "feature_cache": "f", "stage": "generator"}, "adapter's stages"),
@@ -92,6 +100,8 @@ class TestArguments:
         assert arguments(max_steps=10, logging_steps=3, output_dir="other", num_workers=0).fingerprint() == base
         assert arguments(max_steps=10, learning_rate=1.0).fingerprint() != base
         assert arguments(max_steps=10, stage="generator").fingerprint() != base
+        assert arguments(max_steps=10, model="other").fingerprint() != base
+        assert arguments(max_steps=10, model_revision="v2").fingerprint() != base
 
 
 class TestCommandLine:

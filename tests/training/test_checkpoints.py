@@ -85,6 +85,16 @@ def test_only_the_latest_are_kept_and_those_to_keep(store):
     assert sorted(entry.name for entry in store.directory.iterdir()) == [store.path(step).name for step in (2, 3, 4, 5)]
 
 
+def test_a_damaged_later_checkpoint_does_not_drive_out_good_ones(tmp_path):
+    store = CheckpointStore(tmp_path, limit=1)
+    write(store, 10)
+    damaged = CheckpointStore(tmp_path)
+    (write(damaged, 20) / "model.bin").write_bytes(b"")
+    written = write(store, 15)
+    assert store.latest() == written
+    assert store.steps() == [15]
+
+
 def test_a_limit_of_none_keeps_all_and_one_of_zero_is_an_error(tmp_path):
     store = CheckpointStore(tmp_path)
     for step in range(5):

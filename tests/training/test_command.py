@@ -163,6 +163,10 @@ class TestResult:
         for name, values in weights[0].items():
             torch.testing.assert_close(weights[1][name], values, rtol=1e-3, atol=1e-4)
 
+    def test_on_a_folder_without_splits(self, options, data_dir):
+        (data_dir / "classes.json").rename(data_dir / "train" / "classes.json")
+        assert train(options, dataset=str(data_dir / "train")).step == 3
+
     def test_of_epochs(self, options):
         assert train({name: value for name, value in options.items() if name != "max_steps"}, num_epochs=1.5).step == 5
 
@@ -207,6 +211,11 @@ class TestMistakes:
     def test_a_crop_that_does_not_fit_the_model_is_an_error(self, options):
         with pytest.raises(ValueError, match="multiple of 32"):
             train(options, crop_size=50)
+
+    def test_a_tracker_that_is_not_installed_is_an_error(self, options, monkeypatch):
+        monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [])
+        with pytest.raises(ImportError, match="tensorboard cannot be imported"):
+            train(options, report_to=["tensorboard"])
 
     def test_a_full_output_folder_is_an_error(self, options):
         train(options)

@@ -105,6 +105,13 @@ class TestResult:
         losses = [record["loss"] for record in StepLog(Path(options["output_dir"]) / "log.jsonl").read()]
         assert sum(losses[-3:]) < sum(losses[:3]) - 0.5
 
+    def test_a_norm_of_zero_means_no_clipping(self, options):
+        before = load_file(Path(options["model"]) / "model.safetensors")
+        pretrain(options, max_grad_norm=0, weight_decay=0.0)
+        trained = weights(options["output_dir"])
+        names = [name for name in before if name.startswith("clip.") and name.endswith(".weight")]
+        assert sum(torch.equal(trained[name], before[name]) for name in names) < 0.2 * len(names)
+
     def test_goes_on_to_the_same_weights(self, options, tmp_path):
         whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
         pretrain(options, output_dir=whole, max_steps=4)

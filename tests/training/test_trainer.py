@@ -104,6 +104,16 @@ class TestSteps:
             trainer.train()
         assert trainer.checkpoints.steps() == []
 
+    @pytest.mark.parametrize("max_grad_norm", [1.0, None])
+    def test_a_gradient_that_is_not_finite_is_an_error_before_it_reaches_a_checkpoint(self, max_grad_norm, tmp_path):
+        trainer = toy.trainer(tmp_path, steps=3, save_steps=1, max_grad_norm=max_grad_norm)
+        steps = iter([1.0, float("nan"), 1.0])
+        trainer.stage.void_embedding.register_hook(lambda gradient: gradient * next(steps))
+        with pytest.raises(FloatingPointError, match="gradient of step 2 is not finite"):
+            trainer.train()
+        assert trainer.checkpoints.steps() == [1]
+        assert [record["step"] for record in log_of(trainer)] == [1]
+
 
 class TestSharding:
     def test_what_it_cannot_do_is_an_error(self, tmp_path):
@@ -201,6 +211,21 @@ class TestGoingOn:
         assert_same(second.ema.state_dict(), whole.ema.state_dict())
         assert_same(second.optimizer.state_dict()["state"][0], whole.optimizer.state_dict()["state"][0])
         assert log_of(second) == log_of(whole)
+
+    @pytest.mark.parametrize("accumulation", [2, 4])
+    def test_is_the_same_with_another_division_of_the_batches(self, accumulation, tmp_path):
+        options = {"steps": 6, "save_steps": 3, "optimizer": "sgd", "learning_rate": 0.1}
+        whole = toy.trainer(tmp_path / "whole", **options)
+        whole.train()
+        toy.reset_accelerate()
+        first = toy.trainer(tmp_path / "parts", **options)
+        first.settings = type(first.settings)(**vars(first.settings) | {"max_steps": 3})  # an odd number of batches
+        first.train()
+        toy.reset_accelerate()
+        second = toy.trainer(tmp_path / "parts", accumulation=accumulation, **options)
+        second.train("latest")
+        for name, value in weights(whole).items():
+            torch.testing.assert_close(weights(second)[name], value, rtol=0, atol=1e-6)
 
     def test_restores_random_numbers(self, tmp_path):
         trainer = toy.trainer(tmp_path, steps=2)

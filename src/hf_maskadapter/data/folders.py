@@ -75,18 +75,20 @@ def read_class_facts(folders: Iterable[Path]) -> ClassFacts:
                 return ClassFacts(vocabulary)
             content = json.loads(path.read_text(encoding="utf-8"))
             ignored = content.get("ignore_index") if isinstance(content, dict) else None
+            try:
+                ignore_values = None if ignored is None else as_values(ignored)
+            except (TypeError, ValueError):
+                raise DataError(
+                    f"{path}: ignore_index must be a whole number or a list of them, got {ignored!r}."
+                ) from None
             known_ids = None not in vocabulary.dataset_ids
-            return ClassFacts(
-                vocabulary,
-                dataset_id_mapping(vocabulary) if known_ids else None,
-                None if ignored is None else as_values(ignored),
-            )
+            return ClassFacts(vocabulary, dataset_id_mapping(vocabulary) if known_ids else None, ignore_values)
     return ClassFacts()
 
 
-def as_values(value: int | Sequence[int]) -> tuple[int, ...]:
+def as_values(value: int | str | Sequence[int]) -> tuple[int, ...]:
     """One or several label values as a tuple."""
-    return (value,) if isinstance(value, int) else tuple(int(entry) for entry in value)
+    return (int(value),) if isinstance(value, int | str) else tuple(int(entry) for entry in value)
 
 
 def index_folder(root: Path, split: str | None = None) -> FileIndex:
@@ -280,6 +282,8 @@ def _choose_split(root: Path, layouts: dict[str | None, Any], split: str | None)
     for name in split_aliases(split):
         if name in layouts:
             return name
+    if split == "train" and set(layouts) == {None}:  # what `datasets` calls all there is, where there are no splits
+        return None
     found = _names(filter(None, layouts)) or "no splits, only pictures and label maps (leave split out)"
     raise DataError(f"{root}: there is no split {split!r}; found: {found}.")
 

@@ -148,7 +148,7 @@ def _load_from_hub(
         loaded = datasets.load_dataset(
             source, config_name, split=split, revision=revision, streaming=streaming, cache_dir=cache_dir, **options
         )
-    except (datasets.exceptions.DatasetsError, FileNotFoundError, ValueError, OSError) as error:
+    except (datasets.exceptions.DatasetsError, ValueError, OSError, RuntimeError) as error:
         raise DataError(f"The data set {name!r} cannot be opened: {type(error).__name__}: {error}") from error
     return loaded if split is not None else _choose_split(loaded, None, name)
 

@@ -545,7 +545,7 @@ def prepare_dataset(
 
     Raises:
         DataError: if files are missing, damaged or do not fit together.
-        ValueError: if the layout or a split is unknown.
+        ValueError: if the layout or a split is unknown, or `max_samples` less than one.
         FileExistsError: if `output` holds something already.
     """
     if layout not in RAW_LAYOUTS:
@@ -553,6 +553,8 @@ def prepare_dataset(
     raw, source, output = RAW_LAYOUTS[layout], Path(source), Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output} exists already: remove it, or choose another place to write to.")
+    if max_samples is not None and max_samples < 1:
+        raise ValueError(f"max_samples must be at least 1, got {max_samples}.")
     records = _list_records(raw, source, splits)
     records = {split: entries[:max_samples] for split, entries in records.items()}
 

@@ -433,6 +433,13 @@ def _as_records(segments_info: Any, where: str) -> Sequence[Mapping[str, Any]]:
         missing = [key for key in ("id", "category_id") if not isinstance(record, Mapping) or record.get(key) is None]
         if missing:
             raise DataError(f"{where}: a segment in segments_info lacks {' and '.join(missing)}: {record!r}.")
+        for key in ("id", "category_id"):
+            try:
+                int(record[key])
+            except (TypeError, ValueError):
+                raise DataError(
+                    f"{where}: the {key} of a segment must be a whole number, got {record[key]!r}."
+                ) from None
     return segments_info
 
 

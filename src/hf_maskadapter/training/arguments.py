@@ -180,6 +180,11 @@ class TrainingArguments(DataArguments):
         for name in ("batch_size", "gradient_accumulation_steps", "logging_steps", "checkpoints_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.num_points < 1 or self.oversample_ratio < 1 or not 0 <= self.importance_sample_ratio <= 1:
+            raise ValueError(
+                "num_points and oversample_ratio must be at least 1 and importance_sample_ratio lie in 0..1, got "
+                f"{self.num_points}, {self.oversample_ratio} and {self.importance_sample_ratio}."
+            )
 
     def _check_feature_cache(self) -> None:
         if self.feature_cache is None:
@@ -218,10 +223,12 @@ class TrainingArguments(DataArguments):
         """The options that decide what weights come out."""
         left_out = {"output_dir", "cache_dir", "num_workers", "gradient_accumulation_steps"}
         left_out |= {"feature_cache", "feature_cache_gigabytes"}
+        of_the_run = {"stage", "model", "model_revision"}
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in left_out and (field.metadata["group"] not in (_RUN, _RESULT) or field.name == "stage")
+            if field.name not in left_out
+            and (field.metadata["group"] not in (_RUN, _RESULT) or field.name in of_the_run)
         }
 
 

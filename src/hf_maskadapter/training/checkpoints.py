@@ -76,7 +76,7 @@ class CheckpointStore:
     def commit(self, step: int, keep: Container[int | None] = ()) -> None:
         """Turn what was written since [`CheckpointStore.begin`] into a checkpoint, and remove those beyond the limit.
 
-        For the main process.
+        Those of later steps go, too: a run only passes them if they are damaged. For the main process.
 
         Args:
             step: the checkpoint's step.
@@ -88,8 +88,9 @@ class CheckpointStore:
         write_json(partial / MANIFEST, {"step": step, "files": facts}, indent=2, sync=True)
         for folder in {path.parent for path in files} | {partial}:
             _sync_folder(folder)
-        if final.exists():  # damaged, or written by an earlier run that went the same way
-            self._discard(final)
+        for later in self.steps():
+            if later >= step:
+                self._discard(self.path(later))
         partial.rename(final)
         _sync_folder(self.directory)
         self._prune(keep)

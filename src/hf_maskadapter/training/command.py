@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def run_training(arguments: TrainingArguments) -> TrainingResult:
         log_with=list(arguments.report_to) or None,
         project_dir=str(output_dir),
     )
+    require_trackers(accelerator, arguments.report_to)
     batch_size = arguments.batch_size_per_process(accelerator.num_processes)
     if arguments.push_to_hub and accelerator.is_main_process:
         prepare_repository(arguments.hub_model_id or "", private=arguments.hub_private or None)
@@ -138,6 +139,20 @@ def run_training(arguments: TrainingArguments) -> TrainingResult:
     return result
 
 
+def require_trackers(accelerator: Accelerator, names: Sequence[str]) -> None:
+    """Check that Accelerate found all trackers that were asked for; it leaves out silently what is not installed.
+
+    Raises:
+        ImportError: if one is missing.
+    """
+    found = {str(tracker) for tracker in accelerator.log_with}
+    missing = [name for name in names if name != "all" and name not in found]
+    if missing:
+        raise ImportError(
+            f"report_to: {', '.join(missing)} cannot be imported; install it (pip install ...) or leave it out."
+        )
+
+
 def load_model(arguments: TrainingArguments) -> tuple[MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor]:
     """The model to start from, with a new adapter if it has none or one is asked for, and its processor."""
     source = {"revision": arguments.model_revision} if arguments.model_revision else {}
@@ -181,7 +196,9 @@ def open_dataset(arguments: DataArguments, source: str, split: str | None, max_s
     if max_samples is None:
         return dataset
     if isinstance(dataset, SegmentationStream):
-        raise ValueError("A stream cannot be limited to a number of samples: leave max_train_samples out.")
+        raise ValueError(
+            "A stream cannot be limited to a number of samples: leave max_train_samples and max_validation_samples out."
+        )
     return dataset.select(range(min(max_samples, len(dataset))))
 
 

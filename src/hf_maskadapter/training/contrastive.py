@@ -47,7 +47,7 @@ class ContrastiveArguments:
         learning_rate: peak of the cosine schedule.
         warmup_steps: steps of linear warm-up.
         weight_decay: decoupled, on matrices and kernels only.
-        max_grad_norm: gradient clipping.
+        max_grad_norm: norm that gradients are clipped at; 0: no clipping.
         text_start_step: the text tower is trained from this step on. Texts of what the image tower cannot yet tell
             apart ("striped", "checked") would run together, and where they coincide neither tower gets a gradient.
         text_learning_rate_scale: factor on the text tower's learning rate.
@@ -272,7 +272,7 @@ class ContrastiveTrainer:
         loss = contrastive_loss(image_embeds, text_embeds, groups, self.model.get_logit_scale())
         loss.backward()
         self._average_gradients()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.arguments.max_grad_norm)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.arguments.max_grad_norm or math.inf)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():

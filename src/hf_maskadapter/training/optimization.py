@@ -66,7 +66,7 @@ class LearningRateSchedule:
                 f"max_steps must be at least 1 and warmup_steps lie in 0..max_steps, got {self.max_steps} and "
                 f"{self.warmup_steps}."
             )
-        if list(self.milestones) != sorted(set(self.milestones)):
+        if list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"milestones must ascend, got {list(self.milestones)}.")
 
     def __call__(self, step: int) -> float:

@@ -50,7 +50,7 @@ class PretrainingArguments(DataArguments):
     learning_rate: float = option(_OPTIMISER, "AdamW's learning rate, the peak of a cosine", 1e-3)
     warmup_steps: int = option(_OPTIMISER, "steps in which it rises", 50)
     weight_decay: float = option(_OPTIMISER, "AdamW's weight decay", 0.05)
-    max_grad_norm: float = option(_OPTIMISER, "norm that gradients are clipped at", 1.0)
+    max_grad_norm: float = option(_OPTIMISER, "norm that gradients are clipped at; 0: no clipping", 1.0)
     text_learning_rate_scale: float = option(_OPTIMISER, "factor on the text tower's learning rate", 1.0)
     train_logit_scale: bool = option(_OPTIMISER, "train the factor between cosines and logits, too", True)
     mixed_precision: Literal["no", "bf16"] = option(_OPTIMISER, "precision of the towers", "no")

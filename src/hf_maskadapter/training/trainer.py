@@ -304,10 +304,9 @@ class Trainer:
                 # Accelerate divides by the number of accumulated batches; the denominators have done so already.
                 loss = sum(output["losses"].values()) * settings.gradient_accumulation_steps
                 accelerator.backward(loss)
-                if accelerator.sync_gradients and settings.max_grad_norm is not None:
-                    record.grad_norm = accelerator.clip_grad_norm_(
-                        self.prepared_stage.parameters(), settings.max_grad_norm
-                    )
+                if accelerator.sync_gradients:
+                    limit = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
+                    record.grad_norm = accelerator.clip_grad_norm_(self.prepared_stage.parameters(), limit)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             record.add(output)
@@ -358,8 +357,7 @@ class Trainer:
             )
         line: dict[str, Any] = {"step": step, "loss": total} | losses | self.stage.report(sums)
         line["learning_rate"] = self._base_rates[0] * self.schedule(step - 1)
-        if record.grad_norm is not None:
-            line["grad_norm"] = float(record.grad_norm)
+        line["grad_norm"] = self._checked_norm(record)
         line["seconds"] = round(record.seconds, 4)
         line["eta_seconds"] = round(self._progress.seconds / self._progress.step * (settings.max_steps - step))
         self._warn_without_matches(line)
@@ -369,6 +367,17 @@ class Trainer:
         if step % settings.logging_steps == 0 or step == settings.max_steps:
             values = {f"train/{name}": value for name, value in line.items() if name != "step"}
             self.accelerator.log(values, step=step)
+
+    def _checked_norm(self, record: _StepRecord) -> float | None:
+        """The gradient's norm; `None` where fp16's scaling of the loss was too high, and the step was left out."""
+        if record.grad_norm is None or math.isfinite(norm := float(record.grad_norm)):
+            return None if record.grad_norm is None else norm
+        if self.accelerator.scaler is None:
+            raise FloatingPointError(
+                f"The gradient of step {record.step} is not finite ({norm}), although the loss is. Go on from the "
+                "checkpoint before it with a lower learning rate, or in fp32."
+            )
+        return None
 
     def _warn_without_matches(self, line: Mapping[str, Any]) -> None:
         if "matches" not in line:
@@ -501,6 +510,7 @@ class Trainer:
             warn_of_changes(state["fingerprint"], json.loads(json.dumps(dict(self.settings.fingerprint))))
         try:
             self.accelerator.load_state(str(path))
+            self.accelerator.step = 0  # of accumulated batches; another number of them may make a step than before
             if self.ema is not None:
                 self.ema.load_state_dict(load_file(path / EMA_WEIGHTS))
         except (KeyError, OSError, RuntimeError, ValueError) as error:
