@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from hf_maskadapter.miniature.building import PARTS, BuildSettings, build_miniature
+from hf_maskadapter.running import run_script
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -39,18 +40,21 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    settings = BuildSettings(
-        seed=arguments.seed,
-        clip_steps=arguments.clip_steps,
-        generator_steps=arguments.generator_steps,
-        warmup_steps=arguments.warmup_steps,
-        mixed_steps=arguments.mixed_steps,
-        scenes=arguments.scenes,
-        split=arguments.split,
-        withheld=arguments.withheld,
-    )
-    build_miniature(arguments.work_dir, arguments.output_dir, settings, arguments.parts)
-    return 0
+
+    def work() -> None:
+        settings = BuildSettings(
+            seed=arguments.seed,
+            clip_steps=arguments.clip_steps,
+            generator_steps=arguments.generator_steps,
+            warmup_steps=arguments.warmup_steps,
+            mixed_steps=arguments.mixed_steps,
+            scenes=arguments.scenes,
+            split=arguments.split,
+            withheld=arguments.withheld,
+        )
+        build_miniature(arguments.work_dir, arguments.output_dir, settings, arguments.parts)
+
+    return run_script(work)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ _FORMS = {"hard": "hard", "area": "area-weighted", "any": "any overlap"}
 
 _NAMES = {
     **{f"pooling/{form}": f"pooling, {name}" for form, name in _FORMS.items()},
-    **{f"pooling/{form}/fcclip": f"pooling, {name}, FC-CLIP's ensemble" for form, name in _FORMS.items()},
+    **{f"pooling/{form}/own": f"pooling, {name}, its best ensemble" for form, name in _FORMS.items()},
     "crop": "crop",
     "adapter": "Mask-Adapter",
     "difference": "adapter − best pooling",
@@ -42,7 +42,7 @@ _TITLES = {
 _SHIPPED = "Mask-Adapter as shipped"
 _COLORS = {
     **{_NAMES[f"pooling/{form}"]: f"C{number}" for form, number in zip(_FORMS, (0, 9, 2), strict=True)},
-    **{_NAMES[f"pooling/{form}/fcclip"]: f"C{number}" for form, number in zip(_FORMS, (4, 6, 8), strict=True)},
+    **{_NAMES[f"pooling/{form}/own"]: f"C{number}" for form, number in zip(_FORMS, (4, 6, 8), strict=True)},
     _NAMES["crop"]: "C7",
     _NAMES["adapter"]: "C3",
     _SHIPPED: "C1",
@@ -117,7 +117,9 @@ def ablation_tables(results: Mapping[str, Any], settings: Settings) -> list[Tabl
     if "stages" in results:
         for table in ("ground_truth_masks_accuracy", "generated_masks_mean_iou"):
             rows = {name: row[table]["adapter"] for name, row in results["stages"].items()}
-            tables.append(Table(_TITLES[table], rows))
+            reference, *others = rows
+            changes = {f"{name} − {reference}": results["stages"][name][table]["difference"] for name in others}
+            tables.append(Table(_TITLES[table], rows | changes, differences=tuple(changes)))
     if "maps" in results:
         rows = {f"K = {number}": row["adapter"] for number, row in results["maps"].items()}
         tables.append(Table(f"{accuracy} ({settings.ablation_steps} steps of stage 1)", rows))

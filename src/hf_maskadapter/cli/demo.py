@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         write_atomically(args.output, lambda file: demonstration.picture.save(file, format=kind))
     except OSError as error:
         raise UserError(f"cannot write {args.output}: {one_line(error)}") from error
+    print("Given the true masks (the picture shows results with generated ones):")
     for line in demonstration.lines:
         print(line)
     print(f"{args.output}: written")

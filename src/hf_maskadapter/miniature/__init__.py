@@ -40,17 +40,19 @@ def load_miniature(
 
     Raises:
         FileNotFoundError: if there is no such folder, or see [`checkpoint_path`].
+        ValueError: if it holds a model without an adapter or with another mask generator than FC-CLIP's.
     """
     if path is not None and not Path(path).is_dir():
         raise FileNotFoundError(f"There is no folder {os.fspath(path)}.")
+    from ..modeling_mask_generators import FcClipMaskGenerator
     from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
     from ..processing_maskadapter import MaskAdapterProcessor
 
     path = checkpoint_path() if path is None else path
-    return (
-        MaskAdapterForOpenVocabularySegmentation.from_pretrained(path, local_files_only=True).eval(),
-        MaskAdapterProcessor.from_pretrained(path, local_files_only=True),
-    )
+    segmenter = MaskAdapterForOpenVocabularySegmentation.from_pretrained(path, local_files_only=True).eval()
+    if segmenter.adapter is None or not isinstance(segmenter.mask_generator, FcClipMaskGenerator):
+        raise ValueError(f"{path} is no miniature: it has no adapter, or no mask generator of FC-CLIP's kind.")
+    return segmenter, MaskAdapterProcessor.from_pretrained(path, local_files_only=True)
 
 
 __all__ = ["checkpoint_path", "load_miniature"]

@@ -20,6 +20,7 @@ from ..atomic_files import write_atomically, write_json
 from ..configuration_maskadapter import ConvNextClipConfig, FcClipMaskGeneratorConfig, MaskAdapterConfig
 from ..data.scenes import (
     CLASS_NAMES,
+    base_combinations,
     draw_scene,
     split_combinations,
     split_seed,
@@ -50,6 +51,8 @@ PARTS = ("clip", "generator", "warmup", "mixed", "export", "results")
 
 MINUTES = {"clip": 25, "generator": 40, "warmup": 25, "mixed": 10, "export": 1, "results": 15}
 """Time budget of each part on one core that nothing else uses; a part that takes longer says so and goes on."""
+
+SETTINGS_FILE = "settings.json"
 
 SCENES_OF_KNOWN_WORLD = 400
 """Scenes that say what the miniature knows, and as many more for the threshold."""
@@ -237,6 +240,9 @@ class BuildSettings:
         scenes: how many scenes of `split` results are measured on.
         split: `"validation"` while choosing, `"test"` for what is published.
         withheld: see [`hf_maskadapter.data.scenes.base_combinations`].
+
+    Raises:
+        ValueError: if a number is out of range, or `withheld` is no value of an attribute.
     """
 
     seed: int = 0
@@ -250,6 +256,44 @@ class BuildSettings:
     scenes: int = 300
     split: str = "validation"
     withheld: str | None = None
+
+    def __post_init__(self) -> None:
+        least = {"seed": 0, "warmup_steps": 0, "mixed_steps": 0}
+        for name, value in asdict(self).items():
+            if isinstance(value, int) and value < least.get(name, 1):
+                raise ValueError(f"{name} must be at least {least.get(name, 1)}, got {value}.")
+        base_combinations(self.withheld)
+
+    @property
+    def of_training(self) -> dict[str, Any]:
+        """Those that decide what weights come out."""
+        return {name: value for name, value in asdict(self).items() if name not in ("scenes", "split")}
+
+
+def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Note in a folder what its unfinished work is made with, so that nothing goes on from work of another kind.
+
+    Args:
+        folder: made if it is not there.
+        settings: as JSON can hold them.
+
+    Raises:
+        ValueError: if the folder holds work that was made with others.
+    """
+    path = folder / SETTINGS_FILE
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in {**stored, **settings} if stored.get(name) != settings.get(name)]
+        if changed:
+            differences = ", ".join(f"{name} {stored.get(name)!r}, now {settings.get(name)!r}" for name in changed)
+            raise ValueError(
+                f"{folder} holds work with other settings ({differences}): give the same ones, or another folder."
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty and does not say what it holds: give another folder.")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings, indent=2)
 
 
 def train_clip(
@@ -275,6 +319,17 @@ def load_stage(segmenter: MaskAdapterForOpenVocabularySegmentation, checkpoint_p
     segmenter.load_state_dict(torch.load(checkpoint_path, weights_only=True)["stage"], strict=False)
 
 
+def require_finished(checkpoint_path: Path, part: str, steps: int) -> None:
+    """Check that a part was trained to its end.
+
+    Raises:
+        ValueError: if not.
+    """
+    done = int(torch.load(checkpoint_path, weights_only=True)["step"]) if checkpoint_path.exists() else 0
+    if done < steps:
+        raise ValueError(f"{checkpoint_path} holds {done} of {steps} steps: build the part {part!r} first.")
+
+
 def build_miniature(
     work_dir: Path, output_dir: Path, settings: BuildSettings | None = None, parts: Sequence[str] = PARTS
 ) -> None:
@@ -284,10 +339,14 @@ def build_miniature(
         work_dir: for the parts' checkpoints.
         output_dir: for the finished checkpoint and `results.json`.
         settings: what is built.
-        parts: which of `PARTS`.
+        parts: which of `PARTS`; the ones before must be finished in `work_dir`.
+
+    Raises:
+        ValueError: if a part before those is not finished, or `work_dir` holds work with other settings.
     """
     settings = settings or BuildSettings()
-    work_dir = Path(work_dir)
+    claim_folder(work_dir, settings.of_training)
+    output_dir.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
 
     def timed(part: str, work: Callable[[Callable[[dict[str, float]], None]], Any]) -> Any:
@@ -298,31 +357,27 @@ def build_miniature(
         print(f"{part}: {minutes:.1f} minutes{late}", flush=True)
         return result
 
+    lengths = {part: getattr(settings, f"{part}_steps") for part in ("clip", "generator", "warmup", "mixed")}
+    for part in PARTS[: max(PARTS.index(part) for part in parts)]:
+        if lengths.get(part) and part not in parts:
+            require_finished(work_dir / f"{part}.pt", part, lengths[part])
+
     clip = timed("clip", lambda report: train_clip(tokenizer, settings, work_dir / "clip.pt", report))
     segmenter = build_segmenter(clip, build_segmenter_config(clip.config, settings.withheld), settings.seed)
     vocabulary = segmenter.encode_vocabulary(
         Vocabulary.from_list([[name] for name in training_class_names(settings.withheld)]), tokenizer
     )
-    stages: dict[str, tuple[Callable[[], SegmenterStage], int, float]] = {
+    stages: dict[str, tuple[Callable[[], SegmenterStage], float]] = {
         "generator": (
             lambda: MaskGeneratorTraining(segmenter, vocabulary, num_points=256, num_matching_points=400),
-            settings.generator_steps,
             1.5e-3,
         ),
-        "warmup": (
-            lambda: GroundTruthWarmup(segmenter, vocabulary, train_void=False),
-            settings.warmup_steps,
-            2e-3,
-        ),
-        "mixed": (
-            lambda: MixedMaskTraining(segmenter, vocabulary, train_void=False),
-            settings.mixed_steps,
-            1e-3,
-        ),
+        "warmup": (lambda: GroundTruthWarmup(segmenter, vocabulary, train_void=False), 2e-3),
+        "mixed": (lambda: MixedMaskTraining(segmenter, vocabulary, train_void=False), 1e-3),
     }
     sizes = {1: settings.generator_batch_size, 2: settings.adapter_batch_size, 3: settings.adapter_batch_size}
-    for number, (part, (build_stage, steps, learning_rate)) in enumerate(stages.items(), start=1):
-        path = work_dir / f"{part}.pt"
+    for number, (part, (build_stage, learning_rate)) in enumerate(stages.items(), start=1):
+        path, steps = work_dir / f"{part}.pt", lengths[part]
         if part in parts and steps > 0:
             timed(
                 part,

@@ -105,13 +105,17 @@ class Estimate:
         influences: `(scenes,)`, which add up to 0: the change of `value` with a scene's weight, to first order. The sum
             of their squares estimates the variance over scenes (Taylor linearisation, the infinitesimal jackknife).
             A bootstrap would lose the rare classes, the hardest ones, in many resamples, and its intervals of a mean
-            over classes would lean upwards.
+            over classes would lean upwards. Those of a class that occurs in k scenes are enlarged by √(k / (k - 1)),
+            as a standard deviation of k values is. What only one scene shows tells nothing of its spread, and intervals
+            of means over such rare classes stay a little too narrow.
         lowest: the least possible value; the highest is 100.
+        scenes: how many scenes count, where `value` is one ratio of counts; else `None`.
     """
 
     value: float
     influences: np.ndarray
     lowest: float = 0.0
+    scenes: int | None = None
 
     @classmethod
     def of_ratios(cls, numerators: np.ndarray, denominators: np.ndarray) -> Estimate:
@@ -123,17 +127,20 @@ class Estimate:
             return cls(0.0, np.zeros(len(numerators)))
         numerators, denominators, totals = numerators[:, counted], denominators[:, counted], totals[counted]
         ratios = numerators.sum(axis=0) / totals
-        influences = (numerators - ratios * denominators) / totals
-        return cls(100 * float(ratios.mean()), 100 * influences.mean(axis=1))
+        scenes = np.count_nonzero(denominators, axis=0)
+        influences = (numerators - ratios * denominators) / totals * np.sqrt(scenes / np.maximum(scenes - 1, 1))
+        of_one_ratio = int(scenes[0]) if len(totals) == 1 else None
+        return cls(100 * float(ratios.mean()), 100 * influences.mean(axis=1), scenes=of_one_ratio)
 
     def __sub__(self, other: Estimate) -> Estimate:
         """A difference measured on the same scenes."""
         return Estimate(self.value - other.value, self.influences - other.influences, lowest=-100.0)
 
     def with_interval(self) -> dict[str, float]:
-        """The value with its 95 % interval over scenes."""
-        scenes = len(self.influences)
-        margin = NORMAL_QUANTILE * float(np.sqrt(scenes / max(scenes - 1, 1) * (self.influences**2).sum()))
+        """The value with its 95 % interval over scenes; Wilson's for as many scenes where the value is 0 or 100."""
+        margin = NORMAL_QUANTILE * float(np.sqrt((self.influences**2).sum()))
+        if self.scenes and self.value in (0.0, 100.0):
+            margin = 100 * NORMAL_QUANTILE**2 / (self.scenes + NORMAL_QUANTILE**2)
         low, high = max(self.value - margin, self.lowest), min(self.value + margin, 100.0)
         return {"value": self.value, "low": low, "high": high}
 
