@@ -101,10 +101,10 @@ def _run_paper(parsed: argparse.Namespace) -> str:
         segmenter, processor = miniature.load_miniature(parsed.model)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
-    benchmark = paper.PaperBenchmark(segmenter, processor.tokenizer, settings, parsed.output_dir)
     try:
+        benchmark = paper.PaperBenchmark(segmenter, processor.tokenizer, settings, parsed.output_dir)
         results = benchmark.run(parsed.parts or paper.PARTS)
-    except ValueError as error:
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
     return report(results, settings)
 
@@ -133,7 +133,7 @@ def _run_speed(parsed: argparse.Namespace) -> str:
     cases = parsed.cases or tuple(CASES)
     try:
         return speed.run(cases, parsed.sizes, parsed.masks, parsed.classes, options, parsed.output_dir)
-    except ValueError as error:
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

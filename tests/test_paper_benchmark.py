@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -194,6 +195,17 @@ def test_what_another_run_measured_in_the_meantime_is_reported_too(segmenter, to
     text = (tmp_path / "paper.md").read_text()
     assert "| K = 1 | 50.0 (40.0 to 61.0) |" in text and "| point grid: masks right, % |" in text
     assert (tmp_path / "paper_ablations.png").stat().st_size > 10_000
+
+
+def test_what_is_not_installed_is_an_error_before_anything_is_trained(segmenter, tokenizer, tmp_path, monkeypatch):
+    benchmark = paper.PaperBenchmark(segmenter, tokenizer, SETTINGS, tmp_path)
+    monkeypatch.setattr(benchmark, "train", None)  # would fail if it were called
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"SciPy.*\[benchmark\]"):
+        benchmark.run(["sources"])
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"Matplotlib.*\[benchmark\]"):
+        benchmark.run(["main"])
 
 
 def test_differences_are_taken_against_the_best_pooling():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib.util
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,7 @@ from ..modeling_text_classifier import EncodedVocabulary
 from ..training.stages import AdapterStage, GroundTruthWarmup, MixedMaskTraining
 from ..vocabulary import Vocabulary
 from .paper_report import ablation_tables, main_tables, plot, report
+from .speed import figure_class
 
 PARTS = ("main", "stages", "maps", "sources", "withheld")
 """What is measured: adapters of several seeds, ablation of the stages, numbers of maps, masks of other sources, a
@@ -478,7 +480,14 @@ class PaperBenchmark:
         return {name: self._accuracies(of_seed, methods, of_withheld) for name, of_seed in models.items()}
 
     def run(self, parts: Sequence[str] = PARTS) -> dict[str, Any]:
-        """Measure the parts that are not yet in the output folder, and write the report of all that is there."""
+        """Measure the parts that are not yet in the output folder, and write the report of all that is there.
+
+        Raises:
+            ImportError: if Matplotlib, which draws the report, or what a part needs is not installed.
+        """
+        figure_class()  # before hours of training, not after
+        if "sources" in parts and importlib.util.find_spec("scipy") is None:
+            raise ImportError("Masks of other sources need SciPy: pip install 'hf-maskadapter[benchmark]'.")
         for part in PARTS:
             path = self.output_dir / f"{part}.json"
             if part in parts and not path.exists():

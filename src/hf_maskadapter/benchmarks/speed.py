@@ -259,7 +259,8 @@ def run(
         log: Told what was measured.
 
     Raises:
-        RuntimeError: Results disagree, or a plot is wanted without Matplotlib.
+        ImportError: A plot is wanted without Matplotlib.
+        RuntimeError: Results disagree.
         ValueError: The folder holds measurements of another machine or with other options.
     """
     options = options or Options()
@@ -345,12 +346,12 @@ def figure_class() -> type[matplotlib.figure.Figure]:
     """Matplotlib's figure, which draws without a screen.
 
     Raises:
-        RuntimeError: if Matplotlib is not installed.
+        ImportError: if Matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RuntimeError("Plots need Matplotlib: pip install 'hf-maskadapter[benchmark]'.") from error
+        raise ImportError("Plots need Matplotlib: pip install 'hf-maskadapter[benchmark]'.") from error
     return Figure
 
 
