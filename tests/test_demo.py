@@ -38,10 +38,11 @@ def test_the_demo_shows_all_panels_and_names_every_segment(untrained, tmp_path, 
     assert cli.main(["demo", "--model", untrained, "--seed", "3", "--output", str(output)]) == 0
     picture = Image.open(output)
     assert picture.width > 4 * 384 and picture.height > 2 * 384
-    lines = capsys.readouterr().out.splitlines()
+    heading, *lines, written = capsys.readouterr().out.splitlines()
     scene = draw_scene((*split_seed("test"), 1, 3))
-    assert len(lines) == len(scene.segments_info) + 1
-    assert {line.partition(":")[0] for line in lines[:-1]} == {
+    assert heading.startswith("Given the true masks") and written == f"{output}: written"
+    assert len(lines) == len(scene.segments_info)
+    assert {line.partition(":")[0] for line in lines} == {
         CLASS_NAMES[segment["category_id"]] for segment in scene.segments_info
     }
 
@@ -49,7 +50,9 @@ def test_the_demo_shows_all_panels_and_names_every_segment(untrained, tmp_path, 
 def test_the_demo_takes_the_users_labels(untrained, tmp_path, capsys):
     arguments = ["demo", "--model", untrained, "--output", str(tmp_path / "demo.png")]
     assert cli.main([*arguments, "--labels", "star, something unheard of"]) == 0
-    for line in capsys.readouterr().out.splitlines()[:-1]:
+    lines = capsys.readouterr().out.splitlines()[1:-1]
+    assert lines
+    for line in lines:
         assert line.partition("Mask-Adapter says ")[2] in ("star", "something unheard of")
 
 
