@@ -99,8 +99,9 @@ class Table:
 
 
 def _cell(number: Number, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    deviation = f" ± {number['seed_deviation']:.1f}" if number.get("seed_deviation") else ""
+    sign = "+z" if signed else ""
+    deviation = f"{number.get('seed_deviation', 0.0):.1f}"
+    deviation = "" if float(deviation) == 0 else f" ± {deviation}"
     return f"{number['value']:{sign}.1f}{deviation} ({number['low']:{sign}.1f} to {number['high']:{sign}.1f})"
 
 
@@ -147,7 +148,7 @@ def summary(main: Mapping[str, Any]) -> list[str]:
         for kind in KINDS:
             difference = methods["difference"][kind]
             after = methods["adapter"][kind]["value"]
-            change = "{value:+.1f}, {low:+.1f} to {high:+.1f}".format_map(difference)
+            change = "{value:+z.1f}, {low:+z.1f} to {high:+z.1f}".format_map(difference)
             cells.append(f"{after - difference['value']:.1f} → {after:.1f} ({change})")
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return [*lines, ""]
@@ -181,9 +182,9 @@ def report(results: Mapping[str, Any], settings: Settings) -> str:
     """All tables as Markdown."""
     lines = [
         f"{settings.scenes} test scenes; 95 % intervals over scenes in brackets. Adapters' numbers are means over "
-        f"{settings.seeds} training seeds, ± the standard deviation between those. Adapters, unless said otherwise: "
-        f"{settings.steps} steps of stage 1, then {settings.mixed_steps} of stage 2, of {settings.batch_size} scenes "
-        "each.",
+        f"{settings.seeds} training seeds, ± the standard deviation between those unless it is 0.0. Adapters, unless "
+        f"said otherwise: {settings.steps} steps of stage 1, then {settings.mixed_steps} of stage 2, of "
+        f"{settings.batch_size} scenes each.",
         "",
     ]
     if "main" in results:
