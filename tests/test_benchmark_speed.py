@@ -129,6 +129,9 @@ def test_report_and_files(monkeypatch, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["panoptic_size.png", "speed.json", "speed.md"]
     with Image.open(tmp_path / "out" / "panoptic_size.png") as picture:
         assert picture.width > 300
+    measurements, _ = speed._read(tmp_path / "out" / "speed.json", content["conditions"])
+    (axes,) = speed.plot(measurements, "size").axes
+    assert axes.get_title() == "panoptic, 5 masks"
 
 
 def test_what_a_folder_holds_is_kept_and_not_measured_again(tmp_path):

@@ -358,7 +358,8 @@ def figure_class() -> type[matplotlib.figure.Figure]:
 def plot(measurements: Sequence[Measurement], axis: str) -> matplotlib.figure.Figure:
     """Time of every contender of a case along an axis, one of the fields of [`Setting`]."""
     figure = figure_class()(figsize=(5, 3.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot(xlabel=_AXES[axis], ylabel="seconds", title=measurements[0].case)
+    title = f"{measurements[0].case}, {_where(measurements[0], without=axis)}".removesuffix(", –")
+    axes = figure.add_subplot(xlabel=_AXES[axis], ylabel="seconds", title=title)
     places = [getattr(measurement.setting, axis) for measurement in measurements]
     for contender in measurements[0].seconds:
         axes.plot(places, [measurement.seconds[contender] for measurement in measurements], "o-", label=contender)
@@ -368,14 +369,14 @@ def plot(measurements: Sequence[Measurement], axis: str) -> matplotlib.figure.Fi
     return figure
 
 
-def _where(measurement: Measurement) -> str:
+def _where(measurement: Measurement, without: str | None = None) -> str:
     setting = measurement.setting
     sizes = {
         "size": "×".join(map(str, setting.padded_size)),
         "num_masks": f"{setting.num_masks} masks",
         "num_classes": f"{setting.num_classes} classes",
     }
-    return ", ".join(sizes[axis] for axis in CASES[measurement.case].axes) or "–"
+    return ", ".join(sizes[axis] for axis in CASES[measurement.case].axes if axis != without) or "–"
 
 
 def _row(measurement: Measurement, peak: float | None = None) -> str:
