@@ -11,6 +11,7 @@ from transformers import CLIPTextConfig
 
 from hf_maskadapter.configuration_maskadapter import ConvNextClipConfig
 from hf_maskadapter.modeling_convnext_clip import ConvNextClipModel
+from hf_maskadapter.running import leave_process_group
 from hf_maskadapter.training.contrastive import ContrastiveArguments, ContrastiveBatch, ContrastiveTrainer
 
 BATCH = 8
@@ -55,8 +56,8 @@ def main() -> None:
     if rank == 0:
         torch.save(trainer.model.state_dict(), output)
     dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

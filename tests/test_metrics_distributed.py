@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hf_maskadapter.running import leave_process_group
 from metric_samples import random_instances, random_label_maps, random_panoptic
 from two_processes import run_by_two_processes
 
@@ -79,8 +80,8 @@ def main(folder: str) -> None:
         for division, shards in SHARDS.items()
     }
     Path(folder, f"{accelerator.process_index}.json").write_text(json.dumps(results))
-    accelerator.end_training()
 
 
 if __name__ == "__main__":
     main(sys.argv[1])
+    leave_process_group()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from torch import distributed
 
-from hf_maskadapter.running import run_script
+from hf_maskadapter.running import leave_process_group, run_script
 
 
 def fail(error):
@@ -47,3 +50,22 @@ def test_no_process_stays_in_its_group(error, tmp_path):
     except KeyError:
         assert isinstance(error, KeyError)
     assert not distributed.is_initialized()
+
+
+def test_a_group_in_a_reference_cycle_ends_before_python_does(tmp_path):
+    class Trainer:
+        def __init__(self):
+            distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+            self.group, self.itself = distributed.group.WORLD, self
+
+    gc.disable()
+    try:
+        trainer = Trainer()
+        is_alive = weakref.ref(trainer)
+        distributed.destroy_process_group()  # as Accelerate does while the trainer is there
+        del trainer
+        assert is_alive()
+        leave_process_group()
+        assert not is_alive()
+    finally:
+        gc.enable()

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 import tiny_models
 from hf_maskadapter.data import SegmentationSample, SegmentInfo, TrainingTransform, create_training_loader
+from hf_maskadapter.running import leave_process_group
 from hf_maskadapter.training.optimization import LearningRateSchedule, parameter_groups
 from hf_maskadapter.training.stages import GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining
 from hf_maskadapter.training.trainer import Trainer, TrainerSettings
@@ -177,4 +178,7 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    finally:
+        leave_process_group()
