@@ -14,6 +14,7 @@ from PIL import Image
 
 from hf_maskadapter.data import SegmentationSample, SegmentInfo
 from hf_maskadapter.evaluation.predictors import Method, Prediction, Predictor, label_segments
+from hf_maskadapter.running import leave_process_group
 from hf_maskadapter.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.from_list(["dog", "cat", "sky", "grass"], things=[True, True, False, False])
@@ -108,14 +109,13 @@ class LabelPredictor(Predictor):
 def main(folder: str) -> None:
     """One process of several that evaluate together; writes what it found."""
     from hf_maskadapter.evaluation import evaluate_model
-    from hf_maskadapter.running import leave_process_group
 
     result = evaluate_model(LabelPredictor(), SampleList(), show_progress=False, output_dir=folder, num_worst=3)
     content = {name: getattr(result, name) for name in ("methods", "worst", "num_resumed")}
     content["pictures"] = [str(path) for path in result.pictures]
     Path(folder, f"{os.environ['RANK']}.json").write_text(json.dumps(content))
-    leave_process_group()
 
 
 if __name__ == "__main__":
     main(sys.argv[1])
+    leave_process_group()
