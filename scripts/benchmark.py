@@ -83,8 +83,8 @@ def _run_paper(parsed: argparse.Namespace) -> str:
     import torch
 
     from hf_maskadapter import miniature
-    from hf_maskadapter.benchmarks import paper
-    from hf_maskadapter.benchmarks.paper_report import report
+    from lab.benchmarks import paper
+    from lab.benchmarks.paper_report import report
 
     if unknown := [part for part in parsed.parts or () if part not in paper.PARTS]:
         raise SystemExit(f"error: there is no part {', '.join(unknown)}; the parts are {', '.join(paper.PARTS)}")
@@ -110,8 +110,8 @@ def _run_paper(parsed: argparse.Namespace) -> str:
 
 
 def _run_speed(parsed: argparse.Namespace) -> str:
-    from hf_maskadapter.benchmarks import speed
-    from hf_maskadapter.benchmarks.speed_cases import CASES
+    from lab.benchmarks import speed
+    from lab.benchmarks.speed_cases import CASES
 
     unknown = [case for case in parsed.cases or () if case not in CASES]
     if unknown:
@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parsed = parse_arguments(arguments)
     if parsed.command == "metrics":
-        from hf_maskadapter.benchmarks import metrics
+        from lab.benchmarks import metrics
 
         numbers = tuple(parsed.memory_images)
         print(metrics.run(parsed.mean_iou_script, parsed.images, parsed.rounds, memory_images=numbers))
@@ -152,5 +152,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     # The evaluate.py beside this file must not hide Hugging Face Evaluate.
-    sys.path = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
+    here = Path(__file__).resolve().parent
+    sys.path = [str(here.parent), *(path for path in sys.path if Path(path).resolve() != here)]
     sys.exit(main())

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import torch
 
-from hf_maskadapter.miniature.building import PARTS, BuildSettings, build_miniature
-from hf_maskadapter.running import run_script
+from hf_maskadapter.cli.running import run_script
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where lab is
+
+from lab.miniature.building import PARTS, BuildSettings, build_miniature
 
 
 def parse_arguments() -> argparse.Namespace:

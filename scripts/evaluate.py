@@ -115,14 +115,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parsed = parse_arguments(arguments)
     if parsed.list:
-        from hf_maskadapter.evaluation.presets import BENCHMARKS
+        from hf_maskadapter.evaluation.benchmarks import BENCHMARKS
 
         print("\n\n".join(f"{name}\n  {entry.instructions()}" for name, entry in BENCHMARKS.items()))
         return 0
 
+    from hf_maskadapter.cli.running import run_script
     from hf_maskadapter.evaluation.command import run_evaluation
     from hf_maskadapter.evaluation.progress import ProgressError
-    from hf_maskadapter.running import run_script
 
     options = {name: value for name, value in vars(parsed).items() if name != "list"}
     return run_script(lambda: run_evaluation(**options), ProgressError)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from hf_maskadapter.cli.running import run_script
 from hf_maskadapter.data import RAW_LAYOUTS, prepare_dataset
-from hf_maskadapter.running import run_script
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

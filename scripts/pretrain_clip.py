@@ -24,7 +24,7 @@ def main(command_line: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("hf_maskadapter").setLevel(logging.INFO)
 
-    from hf_maskadapter.running import run_script
+    from hf_maskadapter.cli.running import run_script
     from hf_maskadapter.training.checkpoints import CheckpointError
     from hf_maskadapter.training.pretraining_command import run_pretraining
 

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = vars(parse_arguments(arguments))
 
-    from hf_maskadapter.publishing import push_folder_to_hub
+    from hf_maskadapter.hub import push_folder_to_hub
 
     try:
         card = options.pop("card")

@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parsed = parse_arguments(arguments)
 
-    from hf_maskadapter.publishing.collection import write_cards
+    sys.path.insert(0, str(PROJECT))  # where lab is
+    from lab.cards.collection import write_cards
 
     try:
         for path in write_cards(parsed.output_dir, parsed.results, parsed.benchmark):

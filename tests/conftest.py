@@ -22,12 +22,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core for each worker
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory) -> Path:
     """Folder of a complete tiny segmenter with random weights: model, image processor and tokenizer."""
-    import tiny_models
     from hf_maskadapter import (
         MaskAdapterForOpenVocabularySegmentation,
         MaskAdapterImageProcessorPil,
         MaskAdapterProcessor,
     )
+    from support import tiny_models
 
     tokenizer = tiny_models.byte_level_tokenizer()
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}

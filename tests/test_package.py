@@ -27,7 +27,7 @@ def run(code, *arguments):
 
 def test_import_is_light_and_prints_nothing():
     heavy = "any(name in sys.modules for name in ('torch', 'transformers', 'numpy', 'PIL'))"
-    finished = run(f"import hf_maskadapter, hf_maskadapter.cli, hf_maskadapter.vocabulary\nassert not {heavy}")
+    finished = run(f"import hf_maskadapter, hf_maskadapter.cli, hf_maskadapter.model.vocabulary\nassert not {heavy}")
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
 
 
@@ -47,8 +47,8 @@ def test_unknown_name_is_an_attribute_error():
         "import hf_maskadapter",
         "import transformers, hf_maskadapter",
         "from hf_maskadapter import MaskAdapterConfig",
-        "import hf_maskadapter.image_processing_maskadapter",
-        "import hf_maskadapter.modeling_text_classifier",
+        "import hf_maskadapter.model.image_processing_maskadapter",
+        "import hf_maskadapter.model.modeling_text_classifier",
     ],
 )
 def test_auto_classes_know_the_package_whatever_is_imported_first(first, tiny_model_dir):

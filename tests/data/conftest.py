@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pytest
 
-from data_samples import encode, labels, picture, save
+from support.data_samples import encode, labels, picture, save
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

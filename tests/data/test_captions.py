@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from data_samples import encode, picture
 from hf_maskadapter import Vocabulary
 from hf_maskadapter.data import DataError, SegmentationSample, SegmentInfo
 from hf_maskadapter.data.captions import (
@@ -22,6 +21,7 @@ from hf_maskadapter.data.captions import (
     SegmentCrops,
     load_captioned_pictures,
 )
+from support.data_samples import encode, picture
 
 VOCABULARY = Vocabulary.from_list(["sky", "road, street", "car", "crowd"])
 SIZE = (60, 80)
@@ -89,14 +89,14 @@ class TestSegmentCrops:
         for once, again in zip(crops()(sample, 3), crops()(sample, 3), strict=True):
             assert torch.equal(once.pixel_values, again.pixel_values)
 
-    def test_show_the_box_normalised_and_carry_all_synonyms(self):
+    def test_show_the_box_normalized_and_carry_all_synonyms(self):
         transform = crops(image_mean=(10, 10, 10), image_std=(2, 2, 2), context=(0.01, 0.02), max_enlargement=16)
-        centres = {category: (box[0], box[1]) for category, box in transform.draw_boxes(segments())}
+        centers = {category: (box[0], box[1]) for category, box in transform.draw_boxes(segments())}
         for crop in transform(segments()):
             assert crop.pixel_values.shape == (3, 16, 16) and crop.captions in VOCABULARY.synonyms
             category = VOCABULARY.synonyms.index(crop.captions)
             values = crop.pixel_values * 2 + 10
-            left, top = (int(value) for value in centres[category])
+            left, top = (int(value) for value in centers[category])
             near = segments().segmentation[top : top + 2, left : left + 2] * 50
             assert near.min() - 0.6 <= values.min() and values.max() <= near.max() + 0.6
 

@@ -9,7 +9,6 @@ import datasets
 import numpy as np
 import pytest
 
-from data_samples import encode, labels, picture, save
 from hf_maskadapter.data import (
     DataError,
     SegmentationDataset,
@@ -18,7 +17,8 @@ from hf_maskadapter.data import (
     load_segmentation_dataset,
 )
 from hf_maskadapter.data import loading as loading_module
-from hf_maskadapter.vocabulary import Vocabulary
+from hf_maskadapter.model.vocabulary import Vocabulary
+from support.data_samples import encode, labels, picture, save
 
 CLASSES = ["sky", "road", "car"]
 

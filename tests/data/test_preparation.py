@@ -15,11 +15,11 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 from scipy.io import savemat
 
-from data_samples import labels, picture, save
 from hf_maskadapter.data import RAW_LAYOUTS, DataError, load_segmentation_dataset, prepare_dataset
 from hf_maskadapter.data.preparation import decode_rle
-from hf_maskadapter.vocabulary import Vocabulary
-from project_scripts import load_script
+from hf_maskadapter.model.vocabulary import Vocabulary
+from support.data_samples import labels, picture, save
+from support.project_scripts import load_script
 
 
 def prepare(layout, source, tmp_path, **options):
@@ -149,9 +149,9 @@ def test_full_ade20k(tmp_path, folder):
         save(place / f"ADE_val_{i}.jpg", picture(i))
         number = np.array(numbers)[labels(i)]
         random = np.random.default_rng(i).integers(0, 10, number.shape)
-        colours = np.stack([number // 256 * 10 + random, number % 256, random], axis=-1)
-        save(place / f"ADE_val_{i}_seg.png", colours.astype(np.uint8))
-        save(place / f"ADE_val_{i}_parts_1.png", colours.astype(np.uint8))
+        colors = np.stack([number // 256 * 10 + random, number % 256, random], axis=-1)
+        save(place / f"ADE_val_{i}_seg.png", colors.astype(np.uint8))
+        save(place / f"ADE_val_{i}_parts_1.png", colors.astype(np.uint8))
     opened = prepare("ade20k_847", tmp_path / "ade", tmp_path)
     check(opened["validation"], ["ADE_val_0", "ADE_val_1"], [np.array([3, 846, -1])[labels(i)] for i in range(2)])
     assert opened["validation"].reader.ignore_values == (65535,)

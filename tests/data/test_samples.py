@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from data_samples import encode, labels, picture, save
 from hf_maskadapter.data import DataError, SampleReader, dataset_id_mapping, id_to_rgb, rgb_to_id
-from hf_maskadapter.vocabulary import Vocabulary
+from hf_maskadapter.model.vocabulary import Vocabulary
+from support.data_samples import encode, labels, picture, save
 
 THREE = Vocabulary.from_list(["sky", "road", "car"], things=["car"])
 
@@ -45,7 +45,7 @@ def panoptic_reader(**options):
 
 
 @given(npst.arrays(np.int64, npst.array_shapes(min_dims=2, max_dims=2), elements=st.integers(0, 2**24 - 1)))
-def test_segment_numbers_survive_their_colours(ids):
+def test_segment_numbers_survive_their_colors(ids):
     np.testing.assert_array_equal(rgb_to_id(id_to_rgb(ids)), ids)
 
 
@@ -75,7 +75,7 @@ def test_palette_label_maps_are_read_as_indices():
     np.testing.assert_array_equal(sample.label_map(), truth)
 
 
-def test_grey_label_maps_stored_in_three_channels_are_read():
+def test_gray_label_maps_stored_in_three_channels_are_read():
     truth = labels(1)
     sample = label_reader()(label_row(np.stack([truth] * 3, axis=-1)))
     np.testing.assert_array_equal(sample.label_map(), truth)
@@ -89,7 +89,7 @@ def test_ignored_pixels_belong_to_no_segment():
     assert (sample.label_map()[:2] == -1).all() and (sample.label_map(ignore_index=255)[:2] == 255).all()
 
 
-def test_ignored_values_outside_16_bits_are_recognised():
+def test_ignored_values_outside_16_bits_are_recognized():
     truth = labels(2).astype(np.int32)
     truth[0, 0], truth[0, 1] = -1, 70000
     sample = label_reader(ignore_values=(-1, 70000))(label_row(truth))
@@ -156,7 +156,7 @@ def test_missing_files_and_values_name_the_sample():
         label_reader()(label_row(None), 0)
 
 
-def test_coloured_label_maps_are_refused_with_advice():
+def test_colored_label_maps_are_refused_with_advice():
     with pytest.raises(DataError, match=r"one channel.*panoptic"):
         label_reader()(label_row({"bytes": encode(picture(5)), "path": None}), 0)
 

@@ -20,7 +20,7 @@ from hf_maskadapter.data import (
     sample_seed,
     shard_indices,
 )
-from hf_maskadapter.vocabulary import Vocabulary
+from hf_maskadapter.model.vocabulary import Vocabulary
 
 
 def take(sampler, batches):

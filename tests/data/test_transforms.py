@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from data_samples import picture
 from hf_maskadapter.data import (
     SegmentationSample,
     SegmentInfo,
@@ -21,7 +20,8 @@ from hf_maskadapter.data import (
     masks_from_map,
 )
 from hf_maskadapter.data.transforms import Jitter, ssd_color_augmentation
-from hf_maskadapter.image_processing_maskadapter import PIXEL_MEAN, PIXEL_STD
+from hf_maskadapter.model.image_processing_maskadapter import PIXEL_MEAN, PIXEL_STD
+from support.data_samples import picture
 
 MEAN, STD = torch.tensor(PIXEL_MEAN)[:, None, None], torch.tensor(PIXEL_STD)[:, None, None]
 
@@ -141,7 +141,7 @@ def test_at_scale_one_the_picture_just_fits():
     assert result.pixel_mask.sum() == 32 * 16 and result.pixel_mask[:16].all()
 
 
-def test_pixel_values_are_normalised_before_and_in_the_padding():
+def test_pixel_values_are_normalized_before_and_in_the_padding():
     image = Image.new("RGB", (8, 4), (200, 100, 50))
     sample = make_sample(np.ones((4, 8)), image=image)
     result = TrainingTransform(crop_size=8, scale_range=(1, 1))(sample)
@@ -242,18 +242,18 @@ def test_color_augmentation_is_off_unless_asked_for_and_leaves_masks_alone():
     assert not TrainingTransform().color_augmentation
     sample = make_sample(blocks(0, 60, 60), image=picture(0, 60, 60))
     plain = [transform()(sample, epoch) for epoch in range(10)]
-    coloured = [transform(color_augmentation=True)(sample, epoch) for epoch in range(10)]
-    changed = [not torch.equal(a.pixel_values, b.pixel_values) for a, b in zip(plain, coloured, strict=True)]
+    colored = [transform(color_augmentation=True)(sample, epoch) for epoch in range(10)]
+    changed = [not torch.equal(a.pixel_values, b.pixel_values) for a, b in zip(plain, colored, strict=True)]
     assert sum(changed) >= 7
-    for first, second in zip(plain, coloured, strict=True):
+    for first, second in zip(plain, colored, strict=True):
         assert torch.equal(first.mask_map, second.mask_map) and torch.equal(first.class_labels, second.class_labels)
         assert (second.pixel_values[:, ~second.pixel_mask] == 128).all()
 
 
 def test_color_augmentation_stays_within_its_limits():
-    grey = Image.new("RGB", (4, 4), (100, 100, 100))  # no saturation, so hue and saturation change nothing
+    gray = Image.new("RGB", (4, 4), (100, 100, 100))  # no saturation, so hue and saturation change nothing
     values = {
-        tuple(np.unique(np.asarray(ssd_color_augmentation(grey, np.random.default_rng(seed))))) for seed in range(400)
+        tuple(np.unique(np.asarray(ssd_color_augmentation(gray, np.random.default_rng(seed))))) for seed in range(400)
     }
     assert all(len(value) == 1 for value in values)
     lowest, highest = min(values)[0], max(values)[0]

@@ -3,8 +3,8 @@
 import pytest
 
 from hf_maskadapter.exchange import PictureResult, ResultSegment
-from hf_maskadapter.vocabulary import Vocabulary
-from result_samples import discs
+from hf_maskadapter.model.vocabulary import Vocabulary
+from support.result_samples import discs
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from pycocotools.coco import COCO
 from hf_maskadapter.data.folders import index_coco_panoptic
 from hf_maskadapter.exchange import FORMATS, ExchangeError, PictureResult, ResultSegment, read_results, write_results
 from hf_maskadapter.exchange.coco_panoptic import segment_numbers
+from hf_maskadapter.model.vocabulary import Vocabulary
 from hf_maskadapter.visualization import class_colors
-from hf_maskadapter.vocabulary import Vocabulary
-from result_samples import assert_equal, discs
+from support.result_samples import assert_equal, discs
 
 KEEPS_SCORES = {"coco-instance", "coco-panoptic", "label-studio"}
 
@@ -148,7 +148,7 @@ class TestCocoPanoptic:
         (annotation,) = json.loads((tmp_path / "panoptic.json").read_text())["annotations"]
         assert sorted(info["area"] for info in annotation["segments_info"]) == [8, 8]
 
-    def test_segments_have_their_classs_colour_or_one_near_it(self):
+    def test_segments_have_their_classs_color_or_one_near_it(self):
         colors = class_colors(["sky", "cat"])
         numbers = segment_numbers([1] * 40 + [0], colors)
         assert len(set(numbers)) == 41
@@ -160,7 +160,7 @@ class TestCocoPanoptic:
 
 
 class TestLabelMaps:
-    def test_palette_has_the_colours_of_the_overlay(self, tmp_path, results, vocabulary):
+    def test_palette_has_the_colors_of_the_overlay(self, tmp_path, results, vocabulary):
         write_results(tmp_path, "label-map", results, vocabulary)
         with Image.open(tmp_path / "annotations" / "a.png") as image:
             assert image.mode == "P"
@@ -224,7 +224,7 @@ class TestCvat:
         assert result.segments[0].label_id == 0
         assert result.segments[0].mask[1:3, 1:4].all()
 
-    def test_labels_for_the_task_have_the_classes_colours(self, tmp_path, vocabulary):
+    def test_labels_for_the_task_have_the_classes_colors(self, tmp_path, vocabulary):
         write_results(tmp_path, "cvat", [], vocabulary)
         labels = json.loads((tmp_path / "labels.json").read_text())
         assert [label["name"] for label in labels] == list(vocabulary.names)

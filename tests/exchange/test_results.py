@@ -7,7 +7,7 @@ from PIL import Image
 
 from hf_maskadapter.exchange import PictureResult, ResultSegment
 from hf_maskadapter.exchange.results import polygon_mask
-from hf_maskadapter.vocabulary import Vocabulary
+from hf_maskadapter.model.vocabulary import Vocabulary
 
 
 def box(*sides: int, size: tuple[int, int] = (6, 8)) -> np.ndarray:

@@ -15,10 +15,10 @@ from hf_maskadapter.conversion.layouts import (
     PARTS,
     convert_state_dict,
     fuse,
-    recognise,
+    recognize,
 )
 from hf_maskadapter.conversion.presets import choose_preset
-from parity.golden import FIXTURES
+from support.golden import FIXTURES
 
 MANIFESTS = {path.stem: json.loads(path.read_text()) for path in sorted((FIXTURES / "manifests").glob("*.json"))}
 
@@ -37,7 +37,7 @@ def meta_state(name: str) -> dict[str, torch.Tensor]:
 @every_manifest
 def test_every_key_is_used_or_ignored_with_a_reason(name):
     state = meta_state(name)
-    weights = convert_state_dict(state, recognise(state, name))
+    weights = convert_state_dict(state, recognize(state, name))
     assert weights.targets.keys() | weights.ignored.keys() == state.keys()
     assert weights.targets.keys().isdisjoint(weights.ignored)
     assert all(weights.ignored.values())
@@ -46,14 +46,14 @@ def test_every_key_is_used_or_ignored_with_a_reason(name):
 @every_manifest
 def test_no_number_is_lost_or_made_up(name):
     state = meta_state(name)
-    weights = convert_state_dict(state, recognise(state, name))
+    weights = convert_state_dict(state, recognize(state, name))
     assert sum(state[key].numel() for key in weights.targets) == sum(map(torch.numel, weights.state.values()))
 
 
 @every_manifest
 def test_shapes_are_those_of_the_model_that_the_preset_configures(name):
     state = meta_state(name)
-    layout = recognise(state, name)
+    layout = recognize(state, name)
     weights = convert_state_dict(state, layout)
     sizes = read_sizes(weights.state, layout)
     preset = choose_preset(None, layout, sizes)
@@ -62,7 +62,7 @@ def test_shapes_are_those_of_the_model_that_the_preset_configures(name):
 
 
 def test_the_manifests_cover_every_layout_but_those_of_plain_maft_plus_and_resnets():
-    found = {recognise(meta_state(name), name).name for name in MANIFESTS}
+    found = {recognize(meta_state(name), name).name for name in MANIFESTS}
     assert found == {layout.name for layout in LAYOUTS} - {MAFT_PLUS.name, OPENCLIP_RESNET.name}
 
 
@@ -79,7 +79,7 @@ def test_a_maft_plus_checkpoint_without_its_adapter_is_a_plain_one(clip):
     if name not in MANIFESTS:
         pytest.skip(f"needs the manifest {name}")
     state = without(meta_state(name), "adapter")
-    layout = recognise(state, name)
+    layout = recognize(state, name)
     assert layout == MAFT_PLUS
     weights = convert_state_dict(state, layout)
     sizes = read_sizes(weights.state, layout)

@@ -6,8 +6,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from hf_maskadapter.conversion import convert_checkpoint
-from parity.golden import PIXEL_SHARE, Golden, folders
-from parity.golden_models import checkpoint_file, convert_golden, golden_settings
+from support.golden import PIXEL_SHARE, Golden, folders
+from support.golden_models import checkpoint_file, convert_golden, golden_settings
 
 OPEN_CLIP_ZERO_SHOT_SCALE = 100.0  # fixed in OpenCLIP's zero-shot evaluation
 OPEN_CLIP = folders("open_clip")
@@ -207,7 +207,7 @@ def test_label_maps_segments_and_instances_from_pictures(folder):
 
 @pytest.mark.parametrize("folder", SEGMENTERS)
 def test_semantic_scores_before_the_arg_max(folder):
-    from hf_maskadapter.post_processing_maskadapter import semantic_scores
+    from hf_maskadapter.model.post_processing_maskadapter import semantic_scores
 
     golden = Golden(folder)
     images = golden.meta["images"]

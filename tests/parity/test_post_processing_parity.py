@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hf_maskadapter.post_processing_maskadapter import (
+from hf_maskadapter.model.post_processing_maskadapter import (
     post_process_instance_segmentation,
     post_process_panoptic_segmentation,
     post_process_semantic_segmentation,
     semantic_scores,
 )
-from parity.golden import PIXEL_SHARE, Golden, folders
+from support.golden import PIXEL_SHARE, Golden, folders
 
 SEGMENTERS = folders("fcclip", "maft", "mask_adapter")
 MAIN_RUN = "eval."

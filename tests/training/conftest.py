@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import toy
+from support import toy
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def data_dir(tmp_path):
             (tmp_path / "data" / split / name).mkdir(parents=True)
         for index in range(count):
             labels = np.kron(rng.integers(0, 3, (2, 3)), np.ones((24, 24))).astype(np.uint8)
-            pixels = toy.COLOURS[labels].astype(np.uint8)
+            pixels = toy.COLORS[labels].astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "data" / split / "images" / f"{index}.png")
             Image.fromarray(labels).save(tmp_path / "data" / split / "labels" / f"{index}.png")
     (tmp_path / "data" / "classes.json").write_text(json.dumps(["cat", "sky", "road"]))

@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor
-from hf_maskadapter.adapter_weights import load_with_adapter
 from hf_maskadapter.data import DataError
+from hf_maskadapter.hub.adapter_weights import load_with_adapter
 from hf_maskadapter.training import command
 from hf_maskadapter.training.arguments import with_preset
 from hf_maskadapter.training.step_log import StepLog
-from project_scripts import SCRIPTS, load_script
-from training import toy
+from support import toy
+from support.project_scripts import SCRIPTS, load_script
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from hf_maskadapter.training.feature_cache import FeatureCache
-from training import toy
+from support import toy
 from training.test_stages import batch
 
 

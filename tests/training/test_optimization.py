@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_maskadapter.training.optimization import ExponentialMovingAverage, LearningRateSchedule, parameter_groups
-from training import toy
+from support import toy
 
 
 class TestLearningRateSchedule:

@@ -17,9 +17,9 @@ from hf_maskadapter.training.checkpoints import CheckpointError
 from hf_maskadapter.training.pretraining_arguments import PretrainingArguments, parse_pretraining_arguments
 from hf_maskadapter.training.pretraining_command import CaptionBatches, CropData, run_pretraining
 from hf_maskadapter.training.step_log import StepLog
-from project_scripts import SCRIPTS, load_script
-from training import toy
-from two_processes import run_by_two_processes
+from support import toy
+from support.project_scripts import SCRIPTS, load_script
+from support.two_processes import run_by_two_processes
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate_state", "on_the_cpu")
 
@@ -49,8 +49,8 @@ def weights(output_dir):
 
 def captioned_folder(root):
     root.mkdir()
-    for index, colour in enumerate(("red", "green", "blue", "black")):
-        Image.new("RGB", (50, 40), colour).save(root / f"{index}.png")
+    for index, color in enumerate(("red", "green", "blue", "black")):
+        Image.new("RGB", (50, 40), color).save(root / f"{index}.png")
     lines = [f'{{"file_name": "{index}.png", "caption": "picture {index}"}}' for index in range(4)]
     (root / "metadata.jsonl").write_text("\n".join(lines))
     return root
@@ -252,7 +252,7 @@ class TestMistakes:
             pretrain(options, batch_size=6)
 
     def test_a_wrapped_clip_is_refused(self, options, tmp_path):
-        import tiny_models
+        from support import tiny_models
 
         config = tiny_models.segmenter_config(clip_config=tiny_models.vit_clip_config(), mask_generator_config=None)
         tiny_models.build(MaskAdapterForOpenVocabularySegmentation, config).save_pretrained(tmp_path / "vit")

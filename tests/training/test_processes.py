@@ -17,7 +17,7 @@ from hf_maskadapter.data import create_training_loader
 from hf_maskadapter.training.checkpoints import CheckpointStore
 from hf_maskadapter.training.step_log import StepLog
 from hf_maskadapter.training.trainer import MODEL_WEIGHTS
-from training import toy
+from support import toy
 
 TESTS = Path(__file__).parents[1]
 STAGES = ["warmup", "mixed", "generator"]
@@ -35,7 +35,7 @@ def one_thread():
 
 
 def command(runs, num_processes=1):
-    program = [str(Path(__file__).with_name("toy.py")), json.dumps(runs)]
+    program = [str(toy.__file__), json.dumps(runs)]
     if num_processes == 1:
         return [sys.executable, *program]
     return [

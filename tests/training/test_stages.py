@@ -5,10 +5,10 @@ import torch
 from torch.nn import functional as F
 
 from hf_maskadapter import EncodedVocabulary
-from hf_maskadapter.configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
 from hf_maskadapter.data import collate_training_samples
+from hf_maskadapter.model.configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
 from hf_maskadapter.training.stages import GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining
-from training import toy
+from support import toy
 
 NAMES = ["warmup", "mixed", "generator"]
 
@@ -257,13 +257,13 @@ class TestOverfitting:
     """The adapter on a CLIP that tells colours apart, on four pictures."""
 
     @staticmethod
-    def colour_clip():
+    def color_clip():
         """A fine-grained random CLIP, and "texts" that are its embeddings of plain colours."""
         torch.manual_seed(0)
         model = toy.segmenter(layer_scale_init_value=0.1)
         model.clip.logit_scale.data.fill_(3.5)
         mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
-        plain = ((torch.tensor(toy.COLOURS) - mean) / std)[:, :, None, None].expand(-1, -1, 64, 64)
+        plain = ((torch.tensor(toy.COLORS) - mean) / std)[:, :, None, None].expand(-1, -1, 64, 64)
         with torch.no_grad():
             embeddings = model.clip.get_image_features(plain)
         num_classes = len(embeddings)
@@ -289,7 +289,7 @@ class TestOverfitting:
     @pytest.mark.parametrize("name", ["warmup", "mixed"])
     @pytest.mark.parametrize("is_broken", [False, True], ids=["right", "wrong targets"])
     def test_four_pictures_are_learned_from_right_targets_only(self, name, is_broken):
-        model, texts = self.colour_clip()
+        model, texts = self.color_clip()
         given = batch(range(4), toy.Rectangles(min_masks=3), scale_range=(1, 1), flip_probability=0)
         shown = dict(given)
         if is_broken:

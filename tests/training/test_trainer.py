@@ -13,7 +13,7 @@ from hf_maskadapter.data import DataError
 from hf_maskadapter.training.checkpoints import CheckpointError
 from hf_maskadapter.training.step_log import StepLog
 from hf_maskadapter.training.trainer import MATCHLESS_STEPS, MODEL_WEIGHTS
-from training import toy
+from support import toy
 
 STAGES = ["warmup", "mixed", "generator"]
 

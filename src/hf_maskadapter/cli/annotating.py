@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..atomic_files import write_atomically
-from ..vocabulary import Vocabulary
+from ..files import write_atomically
+from ..model.vocabulary import Vocabulary
 from .errors import EXIT_OK, EXIT_SOME_FAILED, UserError, one_line
 from .options import model_name
 from .segmenting import Segmenting
@@ -135,7 +135,7 @@ def _file_name(name: str, args: argparse.Namespace) -> str:
 
 def _read(item: NamedPicture) -> Image.Image:
     from ..data.samples import DataError
-    from ..image_processing_maskadapter import as_viewer_shows
+    from ..model.image_processing_maskadapter import as_viewer_shows
 
     try:
         return as_viewer_shows(item.read())

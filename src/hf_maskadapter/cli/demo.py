@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..atomic_files import write_atomically
+from ..files import write_atomically
 from .errors import EXIT_OK, UserError, one_line
 from .models import silence_transformers
 from .pictures import OVERLAY_SUFFIXES
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..miniature import load_miniature
     from ..miniature.demonstration import demonstrate
-    from ..vocabulary import Vocabulary
+    from ..model.vocabulary import Vocabulary
 
     try:
         vocabulary = None

@@ -20,9 +20,9 @@ def load_segmenter(args: argparse.Namespace) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoProcessor
 
-    from ..hub_errors import hub_reason
-    from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
-    from ..pipeline_zero_shot_image_segmentation import ZeroShotImageSegmentationPipeline
+    from ..hub.errors import hub_reason
+    from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+    from ..model.pipeline_zero_shot_image_segmentation import ZeroShotImageSegmentationPipeline
 
     device = None
     if args.device is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..vocabulary import Vocabulary, label_sets
+from ..model.vocabulary import Vocabulary, label_sets
 from .errors import UserError, one_line
 
 

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic_files import write_atomically, write_json
-from ..vocabulary import Vocabulary
+from ..files import write_atomically, write_json
+from ..model.vocabulary import Vocabulary
 from .errors import EXIT_OK, EXIT_SOME_FAILED, UserError, one_line
 from .options import model_name
 from .segmenting import Segmenting
@@ -141,7 +141,7 @@ def _jobs(pictures: Sequence[Path], output: str) -> list[_Job]:
 
 
 def _read_picture(path: Path) -> Image.Image:
-    from ..image_processing_maskadapter import read_picture
+    from ..model.image_processing_maskadapter import read_picture
 
     try:
         return read_picture(path)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary
 from .errors import UserError, one_line
 from .models import load_segmenter
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from ..configuration_maskadapter import (
+from ..model.configuration_maskadapter import (
     ConvNextClipConfig,
     FcClipMaskGeneratorConfig,
     MaskAdapterConfig,

@@ -16,18 +16,18 @@ from torch import Tensor
 from transformers import CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
-from ..configuration_maskadapter import DenseClipConfig, MaskAdapterConfig
-from ..image_processing_maskadapter import MaskAdapterImageProcessorPil
-from ..modeling_clip_base import DenseClipModel
-from ..modeling_convnext_clip import ConvNextClipModel
-from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
-from ..modeling_resnet_clip import ResNetClipModel
-from ..processing_maskadapter import MaskAdapterProcessor
-from ..vocabulary import label_sets
+from ..model.configuration_maskadapter import DenseClipConfig, MaskAdapterConfig
+from ..model.image_processing_maskadapter import MaskAdapterImageProcessorPil
+from ..model.modeling_clip import DenseClipModel
+from ..model.modeling_clip_convnext import ConvNextClipModel
+from ..model.modeling_clip_resnet import ResNetClipModel
+from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+from ..model.processing_maskadapter import MaskAdapterProcessor
+from ..model.vocabulary import label_sets
 from .configs import build_config, read_sizes
 from .errors import ConversionError
 from .key_tables import StateDict, shorten
-from .layouts import OPENCLIP, OPENCLIP_RESNET, Layout, convert_state_dict, fuse, recognise
+from .layouts import OPENCLIP, OPENCLIP_RESNET, Layout, convert_state_dict, fuse, recognize
 from .presets import (
     ConversionSettings,
     Preset,
@@ -189,7 +189,7 @@ def convert_checkpoint(
         ignored |= left_out | {f"{other_name}: {key}": reason for key, reason in other.ignored.items()}
 
     name = " + ".join(sources)
-    layout = recognise(source_state, name)
+    layout = recognize(source_state, name)
     weights = convert_state_dict(source_state, layout, name)
     sizes = read_sizes(weights.state, layout)
     chosen = choose_preset(wanted, layout, sizes)
@@ -373,8 +373,8 @@ def _recorded(settings: ConversionSettings) -> dict[str, Any]:
 def _notes_on_presets(fitting: Sequence[Preset], layout: Layout) -> list[str]:
     if not fitting:
         return []
-    recognised, *others = fitting
-    notes = [f"layout and sizes are those of {recognised.title}: its preset fills in what was not given."]
+    recognized, *others = fitting
+    notes = [f"layout and sizes are those of {recognized.title}: its preset fills in what was not given."]
     if others:
         titles = [
             f"{preset.title}{'' if preset.layout == layout else ', a part left out'} (preset {preset.name})"

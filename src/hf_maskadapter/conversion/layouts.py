@@ -116,7 +116,7 @@ LAYOUTS = (OPENCLIP, OPENCLIP_RESNET, FCCLIP, FCCLIP_ADAPTER, WARMUP, MAFT_PLUS,
 _OPENCLIP_PREFIXES = ("visual.", "transformer.resblocks.")
 
 
-def recognise(state: StateDict, name: str) -> Layout:
+def recognize(state: StateDict, name: str) -> Layout:
     """The layout of a checkpoint.
 
     Args:
@@ -240,7 +240,7 @@ def fuse(
         ConversionError: if the first has a generator or the second an adapter already (a fused checkpoint must not be
             fused again), or their CLIPs or text transfers differ.
     """
-    adapter_layout = recognise(adapter_state, adapter_name)
+    adapter_layout = recognize(adapter_state, adapter_name)
     if adapter_layout.has("generator"):
         raise ConversionError(
             f"{adapter_name} already has a mask generator, it is {adapter_layout.title}: convert it without "
@@ -248,7 +248,7 @@ def fuse(
         )
     if not adapter_layout.has("adapter"):
         raise ConversionError(f"{adapter_name} has no adapter, it is {adapter_layout.title}: there is nothing to fuse.")
-    generator_layout = recognise(generator_state, generator_name)
+    generator_layout = recognize(generator_state, generator_name)
     if not generator_layout.has("generator"):
         raise ConversionError(f"{generator_name} has no mask generator to take, it is {generator_layout.title}.")
     if generator_layout.has("adapter"):
@@ -335,5 +335,5 @@ __all__ = [
     "Layout",
     "convert_state_dict",
     "fuse",
-    "recognise",
+    "recognize",
 ]

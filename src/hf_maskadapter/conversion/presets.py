@@ -15,8 +15,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
-from ..vocabulary import Vocabulary, check_templates
+from ..model.configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
+from ..model.vocabulary import Vocabulary, check_templates
 from .errors import ConversionError
 from .layouts import (
     FCCLIP,

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..hub_errors import hub_reason
+from ..hub.errors import hub_reason
 from .errors import ConversionError
 from .key_tables import shorten
 

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import torch.utils.data
 
-from ..vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary
 from .folders import ClassFacts, as_values
 from .opening import (
     IMAGE_COLUMNS,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import datasets
 
-from ..vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary
 from .folders import (
     ClassFacts,
     FileIndex,

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from PIL import Image
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ..vocabulary import Vocabulary, load_label_set
+from ..model.vocabulary import Vocabulary, load_label_set
 from .folders import index_coco_panoptic, index_coco_stuff, pair_files, read_json, split_aliases
 from .samples import IGNORE_INDEX, DataError, SampleReader, dataset_id_mapping, id_to_rgb, rgb_to_id
 
@@ -290,10 +290,10 @@ def _ade20k_847(root: Path, split: str) -> list[RawRecord]:
 
 
 def _read_ade20k_full(path: Path) -> np.ndarray:
-    colours = _open(path)
-    if colours.ndim != 3:
-        raise DataError(f"{path}: an annotation of the full ADE20K has three channels, this one shape {colours.shape}.")
-    numbers = colours[..., 0].astype(np.int32) // 10 * 256 + colours[..., 1]
+    colors = _open(path)
+    if colors.ndim != 3:
+        raise DataError(f"{path}: an annotation of the full ADE20K has three channels, this one shape {colors.shape}.")
+    numbers = colors[..., 0].astype(np.int32) // 10 * 256 + colors[..., 1]
     return _lookup("ade20k_847")[numbers]
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary
 
 IGNORE_INDEX = -1
 """Class index of pixels without a class in label maps that this package makes."""
@@ -97,9 +97,9 @@ class SegmentationSample:
         return class_of_segment[self.segmentation]
 
 
-def rgb_to_id(colours: np.ndarray) -> np.ndarray:
+def rgb_to_id(colors: np.ndarray) -> np.ndarray:
     """Numbers of the segments in a panoptic map: (..., 3) uint8 to (...) int32."""
-    channels = colours.astype(np.int32)
+    channels = colors.astype(np.int32)
     return channels[..., 0] + 256 * channels[..., 1] + 65536 * channels[..., 2]
 
 
@@ -281,15 +281,15 @@ class SampleReader:
         )
 
     def _read_panoptic(
-        self, colours: np.ndarray, segments_info: Any, where: str
+        self, colors: np.ndarray, segments_info: Any, where: str
     ) -> tuple[np.ndarray, tuple[SegmentInfo, ...]]:
-        if colours.ndim == 3 and colours.shape[2] >= 3:
-            ids = rgb_to_id(colours[..., :3])
-        elif colours.ndim == 2 and colours.dtype.kind in "ui":
-            ids = colours.astype(np.int64)
+        if colors.ndim == 3 and colors.shape[2] >= 3:
+            ids = rgb_to_id(colors[..., :3])
+        elif colors.ndim == 2 and colors.dtype.kind in "ui":
+            ids = colors.astype(np.int64)
         else:
             raise DataError(
-                f"{where}: the panoptic map has shape {colours.shape} and type {colours.dtype}; it must be an RGB "
+                f"{where}: the panoptic map has shape {colors.shape} and type {colors.dtype}; it must be an RGB "
                 "picture or one channel of whole numbers."
             )
         records = _as_records(segments_info, where)

@@ -24,10 +24,11 @@ from PIL import Image
 
 if TYPE_CHECKING:
     import datasets
+    from torch import Tensor
 
-    from ..vocabulary import Vocabulary
+    from ..model.vocabulary import Vocabulary
 
-COLOURS: dict[str, float] = {
+COLORS: dict[str, float] = {
     "red": 0.0,
     "orange": 0.075,
     "yellow": 0.155,
@@ -42,7 +43,7 @@ COLOURS: dict[str, float] = {
 TEXTURES: tuple[str, ...] = ("plain", "striped", "dotted", "checked")
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "crescent")
 STUFF: tuple[str, ...] = ("sky", "grass", "brick", "sand", "water", "wood")
-ATTRIBUTES: dict[str, tuple[str, ...]] = {"texture": TEXTURES, "colour": tuple(COLOURS), "shape": SHAPES}
+ATTRIBUTES: dict[str, tuple[str, ...]] = {"texture": TEXTURES, "color": tuple(COLORS), "shape": SHAPES}
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 """`train` is what masks are learned from; `validation` is for choices; `test` is for results only."""
@@ -57,13 +58,13 @@ class Combination:
     """A thing class: one value of each attribute."""
 
     texture: str
-    colour: str
+    color: str
     shape: str
 
     @property
     def name(self) -> str:
         """The class name, e.g. `"striped red star"`."""
-        return f"{self.texture} {self.colour} {self.shape}"
+        return f"{self.texture} {self.color} {self.shape}"
 
     @property
     def is_novel(self) -> bool:
@@ -72,12 +73,12 @@ class Combination:
         A Latin-square rule over the attributes' positions: each value of each attribute is in as many novel
         combinations as any other, and each occurs in base combinations.
         """
-        indices = (TEXTURES.index(self.texture), list(COLOURS).index(self.colour), SHAPES.index(self.shape))
+        indices = (TEXTURES.index(self.texture), list(COLORS).index(self.color), SHAPES.index(self.shape))
         return sum(indices) % _NOVEL_MODULUS == 0
 
 
 COMBINATIONS: tuple[Combination, ...] = tuple(
-    Combination(*values) for values in itertools.product(TEXTURES, COLOURS, SHAPES)
+    Combination(*values) for values in itertools.product(TEXTURES, COLORS, SHAPES)
 )
 THING_NAMES: tuple[str, ...] = tuple(combination.name for combination in COMBINATIONS)
 CLASS_NAMES: tuple[str, ...] = THING_NAMES + STUFF
@@ -103,7 +104,7 @@ def base_combinations(withheld: str | None = None) -> tuple[Combination, ...]:
     return tuple(
         combination
         for combination in COMBINATIONS
-        if not combination.is_novel and withheld not in (combination.texture, combination.colour, combination.shape)
+        if not combination.is_novel and withheld not in (combination.texture, combination.color, combination.shape)
     )
 
 
@@ -167,6 +168,15 @@ class Scene:
         for segment in self.segments_info:
             lookup[segment["id"]] = segment["category_id"]
         return lookup[self.panoptic_map]
+
+
+def scene_masks(scene: Scene) -> tuple[Tensor, list[int]]:
+    """(masks, size, size) bool of a scene's segments, and their class ids (positions in `CLASS_NAMES`)."""
+    import torch
+
+    ids = np.array([segment["id"] for segment in scene.segments_info], dtype=np.int32)
+    masks = torch.from_numpy(scene.panoptic_map[None] == ids[:, None, None])
+    return masks, [segment["category_id"] for segment in scene.segments_info]
 
 
 @lru_cache(maxsize=8)
@@ -314,28 +324,28 @@ def _hsv_to_rgb(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _draw_object(
-    rng: np.random.Generator, combination: Combination, centre: tuple[float, float], radius: float, canvas: np.ndarray
+    rng: np.random.Generator, combination: Combination, center: tuple[float, float], radius: float, canvas: np.ndarray
 ) -> tuple[slice, slice, np.ndarray]:
     """Paint an object onto `canvas`; return its box and the mask of pixels it covers there."""
     size = canvas.shape[0]
     reach = radius * 1.15
-    top, bottom = max(0, int(centre[0] - reach)), min(size, int(centre[0] + reach) + 2)
-    left, right = max(0, int(centre[1] - reach)), min(size, int(centre[1] + reach) + 2)
+    top, bottom = max(0, int(center[0] - reach)), min(size, int(center[0] + reach) + 2)
+    left, right = max(0, int(center[1] - reach)), min(size, int(center[1] + reach) + 2)
     y, x = _grid(size)
-    y, x = y[top:bottom, left:right] - np.float32(centre[0]), x[top:bottom, left:right] - np.float32(centre[1])
+    y, x = y[top:bottom, left:right] - np.float32(center[0]), x[top:bottom, left:right] - np.float32(center[1])
     angle = rng.uniform(0, 2 * math.pi)
     cos, sin = np.float32(math.cos(angle) / radius), np.float32(math.sin(angle) / radius)
     distance = _signed_distance(combination.shape, cos * x + sin * y, cos * y - sin * x) * np.float32(radius)
     coverage = np.clip(0.5 - distance, 0, 1).astype(np.float32)
 
-    hue = COLOURS[combination.colour] + rng.uniform(-0.018, 0.018)
-    colour = _hsv_to_rgb(hue % 1, rng.uniform(0.78, 1.0), rng.uniform(0.72, 1.0))
+    hue = COLORS[combination.color] + rng.uniform(-0.018, 0.018)
+    color = _hsv_to_rgb(hue % 1, rng.uniform(0.78, 1.0), rng.uniform(0.72, 1.0))
     tone = _texture(rng, combination.texture, x, y)
     if tone is None:
-        paint = colour[None, None]
+        paint = color[None, None]
     else:
         second = np.full(3, rng.uniform(0.88, 1.0) if rng.random() < 0.5 else rng.uniform(0.0, 0.14), np.float32)
-        paint = colour + tone[..., None] * (second - colour)
+        paint = color + tone[..., None] * (second - color)
     box = canvas[top:bottom, left:right]
     box += coverage[..., None] * (paint - box)
     return slice(top, bottom), slice(left, right), coverage > 0.5
@@ -409,10 +419,10 @@ def draw_scene(
         else:
             combination = combinations[int(rng.integers(len(combinations)))]
         radius = float(rng.uniform(*config.radius))
-        centre = _place(rng, circles, radius, size)
-        rows, columns, covered = _draw_object(rng, combination, centre, radius, canvas)
+        center = _place(rng, circles, radius, size)
+        rows, columns, covered = _draw_object(rng, combination, center, radius, canvas)
         things.append(combination)
-        circles.append((*centre, radius))
+        circles.append((*center, radius))
         areas.append(int(covered.sum()))
         panoptic_map[rows, columns][covered] = len(stuff) + len(things)
 
@@ -473,7 +483,7 @@ def split_seed(split: str) -> tuple[int, int]:
 
 def scene_vocabulary() -> Vocabulary:
     """All classes of the world, in the order of `CLASS_NAMES`, with their kind."""
-    from ..vocabulary import Vocabulary, VocabularyClass
+    from ..model.vocabulary import Vocabulary, VocabularyClass
 
     return Vocabulary(
         classes=tuple(VocabularyClass(name, (name,), name not in STUFF) for name in CLASS_NAMES),
@@ -524,11 +534,11 @@ class SceneDataset:
         """A row as panoptic data sets have it: the scene's name, pictures, `segments_info` and caption."""
         scene = self.scene(index)
         ids = scene.panoptic_map
-        colours = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
+        colors = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
         return {
             "image_id": f"{self.split}-{self.seed}-{index}",
             "image": Image.fromarray(scene.picture),
-            "panoptic_map": Image.fromarray(colours),
+            "panoptic_map": Image.fromarray(colors),
             "segments_info": scene.segments_info,
             "caption": scene.caption,
         }

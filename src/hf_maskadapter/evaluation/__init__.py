@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .benchmarks import BENCHMARKS, Benchmark
     from .command import load_predictor, run_evaluation
     from .evaluator import EvaluationResult, evaluate_model
     from .mask_average_precision import MaskAveragePrecision
     from .mean_iou import MeanIoU
     from .panoptic_quality import PanopticQuality
     from .predictors import MaskAdapterPredictor, Method, Predictor, UniversalPredictor
-    from .presets import BENCHMARKS, Benchmark
     from .streaming_metric import StreamingMetric
 
 _MODULES = {

@@ -12,17 +12,17 @@ from accelerate import Accelerator
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForUniversalSegmentation, AutoProcessor
 from transformers.utils import logging
 
-from ..atomic_files import write_json, write_text
-from ..configuration_maskadapter import MaskAdapterConfig
 from ..data.loading import load_segmentation_dataset
-from ..hub_errors import explaining
-from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
-from ..processing_maskadapter import MaskAdapterProcessor
-from ..publishing.pushing import prepare_repository, push_finished_work
-from ..vocabulary import Vocabulary
+from ..files import write_json, write_text
+from ..hub.errors import explaining
+from ..hub.pushing import prepare_repository, push_finished_work
+from ..model.configuration_maskadapter import MaskAdapterConfig
+from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+from ..model.processing_maskadapter import MaskAdapterProcessor
+from ..model.vocabulary import Vocabulary
+from .benchmarks import SceneSamples, get_benchmark
 from .evaluator import EvaluationResult, evaluate_model
 from .predictors import LabelMatching, MaskAdapterPredictor, MaskSource, Method, Predictor, Task, UniversalPredictor
-from .presets import SceneSamples, get_benchmark
 from .progress import ProgressStore
 from .report import describe_run, remove_old_pictures, report_text, summary_table, update_model_card, without_nan
 

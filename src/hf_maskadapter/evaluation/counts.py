@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..data.samples import SegmentationSample
-from ..vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary
 from .functional.mask_average_precision import DetectionRecords, mask_average_precision, match_detections
 from .functional.mean_iou import ConfusionCounts, check_class_ids, confusion_matrix, count_confusions, mean_iou
 from .functional.panoptic_quality import PanopticCounts, check_categories, match_panoptic, panoptic_quality

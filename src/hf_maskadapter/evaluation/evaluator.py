@@ -17,11 +17,11 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from ..atomic_files import write_atomically
 from ..data.loading import SegmentationStream
 from ..data.samples import DataError, SegmentationSample
 from ..data.sampling import shard_indices
-from ..prefetching import Prefetched, prefetching_pays
+from ..files import write_atomically
+from ..model.prefetching import Prefetched, prefetching_pays
 from .counts import MethodCounts, count_sample, sample_score, summarize
 from .functional.mean_iou import mean_iou
 from .predictors import NO_CLASS, EvaluationItem, Predictor

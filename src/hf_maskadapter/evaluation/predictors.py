@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..post_processing_maskadapter import (
+from ..model.post_processing_maskadapter import (
     post_process_instance_segmentation,
     post_process_panoptic_segmentation,
     post_process_semantic_segmentation,
 )
-from ..vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from ..data import SegmentationSample
-    from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+    from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 
 Task = Literal["semantic", "panoptic", "instance"]
 TASKS: tuple[Task, ...] = ("semantic", "panoptic", "instance")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..atomic_files import write_json
+from ..files import write_json
 from .counts import MethodCounts
 
 _NAME = re.compile(r"generation-(\d+)-(base|process-\d+)\.json")

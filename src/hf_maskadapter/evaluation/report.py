@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..atomic_files import write_text
 from ..data.samples import SegmentationSample
+from ..files import write_text
+from ..model.vocabulary import Vocabulary
 from ..visualization import overlay, side_by_side
-from ..vocabulary import Vocabulary
 from .predictors import NO_CLASS, Prediction, Predictor
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..vocabulary import Vocabulary, VocabularyClass
+from ..model.vocabulary import Vocabulary, VocabularyClass
 from .formats import ExchangeError, Records
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic_files import write_atomically
+from ..files import write_atomically
 from .coco_categories import category_ids, from_categories, numbered, to_categories
 from .formats import ExchangeError, Records, ResultFormat, main_file, read_json_file, write_json_lists
 from .results import PictureResult, ResultSegment, StoredResults

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..atomic_files import write_atomically
 from ..data.samples import id_to_rgb, rgb_to_id
+from ..files import write_atomically
 from ..visualization import Color, class_colors
 from .coco_categories import category_ids, from_categories, numbered, to_categories
 from .formats import ExchangeError, Records, ResultFormat, main_file, picture_name, read_json_file, write_json_lists

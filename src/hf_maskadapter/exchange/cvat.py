@@ -15,9 +15,9 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from ..atomic_files import write_atomically, write_json
+from ..files import write_atomically, write_json
+from ..model.vocabulary import Vocabulary
 from ..visualization import class_colors
-from ..vocabulary import Vocabulary
 from .formats import ExchangeError, Records, ResultFormat, main_file
 from .results import PictureResult, ResultSegment, StoredResults, polygon_mask
 from .run_lengths import from_run_lengths, run_lengths

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, ClassVar
 
-from ..vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary
 from .results import PictureResult, StoredResults
 
 Records = Callable[[], Iterator[dict[str, Any]]]

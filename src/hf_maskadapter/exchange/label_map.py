@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..atomic_files import write_atomically, write_json
+from ..files import write_atomically, write_json
+from ..model.vocabulary import Vocabulary
 from ..visualization import class_colors
-from ..vocabulary import Vocabulary
 from .formats import ExchangeError, Records, ResultFormat, picture_name
 from .results import PictureResult, ResultSegment, StoredResults
 

@@ -20,9 +20,9 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from ..atomic_files import write_atomically, write_text
+from ..files import write_atomically, write_text
+from ..model.vocabulary import Vocabulary
 from ..visualization import class_colors
-from ..vocabulary import Vocabulary
 from .formats import ExchangeError, Records, ResultFormat, main_file, read_json_file, write_json_list
 from .results import PictureResult, ResultSegment, StoredResults, polygon_mask
 from .run_lengths import run_lengths

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, eq=False)

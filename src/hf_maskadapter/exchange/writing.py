@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ..vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary
 from .coco_instance import CocoInstances
 from .coco_panoptic import CocoPanoptic
 from .cvat import CvatImages

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
-    from ..processing_maskadapter import MaskAdapterProcessor
+    from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+    from ..model.processing_maskadapter import MaskAdapterProcessor
 
 
 def checkpoint_path() -> Path:
@@ -44,9 +44,9 @@ def load_miniature(
     """
     if path is not None and not Path(path).is_dir():
         raise FileNotFoundError(f"There is no folder {os.fspath(path)}.")
-    from ..modeling_mask_generators import FcClipMaskGenerator
-    from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
-    from ..processing_maskadapter import MaskAdapterProcessor
+    from ..model.modeling_mask_generator_fcclip import FcClipMaskGenerator
+    from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+    from ..model.processing_maskadapter import MaskAdapterProcessor
 
     path = checkpoint_path() if path is None else path
     segmenter = MaskAdapterForOpenVocabularySegmentation.from_pretrained(path, local_files_only=True).eval()

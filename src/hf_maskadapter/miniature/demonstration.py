@@ -10,13 +10,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.scenes import CLASS_NAMES, COLOURS, SHAPES, STUFF, Scene, draw_scene, split_seed
-from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
-from ..modeling_text_classifier import open_vocabulary_logits
-from ..processing_maskadapter import MaskAdapterProcessor
+from ..data.scenes import CLASS_NAMES, COLORS, SHAPES, STUFF, Scene, draw_scene, scene_masks, split_seed
+from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+from ..model.modeling_text_classifier import open_vocabulary_logits
+from ..model.processing_maskadapter import MaskAdapterProcessor
+from ..model.vocabulary import Vocabulary
 from ..visualization import activation_heat_map, compare, side_by_side
-from ..vocabulary import Vocabulary
-from .measuring import scene_masks
 
 
 @dataclass
@@ -37,7 +36,7 @@ def default_vocabulary(scene: Scene) -> Vocabulary:
     shown = list(dict.fromkeys(scene.things))
     names = [thing.name for thing in shown]
     for thing in shown:
-        names.append(replace(thing, colour=_next(thing.colour, list(COLOURS))).name)
+        names.append(replace(thing, color=_next(thing.color, list(COLORS))).name)
         names.append(replace(thing, shape=_next(thing.shape, SHAPES)).name)
     return Vocabulary.from_list([[name] for name in dict.fromkeys([*names, *STUFF])])
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..atomic_files import write_atomically
-from ..modeling_clip_base import DenseClipModel
+from ..files import write_atomically
+from ..model.modeling_clip import DenseClipModel
 
 FILE_NAME = "known_world.safetensors"
 

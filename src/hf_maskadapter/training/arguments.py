@@ -40,7 +40,7 @@ PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
 """Published hyperparameters by stage and family (arXiv 2412.04533, METHOD "Training"; generator: arXiv 2308.02487)."""
 
 _CROP, _LOSS = "augmentation", "targets and losses"
-_NEW, _OPTIMISER, _RUN, _RESULT = "the adapter", "optimisation", "the run", "the result"
+_NEW, _OPTIMIZER, _RUN, _RESULT = "the adapter", "optimisation", "the run", "the result"
 
 
 @dataclass(kw_only=True)
@@ -108,36 +108,36 @@ class TrainingArguments(DataArguments):
         _NEW, "probability above which a pixel belongs to a predicted mask, instead of the model's", None
     )
 
-    batch_size: int = option(_OPTIMISER, "pictures in an optimiser step, over all processes", 8)
-    gradient_accumulation_steps: int = option(_OPTIMISER, "parts into which each process divides its share", 1)
-    max_steps: int | None = option(_OPTIMISER, "length of the run in optimiser steps", None)
-    num_epochs: float | None = option(_OPTIMISER, "length of the run in epochs instead", None)
-    learning_rate: float = option(_OPTIMISER, "AdamW's learning rate", 1e-4)
-    weight_decay: float = option(_OPTIMISER, "AdamW's weight decay", 0.05)
-    adam_beta1: float = option(_OPTIMISER, "AdamW's first beta", 0.9)
-    adam_beta2: float = option(_OPTIMISER, "AdamW's second beta", 0.999)
-    adam_epsilon: float = option(_OPTIMISER, "AdamW's epsilon", 1e-8)
+    batch_size: int = option(_OPTIMIZER, "pictures in an optimiser step, over all processes", 8)
+    gradient_accumulation_steps: int = option(_OPTIMIZER, "parts into which each process divides its share", 1)
+    max_steps: int | None = option(_OPTIMIZER, "length of the run in optimiser steps", None)
+    num_epochs: float | None = option(_OPTIMIZER, "length of the run in epochs instead", None)
+    learning_rate: float = option(_OPTIMIZER, "AdamW's learning rate", 1e-4)
+    weight_decay: float = option(_OPTIMIZER, "AdamW's weight decay", 0.05)
+    adam_beta1: float = option(_OPTIMIZER, "AdamW's first beta", 0.9)
+    adam_beta2: float = option(_OPTIMIZER, "AdamW's second beta", 0.999)
+    adam_epsilon: float = option(_OPTIMIZER, "AdamW's epsilon", 1e-8)
     lr_scheduler: Literal["constant", "multistep", "polynomial", "cosine"] | None = option(
-        _OPTIMISER, "course of the learning rate; by default multistep with a preset, cosine without", None
+        _OPTIMIZER, "course of the learning rate; by default multistep with a preset, cosine without", None
     )
-    warmup_steps: int = option(_OPTIMISER, "steps in which the learning rate rises", 0)
+    warmup_steps: int = option(_OPTIMIZER, "steps in which the learning rate rises", 0)
     milestones: tuple[float, ...] = option(
-        _OPTIMISER,
+        _OPTIMIZER,
         "where a multistep schedule drops: steps, or fractions of the run below 1; a preset's move with its length",
         (),
     )
-    lr_gamma: float = option(_OPTIMISER, "factor of a drop", 0.1)
-    lr_power: float = option(_OPTIMISER, "power of a polynomial schedule", 0.9)
-    max_grad_norm: float = option(_OPTIMISER, "norm that gradients are clipped at; 0: no clipping", 1.0)
-    ema_decay: float | None = option(_OPTIMISER, "decay of a moving average of the weights", None)
+    lr_gamma: float = option(_OPTIMIZER, "factor of a drop", 0.1)
+    lr_power: float = option(_OPTIMIZER, "power of a polynomial schedule", 0.9)
+    max_grad_norm: float = option(_OPTIMIZER, "norm that gradients are clipped at; 0: no clipping", 1.0)
+    ema_decay: float | None = option(_OPTIMIZER, "decay of a moving average of the weights", None)
     mixed_precision: Literal["no", "bf16", "fp16"] | None = option(
-        _OPTIMISER, "by default what accelerate launch says", None
+        _OPTIMIZER, "by default what accelerate launch says", None
     )
-    gradient_checkpointing: bool = option(_OPTIMISER, "compute more to need less memory", False)
+    gradient_checkpointing: bool = option(_OPTIMIZER, "compute more to need less memory", False)
     adapter_implementation: Literal["dense", "sparse"] = option(
-        _OPTIMISER, "sparse: equal gradients but for rounding, faster and in less memory where masks are small", "dense"
+        _OPTIMIZER, "sparse: equal gradients but for rounding, faster and in less memory where masks are small", "dense"
     )
-    seed: int = option(_OPTIMISER, "seed of every random choice", 0)
+    seed: int = option(_OPTIMIZER, "seed of every random choice", 0)
 
     logging_steps: int = option(_RUN, "report so often, in optimiser steps", 20)
     eval_steps: int | None = option(_RUN, "validate so often, besides at the end", None)

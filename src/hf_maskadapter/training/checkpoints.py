@@ -17,7 +17,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from ..atomic_files import write_json
+from ..files import write_json
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8,})")

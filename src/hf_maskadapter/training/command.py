@@ -16,18 +16,18 @@ from accelerate.utils import DistributedType, set_seed
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..adapter_weights import add_adapter, save_adapter_weights
-from ..atomic_files import write_json
 from ..conversion.saving import replacing
 from ..data import DataError, SegmentationDataset, SegmentationStream, TrainingTransform, create_training_loader
 from ..data.loading import load_segmentation_dataset
 from ..evaluation.report import versions
-from ..hub_errors import explaining
-from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
-from ..modeling_text_classifier import EncodedVocabulary
-from ..processing_maskadapter import MaskAdapterProcessor
-from ..publishing.cards import CARD_NAME, training_card
-from ..publishing.pushing import prepare_repository, push_finished_work
+from ..files import write_json
+from ..hub.adapter_weights import add_adapter, save_adapter_weights
+from ..hub.cards import CARD_NAME, training_card
+from ..hub.errors import explaining
+from ..hub.pushing import prepare_repository, push_finished_work
+from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+from ..model.modeling_text_classifier import EncodedVocabulary
+from ..model.processing_maskadapter import MaskAdapterProcessor
 from .arguments import TrainingArguments
 from .optimization import LearningRateSchedule, parameter_groups
 from .options import DataArguments

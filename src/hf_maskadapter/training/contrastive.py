@@ -20,8 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..atomic_files import write_atomically
-from ..modeling_clip_base import ConvolutionalClipModel
+from ..files import write_atomically
+from ..model.modeling_clip import ConvolutionalClipModel
 from .checkpoints import CheckpointError, describe_write_error
 
 

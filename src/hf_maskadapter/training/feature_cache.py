@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..atomic_files import write_atomically
+from ..files import write_atomically
 
 _DIGEST_SIZE = 16
 

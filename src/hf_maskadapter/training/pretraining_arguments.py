@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from .options import DATA, DataArguments, build_option_parser, option
 
-_CROP, _OPTIMISER, _RUN = "crops", "optimisation", "the run"
+_CROP, _OPTIMIZER, _RUN = "crops", "optimisation", "the run"
 
 
 @dataclass(kw_only=True)
@@ -42,19 +42,19 @@ class PretrainingArguments(DataArguments):
     min_crop_share: float = option(_CROP, "captions: least share of the picture's largest square in a crop", 0.5)
 
     new_clip: bool = option(
-        _OPTIMISER, "begin with random weights of the model's architecture, for all its parts", False
+        _OPTIMIZER, "begin with random weights of the model's architecture, for all its parts", False
     )
-    batch_size: int = option(_OPTIMISER, "crops in a step, over all processes", 64)
-    captions_per_crop: int = option(_OPTIMISER, "captions that a crop is compared with at a time, all competing", 1)
-    max_steps: int = option(_OPTIMISER, "length of the run in optimiser steps")
-    learning_rate: float = option(_OPTIMISER, "AdamW's learning rate, the peak of a cosine", 1e-3)
-    warmup_steps: int = option(_OPTIMISER, "steps in which it rises", 50)
-    weight_decay: float = option(_OPTIMISER, "AdamW's weight decay", 0.05)
-    max_grad_norm: float = option(_OPTIMISER, "norm that gradients are clipped at; 0: no clipping", 1.0)
-    text_learning_rate_scale: float = option(_OPTIMISER, "factor on the text tower's learning rate", 1.0)
-    train_logit_scale: bool = option(_OPTIMISER, "train the factor between cosines and logits, too", True)
-    mixed_precision: Literal["no", "bf16"] = option(_OPTIMISER, "precision of the towers", "no")
-    seed: int = option(_OPTIMISER, "seed of every random choice", 0)
+    batch_size: int = option(_OPTIMIZER, "crops in a step, over all processes", 64)
+    captions_per_crop: int = option(_OPTIMIZER, "captions that a crop is compared with at a time, all competing", 1)
+    max_steps: int = option(_OPTIMIZER, "length of the run in optimiser steps")
+    learning_rate: float = option(_OPTIMIZER, "AdamW's learning rate, the peak of a cosine", 1e-3)
+    warmup_steps: int = option(_OPTIMIZER, "steps in which it rises", 50)
+    weight_decay: float = option(_OPTIMIZER, "AdamW's weight decay", 0.05)
+    max_grad_norm: float = option(_OPTIMIZER, "norm that gradients are clipped at; 0: no clipping", 1.0)
+    text_learning_rate_scale: float = option(_OPTIMIZER, "factor on the text tower's learning rate", 1.0)
+    train_logit_scale: bool = option(_OPTIMIZER, "train the factor between cosines and logits, too", True)
+    mixed_precision: Literal["no", "bf16"] = option(_OPTIMIZER, "precision of the towers", "no")
+    seed: int = option(_OPTIMIZER, "seed of every random choice", 0)
 
     save_steps: int = option(_RUN, "write the checkpoint so often, besides at the end", 100)
     resume_from_checkpoint: Literal["latest"] | None = option(_RUN, "go on where an interrupted run stopped", None)

@@ -22,18 +22,18 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..atomic_files import write_json
 from ..conversion.saving import replacing
 from ..data import DataError, SegmentationStream, create_training_loader
 from ..data.captions import CropCollator, PictureCrops, SegmentCrops, load_captioned_pictures
 from ..data.sampling import sample_generator
 from ..evaluation.report import versions
-from ..hub_errors import explaining
+from ..files import write_json
+from ..hub.cards import CARD_NAME, training_card
+from ..hub.errors import explaining
 from ..miniature import checkpoint_path
-from ..modeling_clip_base import ConvolutionalClipModel
-from ..modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
-from ..processing_maskadapter import MaskAdapterProcessor
-from ..publishing.cards import CARD_NAME, training_card
+from ..model.modeling_clip import ConvolutionalClipModel
+from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+from ..model.processing_maskadapter import MaskAdapterProcessor
 from .checkpoints import CheckpointError
 from .command import ARGUMENTS_FILE, MODEL_FOLDER, RESULT_FILE, message_of_worker, open_dataset
 from .contrastive import ContrastiveArguments, ContrastiveBatch, ContrastiveTrainer, spread_text_embeddings

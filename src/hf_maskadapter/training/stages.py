@@ -23,10 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..configuration_maskadapter import AdapterImplementation
 from ..data.sampling import sample_seed
 from ..data.transforms import masks_from_map
-from ..loss_maskadapter import (
+from ..model.configuration_maskadapter import AdapterImplementation
+from ..model.modeling_mask_generator import PictureMaskGenerator
+from ..model.modeling_maskadapter import MASK_ENCODER_STRIDE, MaskAdapterForOpenVocabularySegmentation
+from ..model.modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
+from .feature_cache import FeatureCache
+from .losses import (
     IGNORED_LABEL,
     MaskMatches,
     mask_classification_loss,
@@ -37,10 +41,6 @@ from ..loss_maskadapter import (
     query_weight_sum,
     reduce_masks,
 )
-from ..modeling_maskadapter import MASK_ENCODER_STRIDE, MaskAdapterForOpenVocabularySegmentation
-from ..modeling_picture_mask_generator import PictureMaskGenerator
-from ..modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
-from .feature_cache import FeatureCache
 
 Batch = Mapping[str, Any]
 Matcher = Literal["iou", "hungarian"]
@@ -436,8 +436,8 @@ class MixedMaskTraining(AdapterStage):
         device = inputs["masks"].device
         inputs["pairs"] = torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 3)
         inputs["num_matches"] = torch.tensor(float(num_matches), device=device)
-        num_labelled = sum(int((of_picture != IGNORED_LABEL).sum()) for of_picture in labels)
-        return PreparedBatch(inputs, {"masks": float(num_labelled), "pairs": float(len(pairs))})
+        num_labeled = sum(int((of_picture != IGNORED_LABEL).sum()) for of_picture in labels)
+        return PreparedBatch(inputs, {"masks": float(num_labeled), "pairs": float(len(pairs))})
 
     @property
     def _frozen_outputs(self) -> tuple[str, ...]:
@@ -547,7 +547,7 @@ class MaskGeneratorTraining(SegmenterStage):
         class_weight, mask_weight, dice_weight: weights of the losses and of the matching costs.
         no_object_weight: weight of unmatched queries in the class loss.
         num_points, num_matching_points, oversample_ratio, importance_sample_ratio: points at which masks are compared,
-            see [`hf_maskadapter.loss_maskadapter.mask_generator_losses`].
+            see [`hf_maskadapter.training.losses.mask_generator_losses`].
 
     Raises:
         ValueError: if the segmenter has no mask generator that can be trained.

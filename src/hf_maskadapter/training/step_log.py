@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..atomic_files import write_text
+from ..files import write_text
 
 
 class StepLog:

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..atomic_files import write_json
+from ..files import write_json
 from .checkpoints import CheckpointError, CheckpointStore, describe_write_error
 from .optimization import ExponentialMovingAverage, Schedule
 from .stages import PreparedBatch, TrainingStage

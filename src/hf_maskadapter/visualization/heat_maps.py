@@ -53,8 +53,8 @@ def heat_map(
     stops = np.linspace(0, 1, len(_HEAT))
     lookup = np.stack([np.interp(levels, stops, channel) for channel in _HEAT.T], axis=1).round().astype(np.uint8)
     heat = lookup[(np.asarray(smooth) * 255).round().astype(np.uint8)]
-    grey = picture.convert("L").convert("RGB")
-    return Image.blend(grey, Image.fromarray(heat), alpha)
+    gray = picture.convert("L").convert("RGB")
+    return Image.blend(gray, Image.fromarray(heat), alpha)
 
 
 def activation_heat_map(

@@ -78,8 +78,8 @@ class _Placement:
         if best < _MIN_COVERAGE:
             return None
         candidates = np.argwhere(coverage >= best - 1e-6)
-        centre = np.argwhere(own).mean(axis=0) - (rows / 2, columns / 2)
-        row, column = candidates[np.linalg.norm(candidates - centre, axis=1).argmin()]
+        center = np.argwhere(own).mean(axis=0) - (rows / 2, columns / 2)
+        row, column = candidates[np.linalg.norm(candidates - center, axis=1).argmin()]
         self.occupied[row : row + rows, column : column + columns] = True
         return int(column) * self.step, int(row) * self.step
 

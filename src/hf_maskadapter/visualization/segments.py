@@ -23,7 +23,9 @@ def as_array(values: Any) -> np.ndarray:
 
 def as_picture(image: Any) -> Image.Image:
     """A picture in any form as RGB, turned as a viewer shows it."""
-    from ..image_processing_maskadapter import as_viewer_shows  # here, because it imports PyTorch and Transformers
+    from ..model.image_processing_maskadapter import (
+        as_viewer_shows,  # here, because it imports PyTorch and Transformers
+    )
 
     return as_viewer_shows(image)
 

@@ -1,0 +1,574 @@
+"""Pictures, masks and label maps to a model's inputs, with PIL and numpy alone."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from transformers import AutoImageProcessor, BatchFeature
+from transformers.image_processing_backends import PilBackend
+from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
+from transformers.processing_utils import ImagesKwargs, Unpack
+
+from .configuration_maskadapter import PIXEL_MEAN, PIXEL_STD, MaskAdapterConfig
+from .masks import masks_from_array
+from .post_processing_maskadapter import (
+    post_process_instance_segmentation,
+    post_process_panoptic_segmentation,
+    post_process_semantic_segmentation,
+)
+
+_BACKGROUND = (255, 255, 255)  # behind transparent pixels, as most viewers show them
+_SIXTEEN_TO_EIGHT_BITS = 257
+_CHANNELS = (1, 3, 4)
+_LONG_NAME = 200  # of a source in an error message; a data address is as long as its picture
+
+
+def as_viewer_shows(image: Any, input_data_format: str | ChannelDimension | None = None) -> Image.Image:
+    """A picture in any common form as an RGB picture that looks as a viewer shows it.
+
+    Args:
+        image: a PIL picture of any mode (EXIF orientation is applied, transparency is put on white, 16-bit values are
+            scaled to 8 bits); or an array or tensor, `(height, width)`, `(height, width, channels)` or
+            `(channels, height, width)` with 1, 3 or 4 channels, of booleans, integers of 8 or 16 bits, or floats in
+            [0, 1] or [0, 255].
+        input_data_format: where an array's channels are, `"channels_first"` or `"channels_last"`. By default it is seen
+            from the shape; if both could be, they are first in a tensor and last in an array.
+
+    Raises:
+        TypeError: if it is none of these.
+        ValueError: if an array's shape or values cannot be a picture's.
+    """
+    if isinstance(image, Image.Image):
+        return _rgb(ImageOps.exif_transpose(image))
+    if not isinstance(image, (np.ndarray, torch.Tensor)):
+        raise TypeError(f"A picture must be a PIL image, an array or a tensor, got {type(image).__name__}.")
+    prefer_first = isinstance(image, torch.Tensor)
+    array = _channels_last(_as_array(image), input_data_format, prefer_first)
+    return _rgb(Image.fromarray(_eight_bits(array)))
+
+
+def read_picture(
+    source: Any, input_data_format: str | ChannelDimension | None = None, timeout: float | None = None
+) -> Image.Image:
+    """As [`as_viewer_shows`], for files and addresses too.
+
+    Args:
+        source: a file's path, an address (`http://`, `https://`, `data:image/...;base64,`), or anything that
+            [`as_viewer_shows`] takes.
+        input_data_format: as [`as_viewer_shows`].
+        timeout: seconds to wait for an address; by default as long as it takes.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        OSError: if an address cannot be fetched.
+        ValueError: if it is no picture, or a broken one; as [`as_viewer_shows`].
+        TypeError: as [`as_viewer_shows`].
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return as_viewer_shows(source, input_data_format)
+    file = _fetch(os.fspath(source), timeout)
+    with _naming(_shortened(source)), Image.open(file) as image:
+        return as_viewer_shows(image)
+
+
+def _shortened(source: str | os.PathLike) -> str:
+    name = os.fspath(source)
+    return name if len(name) <= _LONG_NAME else f"{name[:_LONG_NAME]}..."
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Errors in reading a picture that tell its name."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except UnidentifiedImageError:
+        raise ValueError(f"{name} cannot be read: it is not a picture in a known format.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # PIL's, for broken pictures
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ValueError(f"{name} cannot be read: {reason}") from error
+
+
+def _fetch(address: str, timeout: float | None) -> str | BytesIO:
+    """What an address holds, or the path that it is."""
+    if address.startswith("data:image/"):
+        try:
+            return BytesIO(base64.b64decode(address.partition(",")[2], validate=True))
+        except ValueError as error:
+            raise ValueError(f"{_shortened(address)} cannot be read: {error}") from error
+    if not address.startswith(("http://", "https://")):
+        return address
+    from huggingface_hub.utils import httpx  # as Transformers fetches pictures
+
+    try:
+        return BytesIO(httpx.get(address, timeout=timeout, follow_redirects=True).raise_for_status().content)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise OSError(f"{address} cannot be fetched: {error}") from error
+
+
+def _as_array(values: Any) -> np.ndarray:
+    """Values of an array, a tensor, a PIL picture (of a palette the indices, turned as EXIF says) or a list of them."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        return (values.float() if values.is_floating_point() else values).numpy()  # numpy knows no bfloat16
+    if isinstance(values, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(values))
+    if isinstance(values, (list, tuple)):
+        return np.asarray([_as_array(value) for value in values])
+    return np.asarray(values)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, (*_BACKGROUND, 255))
+        image = Image.alpha_composite(background, image)
+    return image.convert("RGB")
+
+
+def _channels_last(
+    array: np.ndarray, input_data_format: str | ChannelDimension | None, prefer_first: bool
+) -> np.ndarray:
+    shape = array.shape
+    if array.ndim == 3:
+        can_be_first, can_be_last = shape[0] in _CHANNELS, shape[-1] in _CHANNELS
+        is_first = can_be_first and (prefer_first or not can_be_last)
+        if input_data_format is not None:
+            is_first = ChannelDimension(input_data_format) == ChannelDimension.FIRST
+        if is_first:
+            array = np.moveaxis(array, 0, -1)
+        if array.shape[-1] == 1:
+            array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in _CHANNELS) or 0 in shape:
+        raise ValueError(
+            "A picture's array must have shape (height, width), (height, width, channels) or (channels, height, width) "
+            f"with 1, 3 or 4 channels, got {shape}."
+        )
+    return np.ascontiguousarray(array)
+
+
+def _eight_bits(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"A picture's array must hold booleans, integers or floats, got {array.dtype}.")
+    if not np.isfinite(array).all():
+        raise ValueError("The picture holds values that are not finite.")
+    low, high = array.min(), array.max()
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32, copy=False)
+        scale = 255.0 if high <= 1 else 1.0
+    else:
+        has_sixteen_bits = (array.dtype.kind == "u" and array.dtype.itemsize == 2) or high > 255
+        scale = 1 / _SIXTEEN_TO_EIGHT_BITS if has_sixteen_bits else 1.0
+    if low < 0 or high * scale > 255:
+        raise ValueError(
+            f"Pixel values must lie in [0, 1], [0, 255] or, for integers, [0, 65535], got {low} to {high}."
+        )
+    return np.round(array * scale).astype(np.uint8)
+
+
+def resized_size(height: int, width: int, shortest_edge: int, longest_edge: int | None = None) -> tuple[int, int]:
+    """Size after scaling the shorter side to `shortest_edge`, or less so that the longer one fits `longest_edge`.
+
+    Sizes are rounded as in the published evaluations: int(x + 0.5), at least 1. So are the intermediate results, whose
+    last bits decide where a side is a whole number and a half: first the shorter side is scaled, then both to the cap.
+    """
+    scale = shortest_edge / min(height, width)
+    sides = [float(shortest_edge) if side == min(height, width) else side * scale for side in (height, width)]
+    if longest_edge is not None and max(sides) > longest_edge:
+        scale = longest_edge / max(sides)
+        sides = [side * scale for side in sides]
+    new_height, new_width = (max(int(side + 0.5), 1) for side in sides)
+    return new_height, new_width
+
+
+class MaskAdapterImageProcessorKwargs(ImagesKwargs, total=False):
+    r"""
+    size_divisor (`int`, *optional*, defaults to 32):
+        Heights and widths are padded to a multiple of this.
+    ignore_index (`int`, *optional*, defaults to 255):
+        Value of label maps, as they come, that is no class. Negative values never are.
+    do_reduce_labels (`bool`, *optional*, defaults to `False`):
+        Whether label maps count from 1 and 0 is no class either (ADE20K).
+    """
+
+    size_divisor: int
+    ignore_index: int | None
+    do_reduce_labels: bool
+
+
+class MaskAdapterImageProcessorPil(PilBackend):
+    r"""Prepares pictures, and masks or label maps with them.
+
+    Pictures are resized so that the shorter side is `size["shortest_edge"]` and the longer one at most
+    `size["longest_edge"]` (PIL, bilinear), normalised on the 0–255 scale, and only then padded with zeros at the bottom
+    and right: to the largest height and width of the batch, and to a multiple of `size_divisor`.
+
+    Args:
+        size (`dict`, defaults to `{"shortest_edge": 800, "longest_edge": 1333}`):
+            As above, each of the two also alone; or `{"height": ..., "width": ...}` for one fixed size. Published
+            evaluations with the adapter use 896 and 896, without it 800 and 1333, on Cityscapes 1024 and 2560.
+        do_resize, do_normalize, do_pad (`bool`, default to `True`):
+            Steps to take.
+        do_rescale (`bool`, defaults to `False`), rescale_factor (`float`, defaults to 1 / 255):
+            Whether to multiply pixels before they are normalised; mean and standard deviation must fit.
+        pad_size (`dict`, *optional*):
+            Least height and width to pad to, `{"height": ..., "width": ...}`, for batches of one shape.
+        image_mean, image_std (`list[float]`):
+            Pixel statistics on the 0–255 scale.
+        size_divisor (`int`, defaults to 32), ignore_index (`int`, defaults to 255), do_reduce_labels (`bool`, defaults
+        to `False`):
+            See `MaskAdapterImageProcessorKwargs`.
+    """
+
+    valid_kwargs = MaskAdapterImageProcessorKwargs
+    model_input_names = ["pixel_values", "pixel_mask"]  # noqa: RUF012
+    resample = PILImageResampling.BILINEAR
+    size = {"shortest_edge": 800, "longest_edge": 1333}  # noqa: RUF012
+    default_to_square = False
+    do_resize = True
+    do_rescale = False
+    do_normalize = True
+    do_pad = True
+    do_convert_rgb = True
+    image_mean = PIXEL_MEAN
+    image_std = PIXEL_STD
+    size_divisor = 32
+    ignore_index = 255
+    do_reduce_labels = False
+
+    post_process_semantic_segmentation = staticmethod(post_process_semantic_segmentation)
+    post_process_panoptic_segmentation = staticmethod(post_process_panoptic_segmentation)
+    post_process_instance_segmentation = staticmethod(post_process_instance_segmentation)
+
+    def preprocess(
+        self,
+        images: Any,
+        segmentation_maps: Any = None,
+        segments_info: Sequence | None = None,
+        masks: Any = None,
+        **kwargs: Unpack[MaskAdapterImageProcessorKwargs],
+    ) -> BatchFeature:
+        """
+        Prepare a picture or a list of pictures.
+
+        Args:
+            images: pictures, paths or addresses, see [`read_picture`].
+            segmentation_maps: for each picture a label map (class ids) or, with `segments_info`, a panoptic map:
+                segment ids, or COCO's RGB picture of them. Integer arrays, PIL pictures or their paths, of the
+                pictures' sizes.
+            segments_info: for each picture a list of dicts with `id`, `category_id` (taken for the class id) and
+                optionally `iscrowd`; segments that are not listed and crowds are left out.
+            masks: for each picture masks of its size, `(num_masks, height, width)`: booleans, integers 0 and 1 or 0 and
+                255, or floats in [0, 1].
+
+        Returns:
+            `pixel_values` `(batch_size, 3, height, width)`; `pixel_mask` `(batch_size, height, width)`, 1 for pixels of
+            the picture; `original_sizes` `(batch_size, 2)`, height and width as a viewer shows the picture. With
+            segmentation maps `mask_labels` and `class_labels`, for each picture `(num_masks, height, width)` floats and
+            `(num_masks,)` class ids; with masks `masks` `(batch_size, max_num_masks, height, width)`, those of pictures
+            with fewer masks filled up with empty ones, and `num_masks` `(batch_size,)`. Label maps and hard masks are
+            resized to the nearest pixel, soft masks as the pictures are. Sizes, maps and masks are those of the picture
+            as a viewer shows it, after EXIF's rotation.
+
+        Raises:
+            ValueError, TypeError, OSError: if a picture cannot be read, or a map or mask does not fit its picture.
+        """
+        return super().preprocess(images, segmentation_maps, segments_info, masks, **kwargs)
+
+    def _preprocess_image_like_inputs(
+        self,
+        images: Any,
+        segmentation_maps: Any,
+        segments_info: Sequence | None,
+        masks: Any,
+        size: SizeDict,
+        do_resize: bool,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        do_pad: bool,
+        pad_size: SizeDict | None,
+        image_mean: Sequence[float],
+        image_std: Sequence[float],
+        size_divisor: int,
+        ignore_index: int | None,
+        do_reduce_labels: bool,
+        resample: PILImageResampling,
+        input_data_format: str | ChannelDimension | None = None,
+        return_tensors: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        _refuse_unsupported(kwargs)
+        pictures = [_numbered(index, image, input_data_format) for index, image in enumerate(_as_list(images))]
+        if not pictures:
+            raise ValueError("There is no picture to process.")
+        original_sizes = [(picture.height, picture.width) for picture in pictures]
+        new_sizes = [_new_size(original, size) if do_resize else original for original in original_sizes]
+        padded = _padded_size(new_sizes, do_pad, pad_size, size_divisor)
+
+        pixel_values = np.zeros((len(pictures), 3, *padded), dtype=np.float32)
+        pixel_mask = np.zeros((len(pictures), *padded), dtype=np.int64)
+        for index, (picture, (height, width)) in enumerate(zip(pictures, new_sizes, strict=True)):
+            if picture.size != (width, height):
+                picture = picture.resize((width, height), resample=resample)
+            pixels = np.asarray(picture, dtype=np.float32)
+            if do_rescale:
+                pixels = pixels * np.float32(rescale_factor)
+            if do_normalize:
+                pixels = (pixels - np.float32(image_mean)) / np.float32(image_std)
+            pixel_values[index, :, :height, :width] = pixels.transpose(2, 0, 1)
+            pixel_mask[index, :height, :width] = 1
+        features = {"pixel_values": pixel_values, "pixel_mask": pixel_mask, "original_sizes": np.array(original_sizes)}
+
+        if masks is not None:
+            of_each = _masks_of_each(masks, len(pictures))
+            features |= _prepare_masks(of_each, original_sizes, new_sizes, padded, resample)
+        batch = BatchFeature(features, tensor_type=return_tensors)
+        if segmentation_maps is not None:
+            maps = _maps_of_each(segmentation_maps, len(pictures), are_panoptic=segments_info is not None)
+            infos = [None] * len(pictures) if segments_info is None else _infos_of_each(segments_info, len(pictures))
+            as_output = torch.from_numpy if return_tensors == "pt" else np.asarray
+            batch["mask_labels"], batch["class_labels"] = [], []
+            for index, (label_map, info) in enumerate(zip(maps, infos, strict=True)):
+                values = _read_map(label_map, original_sizes[index], index, is_panoptic=info is not None)
+                if info is None:
+                    values = _class_ids(values, ignore_index, do_reduce_labels)
+                segments = None if info is None else _segments(info, values, index)
+                mask_labels, class_labels = _targets(_resize_nearest(values, new_sizes[index]), segments, padded)
+                batch["mask_labels"].append(as_output(mask_labels))
+                batch["class_labels"].append(as_output(class_labels))
+        elif segments_info is not None:
+            raise ValueError("segments_info needs the segmentation_maps that hold its segments.")
+        return batch
+
+
+def _refuse_unsupported(arguments: dict[str, Any]) -> None:
+    """One error for arguments of Transformers' image processors that would silently do nothing here."""
+    if arguments.get("do_center_crop"):
+        raise ValueError("do_center_crop is not supported: pictures are segmented as a whole.")
+    if arguments.get("do_convert_rgb") is False:
+        raise ValueError("do_convert_rgb=False is not supported: the model sees RGB.")
+    data_format = arguments.get("data_format")
+    if data_format is not None and ChannelDimension(data_format) != ChannelDimension.FIRST:
+        raise ValueError("data_format must be channels_first, as the model expects.")
+
+
+def _as_list(images: Any) -> list:
+    if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
+        return list(images)
+    return list(images) if isinstance(images, (list, tuple)) else [images]
+
+
+def _numbered(index: int, image: Any, input_data_format: str | ChannelDimension | None) -> Image.Image:
+    """Read a picture; errors tell which one it is."""
+    try:
+        return read_picture(image, input_data_format)
+    except (OSError, TypeError) as error:
+        raise type(error)(f"Picture {index}: {error}") from error
+    except (ValueError, SyntaxError) as error:  # SyntaxError: PIL's, for broken PNG files
+        raise ValueError(f"Picture {index}: {error}") from error
+
+
+def _new_size(original: tuple[int, int], size: SizeDict) -> tuple[int, int]:
+    if size.shortest_edge or size.longest_edge:
+        return resized_size(*original, size.shortest_edge or size.longest_edge, size.longest_edge)
+    if size.height and size.width:
+        return size.height, size.width
+    raise ValueError(f'size must hold "shortest_edge", "longest_edge", or "height" and "width", got {dict(size)}.')
+
+
+def _padded_size(
+    sizes: list[tuple[int, int]], do_pad: bool, pad_size: SizeDict | None, size_divisor: int
+) -> tuple[int, int]:
+    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+    if not do_pad:
+        if len(set(sizes)) > 1:
+            raise ValueError("Pictures of different sizes make a batch only with do_pad=True.")
+        return height, width
+    if size_divisor < 1:
+        raise ValueError(f"size_divisor must be at least 1, got {size_divisor}.")
+    if pad_size is not None:
+        if not (pad_size.height and pad_size.width) or pad_size.height < height or pad_size.width < width:
+            raise ValueError(
+                f'pad_size must hold a "height" of at least {height} and a "width" of at least {width}, those of the '
+                f"largest picture, got {dict(pad_size)}."
+            )
+        height, width = pad_size.height, pad_size.width
+    return -(-height // size_divisor) * size_divisor, -(-width // size_divisor) * size_divisor
+
+
+def _masks_of_each(masks: Any, number: int) -> list:
+    """A picture's masks each; a single picture's may come as one array, or one for each mask, without a list around."""
+    if getattr(masks, "ndim", 0) == 4:
+        masks = list(masks)
+    elif not isinstance(masks, (list, tuple)):
+        masks = [masks]
+    elif number == 1:
+        arrays = [_as_array(mask) for mask in masks]
+        if all(array.ndim == 2 for array in arrays):  # also of an empty list
+            masks = [arrays]
+    return _one_each(masks, number, "masks")
+
+
+def _maps_of_each(maps: Any, number: int, are_panoptic: bool) -> list:
+    """A picture's map each; they may come as one array, and a single picture's without a list around."""
+    if not isinstance(maps, (list, tuple)):
+        is_rgb = are_panoptic and np.shape(maps)[-1:] in ((3,), (4,))
+        is_batch = getattr(maps, "ndim", 0) == 3 + is_rgb and len(maps) == number
+        maps = list(maps) if is_batch else [maps]
+    return _one_each(maps, number, "segmentation_maps")
+
+
+def _infos_of_each(segments_info: Sequence, number: int) -> list:
+    """A picture's segments each; a single picture's may come without a list around."""
+    is_of_one = not len(segments_info) or isinstance(segments_info[0], dict)
+    return _one_each([segments_info] if number == 1 and is_of_one else segments_info, number, "segments_info")
+
+
+def _one_each(values: Sequence, number: int, name: str) -> list:
+    if len(values) != number:
+        raise ValueError(f"{name} has {len(values)} entries for {number} pictures: give one for each.")
+    return list(values)
+
+
+def _prepare_masks(
+    masks: list,
+    original_sizes: list[tuple[int, int]],
+    new_sizes: list[tuple[int, int]],
+    padded: tuple[int, int],
+    resample: PILImageResampling,
+) -> dict[str, np.ndarray]:
+    arrays = [
+        _read_masks(of_image, size, index)
+        for index, (of_image, size) in enumerate(zip(masks, original_sizes, strict=True))
+    ]
+    result = np.zeros((len(arrays), max(len(array) for array in arrays), *padded), dtype=np.float32)
+    for index, (array, (height, width)) in enumerate(zip(arrays, new_sizes, strict=True)):
+        if array.dtype == bool:
+            result[index, : len(array), :height, :width] = _resize_nearest(array, (height, width))
+            continue
+        for number, mask in enumerate(array):
+            resized = Image.fromarray(mask).resize((width, height), resample=resample)
+            result[index, number, :height, :width] = np.asarray(resized).clip(0, 1)  # cubic kernels overshoot
+    return {"masks": result, "num_masks": np.array([len(array) for array in arrays])}
+
+
+def _read_masks(masks: Any, size: tuple[int, int], index: int) -> np.ndarray:
+    """Masks of a picture, `(num_masks, height, width)`, hard ones as booleans, soft ones as floats."""
+    try:
+        array = _as_array(masks)
+    except ValueError:
+        raise ValueError(f"The masks of picture {index} must all be of one size.") from None
+    try:
+        return masks_from_array(array, size)
+    except ValueError as error:
+        raise ValueError(f"Picture {index}: {error}") from None
+
+
+def _read_map(label_map: Any, size: tuple[int, int], index: int, is_panoptic: bool) -> np.ndarray:
+    """Class or segment ids of a picture, `(height, width)` int64."""
+    if isinstance(label_map, (str, os.PathLike)):
+        name = f"The segmentation map of picture {index}, {os.fspath(label_map)},"
+        with _naming(name), Image.open(label_map) as file:
+            values = _as_array(file)
+    else:
+        values = _as_array(label_map)
+    if values.ndim == 3 and values.shape[-1] in (3, 4) and is_panoptic:
+        values = values[..., :3].astype(np.int64) @ (1, 256, 256**2)
+    if values.ndim != 2 or values.dtype.kind not in "iub":
+        kind = "segment ids, or COCO's RGB picture of them" if is_panoptic else "class ids"
+        hint = " A panoptic map needs its segments_info." if values.ndim == 3 and not is_panoptic else ""
+        raise ValueError(
+            f"The segmentation map of picture {index} must hold {kind}, integers of shape (height, width), got "
+            f"{values.dtype} of shape {values.shape}.{hint}"
+        )
+    if values.shape != size:
+        raise ValueError(
+            f"The segmentation map of picture {index} is {values.shape[0]}x{values.shape[1]}, but the picture "
+            f"{size[0]}x{size[1]} as a viewer shows it: they must be of one size."
+        )
+    return values.astype(np.int64)
+
+
+def _class_ids(values: np.ndarray, ignore_index: int | None, do_reduce_labels: bool) -> np.ndarray:
+    """Class ids of a label map's values, negative where there is none."""
+    is_ignored = values == ignore_index
+    return np.where(is_ignored, -1, values - 1 if do_reduce_labels else values)
+
+
+def _segments(info: Sequence[dict], values: np.ndarray, index: int) -> dict[int, int]:
+    """Class ids of the segments of a panoptic map, crowds left out."""
+    for segment in info:
+        if "id" not in segment or "category_id" not in segment:
+            raise ValueError(f'The segments of picture {index} need an "id" and a "category_id", got {segment}.')
+    if info and not np.isin([segment["id"] for segment in info], values).any():
+        raise ValueError(
+            f"No segment that is listed for picture {index} is in its map: do they belong to one another, and are the "
+            "colours in the order red, green, blue?"
+        )
+    return {segment["id"]: segment["category_id"] for segment in info if not segment.get("iscrowd")}
+
+
+def _resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Nearest resize of `(..., height, width)` values of any kind, of ids too large for PIL too.
+
+    Positions are summed up from step to step as PIL does, whose last bits decide between two equally near pixels.
+    """
+    if values.shape[-2:] == size:
+        return values
+    rows, columns = (
+        np.cumsum([0.5 * old / new] + [old / new] * (new - 1)).astype(np.int64)
+        for new, old in zip(size, values.shape[-2:], strict=True)
+    )
+    return values[..., rows[:, None], columns]
+
+
+def _targets(
+    values: np.ndarray, segments: dict[int, int] | None, padded: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks `(num_masks, *padded)` and class ids `(num_masks,)`, in the order of ids; padding lies in no mask.
+
+    Args:
+        values: class ids, negative ones for none; or segment ids.
+        segments: class ids of segments; `None` for class ids.
+        padded: height and width of the masks.
+    """
+    present = np.unique(values).tolist()
+    ids = [value for value in present if (value >= 0 if segments is None else value in segments)]
+    labels = ids if segments is None else [segments[value] for value in ids]
+    masks = np.zeros((len(ids), *padded), dtype=np.float32)
+    for number, value in enumerate(ids):
+        masks[number, : values.shape[0], : values.shape[1]] = values == value
+    return masks, np.array(labels, dtype=np.int64)
+
+
+#: The name under which Transformers stores and looks up the image processor whatever its backend.
+MaskAdapterImageProcessor = MaskAdapterImageProcessorPil
+
+AutoImageProcessor.register(
+    MaskAdapterConfig, image_processor_classes={"pil": MaskAdapterImageProcessorPil}, exist_ok=True
+)
+
+
+__all__ = [
+    "MaskAdapterImageProcessor",
+    "MaskAdapterImageProcessorPil",
+    "as_viewer_shows",
+    "read_picture",
+    "resized_size",
+]

@@ -1,0 +1,339 @@
+"""The adapter's activation maps, computed only where a mask can change them: the same values from far fewer tokens.
+
+Behind the mask encoder's 1×1 convolution the adapter (arXiv 2412.04533) has depthwise convolutions of a small radius,
+and layers that act on each position alone. A position that a mask does not reach therefore has the value that it has
+for an *empty* mask, which all masks of a picture share:
+
+- the features are fused once a picture, and the mask encoder's last convolution is folded into the fusion;
+- equal masks are computed once, and all empty ones are the shared reference;
+- each block grows the reached region by its radius, and runs its norm and its pointwise layers, almost all of the work,
+  on the tokens inside; what lies outside comes from the reference.
+
+Nothing is approximated: results differ from the dense computation by rounding only. Borders need no care, since the
+reference is computed with the same padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from .modeling_clip_convnext import ConvNextBlock
+    from .modeling_maskadapter import MaskAdapterModel
+
+MapReduction = Callable[[Tensor, slice], Tensor]
+"""Activation maps `(pictures, num_masks, num_output_maps, height, width)` of a slice of the batch's pictures to
+`(pictures, num_masks, ...)`."""
+
+_Memories = tuple[Tensor | None, Tensor | None]
+
+_POSITIONS_AT_A_TIME_ON_CPU = 2**13
+_POSITIONS_AT_A_TIME_ELSEWHERE = 2**17
+_TOKENS_AT_A_TIME_ON_CPU = 2**8
+_TOKENS_AT_A_TIME_ELSEWHERE = 2**14
+_MASKS_HASHED_AT_A_TIME = 16
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """The inputs that an output of a convolution, or of several, depends on: a square window."""
+
+    kernel_size: int
+    stride: int
+    padding: int
+
+    @classmethod
+    def of(cls, convs: Sequence[nn.Conv2d]) -> _Reach:
+        kernel_size, stride, padding = 1, 1, 0
+        for conv in convs:
+            kernel_size += (conv.kernel_size[0] - 1) * stride
+            padding += int(conv.padding[0]) * stride
+            stride *= conv.stride[0]
+        return cls(kernel_size, stride, padding)
+
+    def grow(self, touched: Tensor) -> Tensor:
+        """Outputs that depend on a touched input, bool: `(num_masks, height, width)` to the output's size."""
+        pooled = F.max_pool2d(touched.float()[:, None], self.kernel_size, self.stride, self.padding)
+        return pooled[:, 0] > 0
+
+
+@dataclass(frozen=True)
+class _FoldedEncoder:
+    """The mask encoder's last convolution and the fusion in one linear layer.
+
+    fuse(features + projection(code)) = fuse(features) + (fuse.weight · projection.weight) · code + fuse.weight ·
+    projection.bias, folded in double precision.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    def of(cls, adapter: MaskAdapterModel) -> _FoldedEncoder:
+        projection, dtype = adapter.mask_encoder.projection, adapter.fuse.weight.dtype
+        fuse = adapter.fuse.weight.flatten(1).double()
+        weight = fuse @ projection.weight.flatten(1).double()
+        return cls(weight.to(dtype), (fuse @ projection.bias.double()).to(dtype))
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """The values of some masks at all positions, of which those that no mask touches are held once.
+
+    Args:
+        table: the touched positions' values in the order of masks, height, width, and behind them those of an empty
+            mask, `(num_touched + height * width, channels)`.
+        touched: where they are, `(num_masks, height, width)` bool.
+    """
+
+    table: Tensor
+    touched: Tensor
+
+    @classmethod
+    def collect(
+        cls, pieces: Iterable[Tensor], touched: Tensor, reference: Tensor, memory: Tensor | None = None
+    ) -> _Tokens:
+        """
+        Args:
+            pieces: the touched rows in order, each `(num_rows, channels)`.
+            touched: as of the class.
+            reference: values for an empty mask, `(height * width, channels)`.
+            memory: see [`_concatenate`].
+        """
+        return cls(_concatenate(chain(pieces, [reference]), memory), touched)
+
+    @property
+    def rows(self) -> Tensor:
+        """The touched rows, `(num_touched, channels)`."""
+        return self.table[: len(self.table) - self.touched[0].numel()]
+
+    def places(self) -> Tensor:
+        """The row of each position of each mask, `(num_masks, height, width)`."""
+        is_touched = self.touched.flatten()
+        num_masks, num_positions = len(self.touched), self.touched[0].numel()
+        untouched = torch.arange(num_positions, device=is_touched.device).repeat(num_masks) + len(self.rows)
+        return torch.where(is_touched, is_touched.cumsum(dim=0) - 1, untouched).view_as(self.touched)
+
+
+def _concatenate(pieces: Iterable[Tensor], memory: Tensor | None) -> Tensor:
+    """Pieces of rows one behind the other, each written before the next one is computed.
+
+    Args:
+        pieces: each `(num_rows, channels)`.
+        memory: where to, `(at_least_as_many_rows, channels)`; `None` takes new memory, as gradients need it. A piece
+            may be computed from what stands in its own place.
+    """
+    if memory is None:
+        return torch.cat(list(pieces))
+    end = 0
+    for piece in pieces:
+        start, end = end, end + len(piece)
+        memory[start:end] = piece
+    return memory[:end]
+
+
+@dataclass(frozen=True)
+class _EmptyMask:
+    """What the adapter computes for an empty mask.
+
+    Args:
+        fused_features: `fuse(features)` with the folded bias, `(height · width, channels)`.
+        hidden: values before each block and after the last, each `(height · width, channels)`.
+        maps: activation maps, `(num_output_maps, height, width)`.
+    """
+
+    fused_features: Tensor
+    hidden: list[Tensor]
+    maps: Tensor
+
+    @classmethod
+    def of(cls, adapter: MaskAdapterModel, fused_features: Tensor, mask: Tensor, folded: _FoldedEncoder) -> _EmptyMask:
+        """
+        Args:
+            fused_features: `(channels, height, width)`.
+            mask: an empty one at the mask encoder's resolution, `(height, width)`.
+        """
+        code = adapter.mask_encoder.encode(mask[None, None])
+        tokens = fused_features.permute(1, 2, 0) + folded.bias
+        hidden = (tokens + F.linear(code[0].permute(1, 2, 0), folded.weight)).permute(2, 0, 1)[None]
+        before = [hidden]
+        for block in adapter.blocks:
+            before.append(block(before[-1]))
+        maps = adapter.final(adapter.norm(before[-1]))[0]
+        return cls(tokens.flatten(0, 1), [values[0].permute(1, 2, 0).flatten(0, 1) for values in before], maps)
+
+
+def sparse_activation_maps(
+    adapter: MaskAdapterModel, projected_features: Tensor, masks: Tensor, reduce: MapReduction
+) -> Tensor:
+    """Activation maps of masks, handed on in groups of bounded size.
+
+    Gradients flow to the adapter and the features as from the dense computation, not to the masks.
+
+    Args:
+        adapter: the adapter.
+        projected_features: projected dense CLIP features, `(batch_size, embed_dim, height, width)`.
+        masks: masks at the mask encoder's resolution, `(batch_size, num_masks, 4 * height, 4 * width)` fp32.
+        reduce: what becomes of the maps of each group of masks.
+
+    Returns:
+        What `reduce` returns, of all masks: `(batch_size, num_masks, ...)`.
+    """
+    dtype = adapter.fuse.weight.dtype
+    fused_features = adapter.fuse(projected_features.to(dtype))
+    folded = _FoldedEncoder.of(adapter)
+    positions = fused_features[0, 0].numel()
+    on_cpu = masks.device.type == "cpu"
+    group_size = max((_POSITIONS_AT_A_TIME_ON_CPU if on_cpu else _POSITIONS_AT_A_TIME_ELSEWHERE) // positions, 1)
+    empty_mask = masks.new_zeros(masks.shape[2:], dtype=dtype)
+    memories: _Memories = (None, None)
+    if not torch.is_grad_enabled():
+        rows = (min(group_size, masks.shape[1]) + 1) * positions
+        memories = tuple(fused_features.new_empty(rows, fused_features.shape[1], dtype=dtype) for _ in memories)
+    results = []
+    for picture, of_picture in enumerate(masks):
+        distinct, number = _distinct(of_picture)
+        is_empty = ~of_picture.flatten(1).any(dim=1)[distinct]
+        reference = _EmptyMask.of(adapter, fused_features[picture], empty_mask, folded)
+        own = slice(picture, picture + 1)
+        groups = [
+            reduce(_maps_of_group(adapter, of_picture[group].to(dtype), reference, folded, memories)[None], own)[0]
+            for group in distinct[~is_empty].split(group_size)
+            if len(group)
+        ]
+        groups.append(reduce(reference.maps[None, None], own)[0])
+        place = torch.where(is_empty, len(distinct) - is_empty.sum(), (~is_empty).cumsum(dim=0) - 1)
+        results.append(torch.cat(groups)[place[number]])
+    return torch.stack(results)
+
+
+def _maps_of_group(
+    adapter: MaskAdapterModel, masks: Tensor, reference: _EmptyMask, folded: _FoldedEncoder, memories: _Memories
+) -> Tensor:
+    """Activation maps `(num_masks, num_output_maps, height, width)` of masks `(num_masks, 4 * height, 4 * width)`.
+
+    Every layer writes into the memory that the layer before it did not: tensors of ever other sizes, new for every
+    group, would leave holes between them that add up to several times as much.
+    """
+    memory, other_memory = memories
+    touched = _Reach.of(list(adapter.mask_encoder.convs)).grow(masks != 0)
+    code = adapter.mask_encoder.encode(masks[:, None]).permute(0, 2, 3, 1)[touched]
+    positions = touched.flatten().nonzero()[:, 0] % len(reference.fused_features)
+    rows = reference.fused_features[positions] + F.linear(code, folded.weight)
+    tokens = _Tokens.collect([rows], touched, reference.hidden[0], memory)
+    for block, empty in zip(adapter.blocks, reference.hidden[1:], strict=True):
+        memory, other_memory = other_memory, memory
+        tokens = _run_block(block, tokens, empty, memory)
+    maps = (
+        F.linear(adapter.norm.normalize_tokens(rows), adapter.final.weight.flatten(1), adapter.final.bias)
+        for rows in _token_chunks(tokens.rows)
+    )
+    of_maps = _Tokens.collect(maps, tokens.touched, reference.maps.flatten(1).T)
+    return F.embedding(of_maps.places(), of_maps.table).permute(0, 3, 1, 2)
+
+
+def _run_block(block: ConvNextBlock, tokens: _Tokens, reference: Tensor, memory: Tensor | None) -> _Tokens:
+    """The block's outputs.
+
+    Args:
+        block: the block.
+        tokens: its inputs.
+        reference: its outputs for an empty mask, `(height * width, channels)`.
+        memory: for its outputs, see [`_concatenate`].
+    """
+    reach = _Reach.of([block.depthwise_conv])
+    touched = reach.grow(tokens.touched)
+
+    def run(table: Tensor, reference: Tensor) -> Tensor:
+        places = tokens.places()
+        mixed = _concatenate(_depthwise(block.depthwise_conv, table, places, touched, reach.padding), memory)
+        sources = _token_chunks(places[touched])
+        outputs = (
+            F.embedding(source, table) + block.channel_mlp(block.norm.normalize_tokens(rows))
+            for source, rows in zip(sources, _token_chunks(mixed), strict=True)
+        )
+        return _Tokens.collect(outputs, touched, reference, memory).table
+
+    if block.gradient_checkpointing and block.training:
+        return _Tokens(block._gradient_checkpointing_func(run, tokens.table, reference), touched)
+    return _Tokens(run(tokens.table, reference), touched)
+
+
+def _depthwise(conv: nn.Conv2d, table: Tensor, places: Tensor, touched: Tensor, radius: int) -> Iterator[Tensor]:
+    """The depthwise convolution at the touched positions, in pieces `(num_rows, channels)`."""
+    height, width = touched.shape[1:]
+    for masks, (top, bottom), (left, right) in _windows(touched):
+        above, before = max(top - radius, 0), max(left - radius, 0)
+        window = places[masks, above : min(bottom + radius, height), before : min(right + radius, width)]
+        mixed = conv(F.embedding(window, table).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        inside = mixed[:, top - above : bottom - above, left - before : right - before]
+        yield inside[touched[masks, top:bottom, left:right]]
+
+
+def _windows(touched: Tensor) -> Iterator[tuple[slice, tuple[int, int], tuple[int, int]]]:
+    """Masks, rows and columns that together hold every touched position, in the masks' order.
+
+    On a CPU each mask's own box. Elsewhere all masks at once, which keeps a GPU busy and does not wait for it.
+    """
+    height, width = touched.shape[1:]
+    if touched.device.type != "cpu":
+        yield slice(None), (0, height), (0, width)
+        return
+    sides = []
+    for axis, length in ((2, height), (1, width)):
+        is_touched = touched.any(dim=axis).byte()
+        sides += [is_touched.argmax(dim=1).tolist(), (length - is_touched.flip(1).argmax(dim=1)).tolist()]
+    for number, (top, bottom, left, right) in enumerate(zip(*sides, strict=True)):
+        yield slice(number, number + 1), (top, bottom), (left, right)
+
+
+def _token_chunks(rows: Tensor) -> tuple[Tensor, ...]:
+    on_cpu = rows.device.type == "cpu"
+    return rows.split(_TOKENS_AT_A_TIME_ON_CPU if on_cpu else _TOKENS_AT_A_TIME_ELSEWHERE)
+
+
+def _distinct(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """The first of each kind of equal masks, and for each mask the number of its kind.
+
+    Equals are found by sums of the values' bits times random numbers, modulo 2**64, and then compared.
+
+    Args:
+        masks: `(num_masks, height, width)` fp32.
+
+    Returns:
+        `(num_kinds,)` indices of masks and `(num_masks,)` indices of these.
+    """
+    if len(masks) == 0:
+        none = torch.zeros(0, dtype=torch.long, device=masks.device)
+        return none, none
+    rows = masks.flatten(1)
+    limits = torch.iinfo(torch.int64)
+    random = torch.Generator().manual_seed(0)
+    factors = torch.randint(limits.min, limits.max, rows.shape[1:], generator=random).to(rows.device)
+    keys = [
+        (chunk.contiguous().view(torch.int32).long() * factors).sum(dim=1)
+        for chunk in rows.split(_MASKS_HASHED_AT_A_TIME)
+    ]
+    number = torch.cat(keys).unique(return_inverse=True)[1]
+    first = _first_of_each(number)
+    equals = zip(rows.split(_MASKS_HASHED_AT_A_TIME), first[number].split(_MASKS_HASHED_AT_A_TIME), strict=True)
+    if not all(torch.equal(chunk, rows[of_chunk]) for chunk, of_chunk in equals):
+        number = rows.unique(dim=0, return_inverse=True)[1]
+        first = _first_of_each(number)
+    return first, number
+
+
+def _first_of_each(numbers: Tensor) -> Tensor:
+    """For each number from 0 to the largest, all of which occur, where it does first."""
+    order = torch.arange(len(numbers), device=numbers.device)
+    return order.new_zeros(int(numbers.max()) + 1).scatter_reduce(0, numbers, order, "amin", include_self=False)
+
+
+__all__ = ["MapReduction", "sparse_activation_maps"]

@@ -1,0 +1,209 @@
+"""CLIP with a ConvNeXt image tower: feature maps at several strides, dense features, one space for images and texts.
+
+The image tower is ConvNeXt (arXiv 2201.03545) as OpenCLIP trains it. It is written here rather than taken from
+Transformers because the norms' epsilon (ConvNeXt-XXL), the stem, the kernel sizes and the kind of norm are choices of
+this package's configuration; the text tower is Transformers' own.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_maskadapter import ConvNextClipConfig
+from .modeling_clip import ConvolutionalClipModel
+
+
+class ChannelLayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of a `(batch_size, channels, height, width)` tensor."""
+
+    def normalize_tokens(self, tokens: Tensor) -> Tensor:
+        """The same norm on `(..., channels)`."""
+        return super().forward(tokens)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.normalize_tokens(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def build_norm(kind: str, channels: int, eps: float) -> nn.Module:
+    """The norm of a trunk, on `(batch_size, channels, height, width)` tensors: `"layer"` or `"batch"`."""
+    return ChannelLayerNorm(channels, eps=eps) if kind == "layer" else nn.BatchNorm2d(channels, eps=eps)
+
+
+class ConvNextBlock(GradientCheckpointingLayer):
+    """Depthwise convolution, norm, two pointwise layers, layer scale, residual (arXiv 2201.03545)."""
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 7,
+        norm: str = "layer",
+        norm_eps: float = 1e-6,
+        layer_scale_init_value: float = 1e-6,
+        hidden_act: str = "gelu",
+    ):
+        super().__init__()
+        self.layer_scale_init_value = layer_scale_init_value
+        self.depthwise_conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+        self.norm = build_norm(norm, channels, norm_eps)
+        self.pointwise_conv1 = nn.Linear(channels, 4 * channels)
+        self.activation = ACT2FN[hidden_act]
+        self.pointwise_conv2 = nn.Linear(4 * channels, channels)
+        self.layer_scale = (
+            nn.Parameter(torch.full((channels,), layer_scale_init_value)) if layer_scale_init_value > 0 else None
+        )
+
+    def channel_mlp(self, tokens: Tensor) -> Tensor:
+        """The pointwise layers and the layer scale, on `(..., channels)`."""
+        hidden = self.pointwise_conv2(self.activation(self.pointwise_conv1(tokens)))
+        return hidden if self.layer_scale is None else self.layer_scale * hidden
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.norm(self.depthwise_conv(features)).permute(0, 2, 3, 1)
+        return features + self.channel_mlp(hidden).permute(0, 3, 1, 2)
+
+
+class ConvNextStem(nn.Module):
+    """Pixels to the first stage's resolution: one patch convolution, or overlapping 3×3 convolutions of stride 2."""
+
+    def __init__(self, config: ConvNextClipConfig):
+        super().__init__()
+        channels, stride = config.hidden_sizes[0], config.patch_size
+        if config.stem == "patch":
+            convs = [nn.Conv2d(config.num_channels, channels, stride, stride=stride)]
+        else:
+            halvings = stride.bit_length() - 1
+            widths = [config.num_channels, *(channels // 2 ** (halvings - 1 - step) for step in range(halvings))]
+            convs = [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1) for fan_in, fan_out in pairwise(widths)]
+        self.convs = nn.ModuleList(convs)
+        self.norms = nn.ModuleList(build_norm(config.norm, conv.out_channels, config.norm_eps) for conv in convs)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        features = pixel_values
+        for step, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            features = norm(conv(features if step == 0 else self.activation(features)))
+        return features
+
+
+class ConvNextDownsample(nn.Module):
+    """Norm, then a 2×2 convolution of stride 2."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: str, norm_eps: float):
+        super().__init__()
+        self.norm = build_norm(norm, in_channels, norm_eps)
+        self.conv = nn.Conv2d(in_channels, out_channels, 2, stride=2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.conv(self.norm(features))
+
+
+class ConvNextStage(nn.Module):
+    """A stage: downsampling (not in the first), then blocks."""
+
+    def __init__(self, config: ConvNextClipConfig, stage: int):
+        super().__init__()
+        channels = config.hidden_sizes[stage]
+        self.downsample = (
+            ConvNextDownsample(config.hidden_sizes[stage - 1], channels, config.norm, config.norm_eps)
+            if stage > 0
+            else nn.Identity()
+        )
+        self.blocks = nn.ModuleList(
+            ConvNextBlock(
+                channels,
+                config.stage_kernel_sizes[stage],
+                config.norm,
+                config.norm_eps,
+                config.layer_scale_init_value,
+                config.hidden_act,
+            )
+            for _ in range(config.depths[stage])
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = self.downsample(features)
+        for block in self.blocks:
+            features = block(features)
+        return features
+
+
+class ConvNextTrunk(nn.Module):
+    """Stem and stages."""
+
+    def __init__(self, config: ConvNextClipConfig):
+        super().__init__()
+        self.stem = ConvNextStem(config)
+        self.stages = nn.ModuleList(ConvNextStage(config, stage) for stage in range(len(config.depths)))
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        features = self.stem(pixel_values)
+        feature_maps = []
+        for stage in self.stages:
+            features = stage(features)
+            feature_maps.append(features)
+        return tuple(feature_maps)
+
+
+class ConvNextProjection(nn.Module):
+    """Norm and linear or MLP head from the trunk's channels to the shared space; acts on the last dimension."""
+
+    def __init__(self, config: ConvNextClipConfig):
+        super().__init__()
+        in_features, hidden = config.feature_dim, config.projection_hidden_dim
+        self.norm = nn.LayerNorm(in_features, eps=config.norm_eps)
+        self.fc1 = nn.Linear(in_features, hidden) if hidden is not None else None
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(hidden if hidden is not None else in_features, config.projection_dim, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.norm(features)
+        if self.fc1 is not None:
+            hidden = self.activation(self.fc1(hidden))
+        return self.fc2(hidden)
+
+
+class ConvNextClipModel(ConvolutionalClipModel):
+    """CLIP with a ConvNeXt image tower (OpenCLIP's `convnext_*` models); its interface is [`DenseClipModel`]'s."""
+
+    config: ConvNextClipConfig
+    config_class = ConvNextClipConfig
+    _no_split_modules = ["ConvNextBlock", "CLIPTextEmbeddings", "CLIPEncoderLayer"]  # noqa: RUF012
+
+    def __init__(self, config: ConvNextClipConfig):
+        super().__init__(config)
+        self.vision_model = ConvNextTrunk(config)
+        self.visual_projection = ConvNextProjection(config)
+        self.add_text_tower()
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ConvNextBlock) and module.layer_scale is not None:
+            init.constant_(module.layer_scale, module.layer_scale_init_value)
+
+    @property
+    def projection_weight(self) -> Tensor:
+        """Weight of the projection's last layer, by which a CLIP is recognised."""
+        return self.visual_projection.fc2.weight
+
+    def project(self, features: Tensor) -> Tensor:
+        """Dense features, `(..., feature_dim)`, to the space shared with texts, `(..., projection_dim)`."""
+        return self.visual_projection(features)
+
+    def pool(self, dense_features: Tensor) -> Tensor:
+        """Embedding of whole pictures, `(batch_size, projection_dim)`: the projected mean of their dense features."""
+        return self.project(dense_features.mean(dim=(-2, -1)))
+
+
+AutoModel.register(ConvNextClipConfig, ConvNextClipModel, exist_ok=True)
+
+
+__all__ = ["ChannelLayerNorm", "ConvNextBlock", "ConvNextClipModel"]

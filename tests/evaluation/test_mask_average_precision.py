@@ -1,0 +1,270 @@
+"""MaskAveragePrecision against pycocotools' evaluation of whole data sets, and its errors."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.metric_samples import random_instances
+
+evaluate = pytest.importorskip("evaluate")
+torch = pytest.importorskip("torch")
+mask_api = pytest.importorskip("pycocotools.mask")
+
+from pycocotools.coco import COCO  # noqa: E402
+from pycocotools.cocoeval import COCOeval  # noqa: E402
+
+from hf_maskadapter.evaluation import MaskAveragePrecision, metric_path  # noqa: E402
+from hf_maskadapter.evaluation.functional import (  # noqa: E402
+    mask_average_precision,
+    match_detections,
+    merge_detections,
+)
+
+CATEGORIES = [2, 3, 7]
+KEYS = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"]
+KEYS += ["ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"]
+
+
+def encode(mask):
+    return mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
+
+
+def pycocotools_stats(predictions, references, categories):
+    """The twelve numbers of a COCO evaluation over files' contents, as its own demo runs it."""
+    size = next((mask.shape for picture in (*references, *predictions) for mask in picture["masks"]), (1, 1))
+
+    def data_set(pictures):
+        annotations = []
+        for image_id, picture in enumerate(pictures):
+            for index, mask in enumerate(picture["masks"]):
+                rle = encode(mask)
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": int(picture["labels"][index]),
+                        "segmentation": rle,
+                        "area": float(mask_api.area(rle)),
+                        "iscrowd": int(picture["iscrowd"][index]) if "iscrowd" in picture else 0,
+                        "score": float(picture["scores"][index]) if "scores" in picture else 0.0,
+                    }
+                )
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": index, "height": size[0], "width": size[1]} for index in range(len(pictures))],
+            "categories": [{"id": category} for category in categories],
+            "annotations": annotations,
+        }
+        coco.createIndex()
+        return coco
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(data_set(references), data_set(predictions), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return np.where(evaluation.stats == -1, np.nan, evaluation.stats)
+
+
+def pictures(seeds, size=(24, 31)):
+    return [list(column) for column in zip(*(random_instances(seed, CATEGORIES, size) for seed in seeds), strict=True)]
+
+
+@settings(max_examples=120)
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5), st.sampled_from([(24, 31), (70, 90), (130, 150)]))
+def test_equals_pycocotools_to_the_last_bit(seeds, size):
+    predictions, references = pictures(seeds, size)
+    records = merge_detections(
+        match_detections(prediction, reference, index)
+        for index, (prediction, reference) in enumerate(zip(predictions, references, strict=True))
+    )
+    result = mask_average_precision(records, CATEGORIES)
+    np.testing.assert_array_equal([result[key] for key in KEYS], pycocotools_stats(predictions, references, CATEGORIES))
+    for index, category in enumerate(CATEGORIES):
+        only = [
+            [{key: value[picture["labels"] == category] for key, value in picture.items()} for picture in column]
+            for column in (predictions, references)
+        ]
+        np.testing.assert_array_equal(result["per_category_ap"][index], pycocotools_stats(*only, [category])[0])
+
+
+def test_equals_pycocotools_with_more_than_a_hundred_predictions_of_a_category():
+    rng = np.random.default_rng(0)
+    prediction, reference = random_instances(0, [2], (24, 31))
+    prediction = {
+        "masks": rng.random((150, 24, 31)) < 0.3,
+        "labels": np.full(150, 2),
+        "scores": rng.integers(0, 50, 150) / 50,
+    }
+    prediction["masks"][-3:] = reference["masks"][:3]
+    result = MaskAveragePrecision([2]).compute(predictions=[prediction], references=[reference])
+    np.testing.assert_array_equal([result[key] for key in KEYS], pycocotools_stats([prediction], [reference], [2]))
+
+
+def test_area_of_the_annotation_prevails_over_that_of_its_mask():
+    mask = np.ones((1, 20, 20), bool)
+    prediction = {"masks": mask, "labels": [2], "scores": [1.0]}
+    metric = MaskAveragePrecision([2])
+    small = metric.compute(predictions=[prediction], references=[{"masks": mask, "labels": [2]}])
+    large = metric.compute(predictions=[prediction], references=[{"masks": mask, "labels": [2], "area": [10_000.0]}])
+    assert (small["ap_small"], large["ap_large"]) == pytest.approx((1.0, 1.0))
+    assert np.isnan([small["ap_large"], large["ap_small"]]).all()
+
+
+def _forms(picture, role):
+    """The same instances in every form that is accepted."""
+    masks = picture["masks"]
+    rest = {key: value for key, value in picture.items() if key != "masks"}
+    yield {key: torch.from_numpy(value) for key, value in picture.items()}
+    yield {"masks": list(masks), **{key: list(value) for key, value in rest.items()}}
+    rles = [encode(mask) for mask in masks]
+    yield {"masks": rles, **rest}
+    uncompressed = []
+    for mask in masks:
+        flat = mask.ravel(order="F")
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], flat])))
+        runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+        uncompressed.append({"size": list(mask.shape), "counts": runs})
+    yield {"masks": uncompressed, **rest}
+    infos = [
+        {"id": index, "label_id": int(rest["labels"][index])}
+        | ({"score": float(rest["scores"][index])} if role == "prediction" else {"iscrowd": rest["iscrowd"][index]})
+        for index in range(len(masks))
+    ]
+    yield {"segmentation": torch.from_numpy(masks), "segments_info": infos}
+    yield {"segmentation": rles, "segments_info": infos}
+
+
+def test_accepts_masks_of_any_form():
+    prediction, reference = random_instances(3, CATEGORIES, (24, 31))
+    assert len(prediction["masks"]) > 1 < len(reference["masks"])
+    expected = match_detections(prediction, reference)
+    for one in _forms(prediction, "prediction"):
+        for other in _forms(reference, "reference"):
+            assert match_detections(one, other).state_dict() == expected.state_dict()
+
+
+def test_reads_instances_from_a_map_of_segment_ids_and_leaves_out_stuff():
+    ids = np.array([[1, 1, 2], [3, 3, 0]])
+    segments = [
+        {"id": 1, "category_id": 2, "isthing": True},
+        {"id": 2, "category_id": 3, "isthing": True},
+        {"id": 3, "category_id": 9, "isthing": False},
+    ]
+    scored = [{"id": info["id"], "label_id": info["category_id"], "score": 0.5} for info in segments[:2]]
+    colors = np.stack([ids, 0 * ids, 0 * ids], -1).astype(np.uint8)
+    metric = MaskAveragePrecision(CATEGORIES)
+    for annotated in (ids, torch.from_numpy(ids), colors):
+        result = metric.compute(
+            predictions=[{"segmentation": ids, "segments_info": scored}],
+            references=[{"segmentation": annotated, "segments_info": segments}],
+        )
+        np.testing.assert_allclose(result["per_category_ap"], [1.0, 1.0, np.nan])
+
+
+def test_pictures_without_predictions_or_annotations_count():
+    prediction, reference = random_instances(3, CATEGORIES, (24, 31))
+    nothing = {"masks": [], "labels": [], "scores": []}
+    predictions, references = [nothing, prediction, nothing], [reference, nothing, nothing]
+    metric = MaskAveragePrecision(CATEGORIES)
+    result = metric.compute(predictions=predictions, references=references)
+    np.testing.assert_array_equal([result[key] for key in KEYS], pycocotools_stats(predictions, references, CATEGORIES))
+    assert np.isnan(metric.compute(predictions=[nothing], references=[nothing])["ap"])
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=8), st.integers(1, 4), st.randoms(use_true_random=False)
+)
+def test_uneven_shards_and_a_saved_state_give_the_same_result_though_scores_tie(seeds, num_shards, random):
+    predictions, references = pictures(seeds)
+    expected = MaskAveragePrecision(CATEGORIES).compute(predictions=predictions, references=references)
+    shards = [MaskAveragePrecision(CATEGORIES) for _ in range(num_shards)]
+    samples = list(enumerate(zip(predictions, references, strict=True)))
+    random.shuffle(samples)
+    for index, (prediction, reference) in samples:
+        random.choice(shards).add(prediction=prediction, reference=reference, sample_id=index)
+    total = MaskAveragePrecision(CATEGORIES)
+    for shard in shards:
+        restored = MaskAveragePrecision(CATEGORIES)
+        restored.load_state_dict(json.loads(json.dumps(shard.state_dict())))
+        total.merge(restored)
+    result = total.compute()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(result[key], value, err_msg=key)
+
+
+def test_prints_nothing(capsys):
+    prediction, reference = random_instances(3, CATEGORIES, (24, 31))
+    MaskAveragePrecision(CATEGORIES).compute(predictions=[prediction], references=[reference])
+    assert capsys.readouterr() == ("", "")
+
+
+def test_is_loaded_by_evaluate_without_network():
+    metric = evaluate.load(metric_path("mask_average_precision"), categories=CATEGORIES)
+    assert isinstance(metric, MaskAveragePrecision)
+    prediction, reference = random_instances(3, CATEGORIES, (24, 31))
+    assert metric.compute(predictions=[prediction], references=[reference])["ap"] >= 0
+
+
+def test_a_missing_pycocotools_is_explained(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(ImportError, match=r"pip install 'hf-maskadapter\[eval\]'"):
+        match_detections(None, None)
+
+
+MASK = np.ones((1, 4, 5), bool)
+GOOD_PREDICTION = {"masks": MASK, "labels": [2], "scores": [0.5]}
+GOOD_REFERENCE = {"masks": MASK, "labels": [2]}
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "message"),
+    [
+        (GOOD_PREDICTION, None, r"reference of sample 'a\.png' is missing"),
+        (GOOD_REFERENCE, GOOD_REFERENCE, r"prediction of sample 'a\.png' must be a dict with masks, labels, scores"),
+        (GOOD_PREDICTION, [1], r"reference of sample 'a\.png' must be a dict .* got list"),
+        (GOOD_PREDICTION | {"scores": [0.5, 0.5]}, GOOD_REFERENCE, r"'a\.png' has 1 masks but 2 scores"),
+        (
+            GOOD_PREDICTION | {"masks": MASK[:, :3]},
+            GOOD_REFERENCE,
+            r"'a\.png' differ in size .* \[\(3, 5\)\].*\[\(4, 5\)\]",
+        ),
+        (GOOD_PREDICTION | {"masks": [MASK[0, 0]]}, GOOD_REFERENCE, r"has a mask of shape \(5,\)"),
+        (
+            GOOD_PREDICTION | {"labels": [4]},
+            GOOD_REFERENCE,
+            r"prediction of sample 'a\.png' has a segment of category 4",
+        ),
+        (GOOD_PREDICTION, GOOD_REFERENCE | {"labels": [4]}, r"annotation of sample 'a\.png' has .* another data set"),
+        (
+            {"segmentation": MASK, "segments_info": [{"id": 1, "label_id": 2}]},
+            GOOD_REFERENCE,
+            r"'a\.png' has no `score`",
+        ),
+        ({"segmentation": MASK, "segments_info": []}, GOOD_REFERENCE, "has 1 masks but 0 entries in segments_info"),
+        (GOOD_PREDICTION, {"segmentation": MASK, "segments_info": [{"id": 1}]}, "neither `category_id` nor `label_id`"),
+    ],
+)
+def test_a_bad_sample_is_named_and_leaves_the_counts_alone(prediction, reference, message):
+    metric = MaskAveragePrecision(CATEGORIES)
+    with pytest.raises(ValueError, match=message):
+        metric.add_batch(
+            predictions=[GOOD_PREDICTION, prediction],
+            references=[GOOD_REFERENCE, reference],
+            sample_ids=["good.png", "a.png"],
+        )
+    assert len(metric) == 0
+
+
+def test_categories_must_be_given():
+    with pytest.raises(TypeError, match="needs `categories`"):
+        MaskAveragePrecision().compute(predictions=[GOOD_PREDICTION], references=[GOOD_REFERENCE])
