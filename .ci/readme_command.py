@@ -1,5 +1,6 @@
 """Print the command of README.md that follows a marker: `readme_command.py test` prints the block after
-`<!-- newcomer: test -->`. What continuous integration runs is thereby what the README says."""
+`<!-- newcomer: test -->`. What continuous integration runs is thereby what the README says.
+"""
 
 import re
 import sys

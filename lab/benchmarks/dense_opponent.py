@@ -156,7 +156,8 @@ class DenseSegmenter:
 
     def __init__(self, model: MaskAdapterForOpenVocabularySegmentation):
         self.model = model
-        assert model.mask_generator is not None and model.adapter is not None
+        assert model.mask_generator is not None
+        assert model.adapter is not None
         self.generator: Callable[..., MaskGeneratorOutput] = DenseGenerator(model.mask_generator)
         self.adapter = DenseAdapter(model.adapter)
 

@@ -56,7 +56,8 @@ def test_a_folder_is_evaluated_and_everything_is_written(evaluate, folder, tiny_
     assert "5 samples, 5 of them in this run" in printed
 
     results = read(out / "results.json")
-    assert list(results["results"]) == ["adapter", "pooling-area", "crop"] and results["num_samples"] == 5
+    assert list(results["results"]) == ["adapter", "pooling-area", "crop"]
+    assert results["num_samples"] == 5
     assert {"mean_iou", "mean_iou_seen", "mean_iou_unseen"} <= results["results"]["crop"]["metrics"].keys()
     assert [row["name"] for row in results["results"]["crop"]["per_class"]] == ["sky", "road", "cat"]
     assert [row["seen"] for row in results["results"]["crop"]["per_class"]] == [True, False, True]
@@ -65,7 +66,8 @@ def test_a_folder_is_evaluated_and_everything_is_written(evaluate, folder, tiny_
     model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(tiny_model_dir)
     assert results["model"]["hash"] == model_hash(model)
     report = (out / "report.md").read_text()
-    assert "## pooling-area" in report and "| road | no |" in report
+    assert "## pooling-area" in report
+    assert "| road | no |" in report
     assert len(list((out / "worst").glob("*.jpg"))) == len(results["worst"]) == 2
     assert not (out / "progress").exists()
 
@@ -102,7 +104,8 @@ def test_scenes_of_the_miniature_world_need_no_data(evaluate, tiny_model_dir, tm
     command = ["--model", tiny_model_dir, "--dataset", "scenes", "--max_samples", 3, "--output_dir", tmp_path / "out"]
     assert evaluate(*command, "--task", "semantic", "panoptic", "--num_worst", 1) == 0
     results = read(tmp_path / "out" / "results.json")
-    assert results["num_samples"] == 3 and results["split"] == "test"
+    assert results["num_samples"] == 3
+    assert results["split"] == "test"
     assert results["dataset"]["name"] == "miniature scenes, split 'test', seed 0"
     assert evaluate(*command, "--vocabulary", "sky", "--overwrite") == 1
     assert "have their own classes" in capsys.readouterr().err
@@ -134,7 +137,8 @@ def test_a_benchmark_is_measured_beside_published_numbers(evaluate, voc, tiny_mo
     printed = capsys.readouterr().out
     assert "| published: FC-CLIP-L with Mask-Adapter | 95.5 |" in printed
     results = read(out / "results.json")
-    assert results["benchmark"] == "pascal_voc_20" and results["split"] == "validation"
+    assert results["benchmark"] == "pascal_voc_20"
+    assert results["split"] == "validation"
     assert results["model"]["post_processing"]["resize_scores"] is True
     assert len(results["vocabulary"]["classes"]) == 20
     synonyms = tmp_path / "synonyms.txt"
@@ -167,12 +171,14 @@ def test_the_model_card_gets_the_results_and_keeps_the_rest(evaluate, folder, ti
     for _ in range(2):
         assert evaluate(*command) == 0
         written = ModelCard.load(card)
-        assert written.data.license == "apache-2.0" and "# My model\n\nText." in written.text
+        assert written.data.license == "apache-2.0"
+        assert "# My model\n\nText." in written.text
         (result,) = written.data.eval_results
         assert (result.metric_type, result.dataset_split) == ("mean_iou", "val")
     update_model_card(card, "m", "other", "other", None, {"one": {"metrics": {"pq": 0.123}}})
     values = {entry.metric_type: entry.metric_value for entry in ModelCard.load(card).data.eval_results}
-    assert values["pq"] == 12.3 and len(values) == 2
+    assert values["pq"] == 12.3
+    assert len(values) == 2
     update_model_card(tmp_path / "new.md", "m", "other", "other", None, {"one": {"metrics": {"ap": 0.5}}})
     assert ModelCard.load(tmp_path / "new.md").data.model_name == "m"
 
@@ -180,7 +186,8 @@ def test_the_model_card_gets_the_results_and_keeps_the_rest(evaluate, folder, ti
 def test_the_benchmarks_are_listed(evaluate, capsys):
     assert evaluate("--list") == 0
     printed = capsys.readouterr().out
-    assert "pascal_context_459" in printed and "trainval_merged.json" in printed
+    assert "pascal_context_459" in printed
+    assert "trainval_merged.json" in printed
 
 
 @pytest.mark.parametrize(
@@ -231,7 +238,8 @@ def test_bad_data_get_one_error_that_names_the_file(evaluate, make, tiny_model_d
     assert evaluate("--model", tiny_model_dir, "--dataset", tmp_path / "data", "--output_dir", tmp_path / "out") == 1
     message = capsys.readouterr().err
     lines = [line for line in message.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and expected in lines[0]
+    assert len(lines) == 1
+    assert expected in lines[0]
     assert "p.png" in lines[0] or "'p'" in lines[0]
     assert not (tmp_path / "out" / "results.json").exists()
 
@@ -254,7 +262,8 @@ def test_wrong_options_get_one_error(evaluate, folder, tiny_model_dir, options, 
     options = [str(folder) if option == "FOLDER" else option for option in options]
     assert evaluate("--model", tiny_model_dir, *options) == 1
     error = capsys.readouterr().err
-    assert error.count("error: ") == 1 and message in error
+    assert error.count("error: ") == 1
+    assert message in error
 
 
 def test_a_model_that_does_not_exist_is_named(evaluate, folder, tmp_path, capsys, monkeypatch):
@@ -351,6 +360,7 @@ def test_a_converted_checkpoint_gives_the_same_numbers_on_one_and_two_processes(
         run_processes(["--model", tmp_path / "model", *arguments, *methods], num_processes)
         results.append(read(out / "results.json"))
     assert [result["num_processes"] for result in results] == [1, 2]
-    assert results[0]["results"] == results[1]["results"] and results[0]["worst"] == results[1]["worst"]
+    assert results[0]["results"] == results[1]["results"]
+    assert results[0]["worst"] == results[1]["worst"]
     assert results[0]["num_samples"] == {"camvid": 7, "coco": 2}[name]
     assert any(row["iou"] is not None for row in results[0]["results"]["adapter"]["per_class"])

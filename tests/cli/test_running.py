@@ -29,7 +29,8 @@ def test_nothing_is_printed_where_there_is_nothing_to_say(capsys):
 def test_a_mistake_of_the_user_is_one_line(error, capsys):
     assert run_script(lambda: fail(error("mend it")), KeyError) == 1
     captured = capsys.readouterr()
-    assert captured.err.startswith("error: ") and "mend it" in captured.err
+    assert captured.err.startswith("error: ")
+    assert "mend it" in captured.err
     assert captured.out == ""
 
 

@@ -268,7 +268,8 @@ def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path, write, form):
     path = write(content if form == "zip" else pickle.dumps({"hook": _Code(marker)}, protocol=2))
     error = assert_refused(r"refused: .*mkdir.*Nothing was executed", path, tmp_path / "out", **released.CLIP_SETTINGS)
     assert "\n" not in str(error)
-    assert not marker.exists() and not (tmp_path / "out").exists()
+    assert not marker.exists()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
@@ -485,7 +486,8 @@ def test_settings_reach_the_configurations_and_the_image_processor(write):
     assert (config.clip_config.text_config.num_attention_heads, config.clip_config.image_size) == (2, 64)
     image_processor = converted.image_processor
     assert dict(image_processor.size) == {"shortest_edge": 96, "longest_edge": 128}
-    assert list(image_processor.image_mean) == [1.0, 2.0, 3.0] and list(image_processor.image_std) == [4.0, 5.0, 6.0]
+    assert list(image_processor.image_mean) == [1.0, 2.0, 3.0]
+    assert list(image_processor.image_std) == [4.0, 5.0, 6.0]
 
 
 @pytest.fixture
@@ -527,7 +529,8 @@ def test_the_report_names_the_other_models_that_the_weights_can_be(write, monkey
     (note,) = [note for note in report.notes if "cannot tell" in note]
     assert "another model (preset other); another model, a part left out (preset reduced)" in note
     by_name = convert_checkpoint(write(released.fcclip_adapter()), preset="other").report
-    assert by_name.preset == "other" and not any("cannot tell" in note for note in by_name.notes)
+    assert by_name.preset == "other"
+    assert not any("cannot tell" in note for note in by_name.notes)
 
 
 def test_a_preset_that_contradicts_the_weights_is_refused(write, tmp_path):
@@ -766,7 +769,8 @@ def test_the_report_is_saved_with_checksums_and_without_places(write, tmp_path, 
 
 def test_without_a_tokenizer_the_model_is_saved_and_the_report_says_how_to_add_one(write, tmp_path):
     converted = convert_kind(write, "fcclip_adapter", output_dir=tmp_path / "out")
-    assert converted.processor is None and not converted.report.has_tokenizer
+    assert converted.processor is None
+    assert not converted.report.has_tokenizer
     assert "--tokenizer" in str(converted.report)
     assert isinstance(MaskAdapterImageProcessorPil.from_pretrained(tmp_path / "out"), MaskAdapterImageProcessorPil)
 
@@ -843,7 +847,8 @@ def test_converting_twice_needs_permission_and_then_replaces_the_model(write, tm
     (out / "old.txt").write_text("old")
     assert_refused("is not empty", write(released.openclip()), out, **released.CLIP_SETTINGS)
     convert_kind(write, "openclip", output_dir=out, overwrite=True)
-    assert not (out / "old.txt").exists() and (out / "config.json").is_file()
+    assert not (out / "old.txt").exists()
+    assert (out / "config.json").is_file()
     assert entries(tmp_path) == {"out", "checkpoint.pth"}
 
 

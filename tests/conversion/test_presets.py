@@ -208,7 +208,8 @@ def test_a_warmup_without_its_text_transfer_is_recognized_by_name_or_if_it_can_b
     assert choose_preset(large, WARMUP_LAYOUT, nested(large.sizes)) is large
     assert choose_preset(None, WARMUP_LAYOUT, nested(base.sizes)) is base
     settings = base.settings_for(WARMUP_LAYOUT)
-    assert settings.text_transfer_heads is None and settings.text_transfer_panoptic is None
+    assert settings.text_transfer_heads is None
+    assert settings.text_transfer_panoptic is None
     assert settings.mix_projected_positions is True
 
 

@@ -53,7 +53,8 @@ class TestSegmentCrops:
     def test_lie_in_the_picture_and_meet_a_large_part_of_their_class(self):
         numbers = segments().segmentation
         for category, (left, top, right, bottom) in boxes(crops()):
-            assert 0 <= left < right <= SIZE[1] and 0 <= top < bottom <= SIZE[0]
+            assert 0 <= left < right <= SIZE[1]
+            assert 0 <= top < bottom <= SIZE[0]
             assert right - left == pytest.approx(bottom - top)
             assert (numbers[int(top) : math.ceil(bottom), int(left) : math.ceil(right)] == category + 1).any()
 
@@ -74,7 +75,8 @@ class TestSegmentCrops:
     def test_of_a_picture_are_of_different_classes(self):
         for epoch in range(5):
             drawn = [category for category, _ in crops(crops_per_picture=6).draw_boxes(segments(), epoch)]
-            assert sorted(drawn[:3]) == [SKY, ROAD, CAR] and drawn[:3] == drawn[3:]
+            assert sorted(drawn[:3]) == [SKY, ROAD, CAR]
+            assert drawn[:3] == drawn[3:]
 
     def test_depend_on_seed_epoch_and_sample_alone(self):
         sample, other = segments(), dataclasses.replace(segments(), sample_id="b")
@@ -93,12 +95,14 @@ class TestSegmentCrops:
         transform = crops(image_mean=(10, 10, 10), image_std=(2, 2, 2), context=(0.01, 0.02), max_enlargement=16)
         centers = {category: (box[0], box[1]) for category, box in transform.draw_boxes(segments())}
         for crop in transform(segments()):
-            assert crop.pixel_values.shape == (3, 16, 16) and crop.captions in VOCABULARY.synonyms
+            assert crop.pixel_values.shape == (3, 16, 16)
+            assert crop.captions in VOCABULARY.synonyms
             category = VOCABULARY.synonyms.index(crop.captions)
             values = crop.pixel_values * 2 + 10
             left, top = (int(value) for value in centers[category])
             near = segments().segmentation[top : top + 2, left : left + 2] * 50
-            assert near.min() - 0.6 <= values.min() and values.max() <= near.max() + 0.6
+            assert near.min() - 0.6 <= values.min()
+            assert values.max() <= near.max() + 0.6
 
     def test_are_flipped_as_often_as_said(self):
         straight, flipped = (crops(flip_probability=p)(segments()) for p in (0.0, 1.0))
@@ -134,7 +138,8 @@ class TestPictureCrops:
             assert crop.captions == ("one", "two")
         sides = [right - left for left, _, right, _ in seen]
         assert all(left >= 0 and right <= 40 and top >= 0 and bottom <= 20 for left, top, right, bottom in seen)
-        assert 10 <= min(sides) < 12 and 18 < max(sides) <= 20
+        assert 10 <= min(sides) < 12
+        assert 18 < max(sides) <= 20
         assert len({left for left, *_ in seen}) == 50
 
     def test_refuse_a_share_of_nothing(self):
@@ -169,8 +174,10 @@ class TestCaptionedPictures:
         assert pictures.read(0).captions == ("a dog", "a brown dog")
         assert pictures.read(2).captions == ("a boat", "water")
         single = load_captioned_pictures(self.columns(text=["a dog", "a cat", "a boat"]), max_samples=2)
-        assert len(single) == 2 and single.read(1).captions == ("a cat",)
-        assert single.read(1).image.size == (16, 12) and single.read(1).sample_id == "1"
+        assert len(single) == 2
+        assert single.read(1).captions == ("a cat",)
+        assert single.read(1).image.size == (16, 12)
+        assert single.read(1).sample_id == "1"
 
     def test_of_a_folder_with_metadata(self, tmp_path):
         folder = tmp_path / "pictures"

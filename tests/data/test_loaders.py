@@ -31,7 +31,8 @@ def assert_equal(first, second):
         if isinstance(value, torch.Tensor):
             assert torch.equal(value, second[key])
         elif isinstance(value[0], torch.Tensor):
-            assert len(value) == len(second[key]) and all(map(torch.equal, value, second[key]))
+            assert len(value) == len(second[key])
+            assert all(map(torch.equal, value, second[key]))
         else:
             assert value == second[key]
 
@@ -101,7 +102,8 @@ def test_an_unreadable_picture_stops_the_epoch_with_its_name(picture_folder, wor
 def test_training_samples_can_be_asked_for_one_by_one(picture_folder):
     dataset = TrainingDataset(load_segmentation_dataset(picture_folder, split="train"), TRANSFORM)
     first, again, later = (dataset[SampleKey(epoch, 2)] for epoch in (0, 0, 1))
-    assert first.sample_id == "p2" and torch.equal(first.pixel_values, again.pixel_values)
+    assert first.sample_id == "p2"
+    assert torch.equal(first.pixel_values, again.pixel_values)
     assert not torch.equal(first.pixel_values, later.pixel_values)
 
 
@@ -112,5 +114,7 @@ def test_camvid_batches(shared):
     for batch in loader:
         assert batch["pixel_values"].shape == (4, 3, 128, 128)
         for masks, classes in zip(batch["mask_labels"], batch["class_labels"], strict=True):
-            assert len(masks) == len(classes) <= 6 and len(set(classes.tolist())) == len(classes)
-            assert classes.min() >= 0 and classes.max() <= 10
+            assert len(masks) == len(classes) <= 6
+            assert len(set(classes.tolist())) == len(classes)
+            assert classes.min() >= 0
+            assert classes.max() <= 10

@@ -39,10 +39,12 @@ def check_three_classes(samples, numbers):
 
 def test_a_data_set_in_memory(make_dataset):
     dataset = load_segmentation_dataset(make_dataset(), CLASSES)
-    assert isinstance(dataset, SegmentationDataset) and len(dataset) == 5
+    assert isinstance(dataset, SegmentationDataset)
+    assert len(dataset) == 5
     check_three_classes(dataset, range(5))
     assert [sample.sample_id for sample in dataset] == ["s0", "s1", "s2", "s3", "s4"]
-    assert dataset.vocabulary.names == ("sky", "road", "car") and not dataset.has_instances
+    assert dataset.vocabulary.names == ("sky", "road", "car")
+    assert not dataset.has_instances
 
 
 def test_nothing_is_decoded_or_copied_before_a_sample_is_read(make_dataset, monkeypatch):
@@ -140,8 +142,11 @@ def test_hub_data_sets_are_opened_by_name_with_their_own_vocabulary(make_dataset
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     dataset = load_segmentation_dataset("me/streets", split="train[:5]", config_name="big", revision="v1")
     check_three_classes(dataset, range(5))
-    assert asked["name"] == "me/streets" and asked["config_name"] == "big"
-    assert asked["split"] == "train[:5]" and asked["revision"] == "v1" and asked["streaming"] is False
+    assert asked["name"] == "me/streets"
+    assert asked["config_name"] == "big"
+    assert asked["split"] == "train[:5]"
+    assert asked["revision"] == "v1"
+    assert asked["streaming"] is False
 
 
 def test_a_data_set_that_cannot_be_opened_is_named(monkeypatch, tmp_path):
@@ -208,7 +213,8 @@ def test_panoptic_columns():
         }
     )
     dataset = load_segmentation_dataset(source, CLASSES, label_mapping={11: 0, 12: 2})
-    assert dataset.has_instances and dataset[0].label_map().tolist() == [[2, 0, -1]]
+    assert dataset.has_instances
+    assert dataset[0].label_map().tolist() == [[2, 0, -1]]
 
 
 # --- Labels and classes ---
@@ -363,9 +369,12 @@ def test_an_unreadable_picture_in_the_middle_names_its_file(picture_folder):
 def test_camvid(shared):
     folder = shared / "data" / "camvid"
     train, val = (load_segmentation_dataset(folder, split=split) for split in ("train", "val"))
-    assert (len(train), len(val)) == (367, 101) and train.vocabulary.num_classes == 11
+    assert (len(train), len(val)) == (367, 101)
+    assert train.vocabulary.num_classes == 11
     sample = train[0]
-    assert sample.size == (360, 480) and sample.label_map().min() == -1 and sample.label_map().max() <= 10
+    assert sample.size == (360, 480)
+    assert sample.label_map().min() == -1
+    assert sample.label_map().max() <= 10
 
 
 # --- COCO ---
@@ -374,7 +383,8 @@ def test_camvid(shared):
 @pytest.mark.parametrize("split", ["train", "train2017"])
 def test_coco_panoptic_as_downloaded(coco_root, split):
     dataset = load_segmentation_dataset(coco_root, split=split)
-    assert dataset.vocabulary.names == ("person", "car", "grass-merged") and dataset.vocabulary.stuff_ids == (2,)
+    assert dataset.vocabulary.names == ("person", "car", "grass-merged")
+    assert dataset.vocabulary.stuff_ids == (2,)
     assert [sample.sample_id for sample in dataset] == ["9", "25"]
     sample = dataset[1]
     assert [(s.category_id, s.isthing, s.iscrowd) for s in sample.segments_info] == [
@@ -382,7 +392,9 @@ def test_coco_panoptic_as_downloaded(coco_root, split):
         (0, True, False),
         (0, True, True),
     ]
-    assert sample.segmentation[0, 0] == 1 and sample.segmentation[6, 0] == 2 and sample.segmentation[6, 9] == 0
+    assert sample.segmentation[0, 0] == 1
+    assert sample.segmentation[6, 0] == 2
+    assert sample.segmentation[6, 9] == 0
     np.testing.assert_array_equal(np.asarray(sample.image).shape, (12, 16, 3))
 
 
@@ -457,7 +469,8 @@ def test_real_coco_samples(shared):
     folder = shared / "data" / "coco_panoptic_sample"
     dataset = load_segmentation_dataset(folder / "panoptic_examples.json", image_folder=folder / "input_images")
     official = Vocabulary.from_label_set("coco_panoptic_133")
-    assert dataset.vocabulary.names == official.names and dataset.vocabulary.thing_ids == official.thing_ids
+    assert dataset.vocabulary.names == official.names
+    assert dataset.vocabulary.thing_ids == official.thing_ids
     assert [sample.size for sample in dataset] == [(427, 640), (360, 640)]
 
 

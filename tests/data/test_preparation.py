@@ -62,7 +62,8 @@ def test_coco_panoptic(coco_root, tmp_path):
             (index[1], True, False),
             (index[1], True, True),
         ]
-        assert (sample.segmentation[:6] == 1).all() and (sample.segmentation[6:, 8:12] == 0).all()
+        assert (sample.segmentation[:6] == 1).all()
+        assert (sample.segmentation[6:, 8:12] == 0).all()
     assert opened["train"].has_instances
 
 
@@ -78,7 +79,8 @@ def test_real_coco_samples_are_the_same_as_read_directly(shared, tmp_path):
         sample_folder / "panoptic_examples.json", image_folder=sample_folder / "input_images"
     )
     for first, second in zip(direct, opened["validation"], strict=True):
-        assert first.sample_id == second.sample_id and first.segments_info == second.segments_info
+        assert first.sample_id == second.sample_id
+        assert first.segments_info == second.segments_info
         np.testing.assert_array_equal(first.segmentation, second.segmentation)
         np.testing.assert_array_equal(np.asarray(first.image), np.asarray(second.image))
 
@@ -130,7 +132,8 @@ def test_ade20k_panoptic(tmp_path):
     sample = prepare("ade20k_150_panoptic", tmp_path / "ade", tmp_path)["train"][0]
     wall, bed, person, flag = 0, 7, 12, 149
     expected = np.array([-1, wall, -1])[labels(0)]  # a flag without an instance has no segment
-    assert (labels(0) == 2).any() and flag not in [segment.category_id for segment in sample.segments_info]
+    assert (labels(0) == 2).any()
+    assert flag not in [segment.category_id for segment in sample.segments_info]
     expected[:2, :4] = expected[:2, 8:] = bed
     expected[10:] = person
     np.testing.assert_array_equal(sample.label_map(), expected)
@@ -277,7 +280,8 @@ def test_the_result_opens_with_datasets_alone_and_streams(tmp_path):
     prepare("ade20k_150", tmp_path / "ade", tmp_path)
     output = tmp_path / "prepared"
     plain = datasets.load_dataset(str(output), split="validation")
-    assert isinstance(plain[0]["label_map"], Image.Image) and plain[0]["id"] == "ADE_val_00000000"
+    assert isinstance(plain[0]["label_map"], Image.Image)
+    assert plain[0]["id"] == "ADE_val_00000000"
     stream = load_segmentation_dataset(output, split="train", streaming=True)
     truths = [np.array([-1, 0, 149])[labels(i)] for i in range(2)]
     for sample, truth in zip(stream, truths, strict=True):
@@ -285,7 +289,8 @@ def test_the_result_opens_with_datasets_alone_and_streams(tmp_path):
     original = (tmp_path / "ade" / "images" / "validation" / "ADE_val_00000000.jpg").read_bytes()
     assert plain.cast_column("image", datasets.Image(decode=False))[0]["image"]["bytes"] == original
     card = (output / "README.md").read_text()
-    assert "2 train, 2 validation samples" in card and "255 where ignored" in card
+    assert "2 train, 2 validation samples" in card
+    assert "255 where ignored" in card
 
 
 def test_folders_of_one_name_and_one_prepared_again_give_their_own_data(tmp_path):
@@ -311,7 +316,8 @@ def test_several_processes_and_shards_give_the_same_files(tmp_path, monkeypatch)
     for name, processes in (("one", 1), ("two", 2)):
         prepare_dataset("ade20k_150", tmp_path / "ade", tmp_path / name, num_proc=processes, progress=False)
     names = sorted(path.name for path in (tmp_path / "one" / "data").iterdir())
-    assert names[0] == "train-00000-of-00002.parquet" and len(names) == 4
+    assert names[0] == "train-00000-of-00002.parquet"
+    assert len(names) == 4
     for name in names:
         assert (tmp_path / "one" / "data" / name).read_bytes() == (tmp_path / "two" / "data" / name).read_bytes()
 
@@ -413,7 +419,8 @@ def test_mistakes_with_the_command_are_one_line(command, tmp_path, capsys):
     for changes in (["file/out"], ["out", "--max_samples", "0"], ["out", "--max_samples", "-1"]):
         assert command(["ade20k_150", str(tmp_path / "ade"), str(tmp_path / changes[0]), *changes[1:]]) == 1
         error = capsys.readouterr().err.strip()
-        assert error.startswith("error: ") and "\n" not in error
+        assert error.startswith("error: ")
+        assert "\n" not in error
     assert not (tmp_path / "out").exists()
 
 

@@ -63,7 +63,9 @@ def test_label_maps_of_8_16_and_32_bits_give_the_same_sample(dtype):
     assert sample.segmentation.dtype == np.int32
     assert [segment.category_id for segment in sample.segments_info] == np.unique(truth).tolist()
     assert [segment.isthing for segment in sample.segments_info] == [False, False, True]
-    assert not sample.has_instances and sample.sample_id == "4" and sample.size == (12, 16)
+    assert not sample.has_instances
+    assert sample.sample_id == "4"
+    assert sample.size == (12, 16)
 
 
 def test_palette_label_maps_are_read_as_indices():
@@ -85,15 +87,18 @@ def test_ignored_pixels_belong_to_no_segment():
     truth = labels(2)
     truth[:2] = 255
     sample = label_reader(ignore_values=(255,))(label_row(truth))
-    assert (sample.segmentation[:2] == 0).all() and (sample.segmentation[2:] > 0).all()
-    assert (sample.label_map()[:2] == -1).all() and (sample.label_map(ignore_index=255)[:2] == 255).all()
+    assert (sample.segmentation[:2] == 0).all()
+    assert (sample.segmentation[2:] > 0).all()
+    assert (sample.label_map()[:2] == -1).all()
+    assert (sample.label_map(ignore_index=255)[:2] == 255).all()
 
 
 def test_ignored_values_outside_16_bits_are_recognized():
     truth = labels(2).astype(np.int32)
     truth[0, 0], truth[0, 1] = -1, 70000
     sample = label_reader(ignore_values=(-1, 70000))(label_row(truth))
-    assert sample.segmentation[0, :2].tolist() == [0, 0] and (sample.segmentation[1:] > 0).all()
+    assert sample.segmentation[0, :2].tolist() == [0, 0]
+    assert (sample.segmentation[1:] > 0).all()
 
 
 def test_more_than_255_classes():
@@ -102,7 +107,8 @@ def test_more_than_255_classes():
     truth[0] = 65535
     row = label_row({"bytes": encode(truth), "path": None})
     sample = label_reader(vocabulary=vocabulary, ignore_values=(65535,))(row)
-    assert sample.label_map()[1, 0] == 299 and sample.label_map()[0, 0] == -1
+    assert sample.label_map()[1, 0] == 299
+    assert sample.label_map()[0, 0] == -1
 
 
 def test_label_mapping_turns_values_into_class_indices():
@@ -113,7 +119,9 @@ def test_label_mapping_turns_values_into_class_indices():
 def test_dataset_ids_of_a_label_set_map_to_its_indices():
     vocabulary = Vocabulary.from_label_set("coco_stuff_171")
     mapping = dataset_id_mapping(vocabulary, offset=-1)
-    assert mapping[0] == 0 and mapping[181] == 170 and len(mapping) == 171
+    assert mapping[0] == 0
+    assert mapping[181] == 170
+    assert len(mapping) == 171
     with pytest.raises(ValueError, match="dataset_id"):
         dataset_id_mapping(THREE)
 
@@ -269,7 +277,8 @@ def test_wrong_segments_info_names_the_sample(segments, message):
 def test_segments_of_ignored_categories_become_void():
     segments = [{"id": 1, "category_id": 0}, {"id": 2, "category_id": 77}]
     sample = panoptic_reader(ignore_unlisted=True)(panoptic_row(np.array([[1, 2]]), segments))
-    assert sample.segmentation.tolist() == [[1, 0]] and len(sample.segments_info) == 1
+    assert sample.segmentation.tolist() == [[1, 0]]
+    assert len(sample.segments_info) == 1
 
 
 def test_a_sample_without_name_or_number_is_known_by_its_picture():

@@ -65,7 +65,8 @@ def test_seeds_differ_by_every_argument_and_stay_the_same_between_runs():
             (0, 1, "1a", "x"),
         ]
     }
-    assert len(seeds) == 7 and all(0 <= seed < 2**63 for seed in seeds)
+    assert len(seeds) == 7
+    assert all(0 <= seed < 2**63 for seed in seeds)
     assert sample_seed(5, 2, "street 7", "match") == 728624586028610946
 
 

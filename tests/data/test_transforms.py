@@ -73,7 +73,8 @@ def test_masks_are_disjoint_never_empty_and_never_in_the_padding(geometry):
     height, width, seed = geometry
     result = transform(seed=seed, scale_range=(0.1, 2.0))(make_sample(blocks(seed, height, width)))
     masks = result.mask_labels
-    assert masks.shape == (len(result.class_labels), 32, 32) and masks.dtype == torch.bool
+    assert masks.shape == (len(result.class_labels), 32, 32)
+    assert masks.dtype == torch.bool
     assert (masks.sum(0) <= 1).all()
     assert masks.flatten(1).any(1).all()
     assert not masks[:, ~result.pixel_mask].any()
@@ -86,7 +87,8 @@ def test_the_picture_fills_the_top_left_of_the_crop(geometry):
     height, width, seed = geometry
     result = transform(seed=seed, scale_range=(0.1, 2.0))(make_sample(blocks(seed, height, width)))
     rows, columns = result.pixel_mask.any(1).sum(), result.pixel_mask.any(0).sum()
-    assert rows >= 1 and columns >= 1
+    assert rows >= 1
+    assert columns >= 1
     expected = torch.zeros(32, 32, dtype=torch.bool)
     expected[:rows, :columns] = True
     assert torch.equal(result.pixel_mask, expected)
@@ -128,17 +130,22 @@ def test_a_flip_mirrors_picture_and_masks():
 def test_scales_fill_their_range_and_half_of_the_pictures_are_flipped():
     drawn = [transform().draw_jitter(100, 50, np.random.default_rng(seed)) for seed in range(800)]
     scales = np.array([jitter.scaled_size[0] / 32 for jitter in drawn])
-    assert 0.09 <= scales.min() < 0.15 and 1.95 < scales.max() <= 2.01 and abs(scales.mean() - 1.05) < 0.08
+    assert 0.09 <= scales.min() < 0.15
+    assert 1.95 < scales.max() <= 2.01
+    assert abs(scales.mean() - 1.05) < 0.08
     assert abs(np.mean([jitter.flip for jitter in drawn]) - 0.5) < 0.06
     large = [jitter for jitter in drawn if jitter.scaled_size[0] >= 60]
     tops = {jitter.top for jitter in large}
-    assert min(tops) <= 1 and max(tops) >= 26 and len(tops) > 15
+    assert min(tops) <= 1
+    assert max(tops) >= 26
+    assert len(tops) > 15
     assert all(jitter.top + jitter.crop_size[0] <= jitter.scaled_size[0] for jitter in drawn)
 
 
 def test_at_scale_one_the_picture_just_fits():
     result = transform(scale_range=(1, 1), flip_probability=0)(make_sample(np.ones((20, 40))))
-    assert result.pixel_mask.sum() == 32 * 16 and result.pixel_mask[:16].all()
+    assert result.pixel_mask.sum() == 32 * 16
+    assert result.pixel_mask[:16].all()
 
 
 def test_pixel_values_are_normalized_before_and_in_the_padding():
@@ -156,7 +163,8 @@ def test_crowds_belong_to_no_mask():
     for unit in ("segment", "class"):
         result = transform(scale_range=(1, 1), flip_probability=0, mask_unit=unit)(make_sample(segmentation, segments))
         assert sorted(result.class_labels.tolist()) == [0, 1]
-        assert not result.mask_labels[:, :, 8:16].any() and not result.mask_labels[:, :, 24:].any()
+        assert not result.mask_labels[:, :, 8:16].any()
+        assert not result.mask_labels[:, :, 24:].any()
         assert result.mask_labels.sum() == 2 * 8 * 32
 
 
@@ -195,7 +203,8 @@ def test_small_masks_can_be_left_out():
 
 def test_a_crop_without_any_mask_is_a_sample_too():
     result = transform()(make_sample(np.zeros((10, 10))))
-    assert result.mask_labels.shape == (0, 32, 32) and result.class_labels.shape == (0,)
+    assert result.mask_labels.shape == (0, 32, 32)
+    assert result.class_labels.shape == (0,)
     assert result.class_labels.dtype == torch.int64
     batch = collate_training_samples([result, transform()(make_sample(np.ones((10, 10))))])
     assert [len(masks) for masks in batch["mask_labels"]] == [0, 1]
@@ -246,7 +255,8 @@ def test_color_augmentation_is_off_unless_asked_for_and_leaves_masks_alone():
     changed = [not torch.equal(a.pixel_values, b.pixel_values) for a, b in zip(plain, colored, strict=True)]
     assert sum(changed) >= 7
     for first, second in zip(plain, colored, strict=True):
-        assert torch.equal(first.mask_map, second.mask_map) and torch.equal(first.class_labels, second.class_labels)
+        assert torch.equal(first.mask_map, second.mask_map)
+        assert torch.equal(first.class_labels, second.class_labels)
         assert (second.pixel_values[:, ~second.pixel_mask] == 128).all()
 
 
@@ -257,7 +267,8 @@ def test_color_augmentation_stays_within_its_limits():
     }
     assert all(len(value) == 1 for value in values)
     lowest, highest = min(values)[0], max(values)[0]
-    assert 34 <= lowest < 45 and 180 < highest <= 198  # (100 ± 32) * (0.5 to 1.5)
+    assert 34 <= lowest < 45
+    assert 180 < highest <= 198
     assert (100,) in values
 
 
@@ -268,7 +279,8 @@ def test_hue_moves_by_a_tenth_of_a_turn_at_most():
         for seed in range(300)
     ]
     turned = (np.array(hues) + 128) % 256 - 128
-    assert 18 < turned.max() <= 28 and -28 <= turned.min() < -18
+    assert 18 < turned.max() <= 28
+    assert -28 <= turned.min() < -18
 
 
 @pytest.mark.parametrize(
@@ -294,9 +306,11 @@ def test_arguments_out_of_range_are_refused(options):
 def test_batches_hold_lists_where_samples_differ():
     samples = [transform()(make_sample(blocks(i, 40, 50), sample_id=f"s{i}"), 3) for i in range(3)]
     batch = collate_training_samples(samples)
-    assert batch["pixel_values"].shape == (3, 3, 32, 32) and batch["pixel_values"].dtype == torch.float32
+    assert batch["pixel_values"].shape == (3, 3, 32, 32)
+    assert batch["pixel_values"].dtype == torch.float32
     assert batch["pixel_mask"].shape == batch["mask_map"].shape == (3, 32, 32)
-    assert batch["sample_id"] == ["s0", "s1", "s2"] and batch["epoch"] == [3, 3, 3]
+    assert batch["sample_id"] == ["s0", "s1", "s2"]
+    assert batch["epoch"] == [3, 3, 3]
     for index, sample in enumerate(samples):
         assert torch.equal(batch["mask_labels"][index], sample.mask_labels)
         assert torch.equal(masks_from_map(batch["mask_map"][index], len(sample.class_labels)), sample.mask_labels)

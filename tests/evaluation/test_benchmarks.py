@@ -153,7 +153,8 @@ def test_a_download_is_read_as_it_is_and_as_prepared(name, tmp_path):
     benchmark = get_benchmark(name)
     truth = IMITATIONS[name](tmp_path / "download")
     direct = benchmark.open(tmp_path / "download")
-    assert isinstance(direct, RawDataset) and len(direct) == 2
+    assert isinstance(direct, RawDataset)
+    assert len(direct) == 2
     layout = benchmark.layout_for(benchmark.tasks)
     prepare_dataset(layout, tmp_path / "download", tmp_path / "prepared", splits=["validation"], progress=False)
     prepared = benchmark.open(tmp_path / "prepared")
@@ -165,7 +166,8 @@ def test_a_download_is_read_as_it_is_and_as_prepared(name, tmp_path):
         np.testing.assert_array_equal(other.label_map(), truth(number))
         np.testing.assert_array_equal(np.asarray(one.image), np.asarray(other.image))
     metrics = evaluate_model(SetPredictor(direct.vocabulary, benchmark.tasks), direct, show_progress=False).metrics
-    assert metrics["mean_iou"] == 1.0 and metrics.get("pq", 1.0) == 1.0
+    assert metrics["mean_iou"] == 1.0
+    assert metrics.get("pq", 1.0) == 1.0
 
 
 @pytest.mark.parametrize("name", ["ade20k_150", "cityscapes_19"])
@@ -173,10 +175,12 @@ def test_panoptic_tasks_read_the_panoptic_annotation(name, tmp_path):
     IMITATIONS[name](tmp_path)
     benchmark = get_benchmark(name)
     dataset = benchmark.open(tmp_path, tasks=("panoptic", "instance"))
-    assert dataset.has_instances and not benchmark.open(tmp_path).has_instances
+    assert dataset.has_instances
+    assert not benchmark.open(tmp_path).has_instances
     predictor = SetPredictor(dataset.vocabulary, ("panoptic", "instance"))
     metrics = evaluate_model(predictor, dataset, show_progress=False).metrics
-    assert metrics["pq"] == 1.0 and metrics["ap"] == pytest.approx(1.0)
+    assert metrics["pq"] == 1.0
+    assert metrics["ap"] == pytest.approx(1.0)
 
 
 def test_a_benchmark_without_instances_refuses_panoptic_tasks(tmp_path):

@@ -43,14 +43,16 @@ def test_reading_ahead_changes_no_number(monkeypatch, batch_size):
     expected = run(batch_size=batch_size)
     monkeypatch.setattr(evaluator_module, "prefetching_pays", lambda device: True)
     ahead = run(batch_size=batch_size)
-    assert same(ahead.methods, expected.methods) and ahead.num_samples == expected.num_samples
+    assert same(ahead.methods, expected.methods)
+    assert ahead.num_samples == expected.num_samples
 
 
 def test_inputs_are_pinned_for_the_gpu(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
     item = EvaluationItem(3, make_sample(0), {"pixel_values": torch.zeros(2), "size": (1, 2)}, (1, 2))
     pinned = item.pin_memory()
-    assert pinned.inputs["pixel_values"].tolist() == [1, 1] and pinned.inputs["size"] == (1, 2)
+    assert pinned.inputs["pixel_values"].tolist() == [1, 1]
+    assert pinned.inputs["size"] == (1, 2)
     assert (pinned.index, pinned.sample, pinned.group) == (3, item.sample, (1, 2))
     assert EvaluationItem(0, item.sample, None, ()).pin_memory().inputs is None
 
@@ -58,7 +60,8 @@ def test_inputs_are_pinned_for_the_gpu(monkeypatch):
 def test_metrics_are_those_of_the_metric_classes():
     dataset, predictor = SampleList(), LabelPredictor()
     result = run(predictor, dataset)
-    assert list(result.methods) == ["one", "other"] and result.num_samples == len(dataset)
+    assert list(result.methods) == ["one", "other"]
+    assert result.num_samples == len(dataset)
     metrics = {
         "semantic": MeanIoU(num_labels=4, ignore_index=-1),
         "panoptic": PanopticQuality({0: True, 1: True, 2: False, 3: False}),
@@ -101,7 +104,9 @@ def test_perfect_predictions_are_perfect_in_every_task():
 
 def test_only_the_tasks_asked_for_are_measured():
     metrics = run(LabelPredictor(tasks=("semantic",))).metrics
-    assert "mean_iou" in metrics and "pq" not in metrics and "ap" not in metrics
+    assert "mean_iou" in metrics
+    assert "pq" not in metrics
+    assert "ap" not in metrics
 
 
 def test_confusions_are_sorted_by_pixels_with_their_share_of_the_annotated_class():
@@ -109,7 +114,8 @@ def test_confusions_are_sorted_by_pixels_with_their_share_of_the_annotated_class
     confusions = result.methods["one"]["confusions"]
     assert [(row["annotated"], row["predicted"]) for row in confusions] == [("sky", "grass")]
     sky = next(row for row in result.methods["one"]["per_class"] if row["name"] == "sky")
-    assert confusions[0]["pixels"] == sky["pixels"] and confusions[0]["share_of_annotated"] == 1.0
+    assert confusions[0]["pixels"] == sky["pixels"]
+    assert confusions[0]["share_of_annotated"] == 1.0
 
 
 def test_classified_segments_are_counted_without_crowds():
@@ -118,7 +124,8 @@ def test_classified_segments_are_counted_without_crowds():
     truth = [segment.category_id for segment in sample.segments_info]
     prediction = label_segments(sample, [*truth[:3], 1 - truth[3], truth[4]], [0.5] * 5, VOCABULARY)
     counts = count_sample(prediction, sample, 0, VOCABULARY, ())
-    assert counts.segments.total.sum() == 4 and counts.segments.correct.sum() == 3
+    assert counts.segments.total.sum() == 4
+    assert counts.segments.correct.sum() == 3
     summary = summarize(counts, VOCABULARY, None)
     assert summary["metrics"]["segment_accuracy"] == 0.75
     assert summary["metrics"]["segment_accuracy_stuff"] == 1.0
@@ -208,7 +215,8 @@ def test_a_stream_gives_the_result_of_the_data_set():
     for source in (dataset, stream):
         predictor = LabelPredictor(tasks=("semantic",))
         results.append(run(predictor, source, num_worst=2))
-    assert same(results[0].methods, results[1].methods) and results[1].num_samples == 7
+    assert same(results[0].methods, results[1].methods)
+    assert results[1].num_samples == 7
     assert [one["sample_id"] for one in results[0].worst] == [one["sample_id"] for one in results[1].worst]
     limited = [run(LabelPredictor(tasks=("semantic",)), source, max_samples=4) for source in (dataset, stream)]
     assert limited[0].num_samples == limited[1].num_samples == 4
@@ -257,10 +265,12 @@ def test_an_interrupted_evaluation_goes_on_and_gives_the_same(tmp_path, stop):
         run(LabelPredictor(before=stop_at(stop)), output_dir=tmp_path, save_every=2, num_worst=3)
     again = LabelPredictor()
     result = run(again, output_dir=tmp_path, num_worst=3)
-    assert result.num_resumed == stop - 1 and result.num_samples == 11
+    assert result.num_resumed == stop - 1
+    assert result.num_samples == 11
     predicted = [index for batch in again.batches for index in batch]
     assert predicted[: 12 - stop] == list(range(stop - 1, 11))  # then the worst ones, to draw them
-    assert same(result.methods, expected.methods) and result.worst == expected.worst
+    assert same(result.methods, expected.methods)
+    assert result.worst == expected.worst
 
 
 def test_progress_survives_several_interruptions(tmp_path):
@@ -268,7 +278,8 @@ def test_progress_survives_several_interruptions(tmp_path):
         with pytest.raises(StoppedError):
             run(LabelPredictor(before=stop_at(stop)), output_dir=tmp_path)
     result = run(output_dir=tmp_path)
-    assert result.num_resumed == 6 and same(result.methods, run().methods)
+    assert result.num_resumed == 6
+    assert same(result.methods, run().methods)
 
 
 @pytest.mark.parametrize(("killed_with", "resumed_with"), [(1, 3), (3, 1), (2, 3)])
@@ -347,7 +358,8 @@ def test_a_failed_write_leaves_the_progress_before_it(tmp_path, monkeypatch):
         store.save(0, Progress(done=[1, 2]))
     monkeypatch.undo()
     store.begin()
-    assert store.load().done == [1] and len(list(tmp_path.iterdir())) == 1
+    assert store.load().done == [1]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_samples_counted_twice_are_an_error():
@@ -376,7 +388,8 @@ def test_the_worst_samples_are_drawn_worst_first(tmp_path):
     result = run(predictor, output_dir=tmp_path, num_worst=3)
     assert [one["sample_id"] for one in result.worst[:2]] == ["sample4", "sample7"]
     scores = [one["score"] for one in result.worst]
-    assert scores == sorted(scores) and len(result.pictures) == 3
+    assert scores == sorted(scores)
+    assert len(result.pictures) == 3
     assert result.pictures[0].name == "01_000_sample4.jpg"
     for path in result.pictures:
         with Image.open(path) as drawn:
@@ -496,4 +509,6 @@ def test_two_processes_give_the_result_of_one_also_after_one_was_interrupted(tmp
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert same(found["methods"], json.loads(json.dumps(expected.methods)))
-        assert found["worst"] == expected.worst and found["num_resumed"] == 3 and len(found["pictures"]) == 3
+        assert found["worst"] == expected.worst
+        assert found["num_resumed"] == 3
+        assert len(found["pictures"]) == 3

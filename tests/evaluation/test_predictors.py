@@ -111,7 +111,8 @@ def test_features_and_masks_are_computed_once_for_all_methods(model_and_processo
     monkeypatch.setattr(type(model.clip), "get_feature_maps", count_features)
     monkeypatch.setattr(type(model.mask_generator), "forward", count_masks)
     together = predict(predictor, samples)
-    assert calls == {"features": 1, "masks": 1} and list(together) == names
+    assert calls == {"features": 1, "masks": 1}
+    assert list(together) == names
     for name in names:
         alone = MaskAdapterPredictor(model, processor, VOCABULARY, methods=[Method.parse(name)])
         for one, other in zip(predict(alone, samples)[name], together[name], strict=True):
@@ -168,7 +169,8 @@ def test_pictures_without_annotated_segments_are_evaluated_too(model_and_process
     for masks in ("annotation", "generator"):
         predictor = MaskAdapterPredictor(model, processor, VOCABULARY, tasks=TASKS, masks=masks)
         result = evaluate_model(predictor, dataset, batch_size=2, num_worst=2, show_progress=False)
-        assert result.num_samples == 3 and [one["index"] for one in result.worst][-1] == 1
+        assert result.num_samples == 3
+        assert [one["index"] for one in result.worst][-1] == 1
 
 
 def test_batches_of_one_size_predict_what_single_pictures_do(model_and_processor):
@@ -311,7 +313,8 @@ class Segmenter(torch.nn.Module):
         return [self.results["panoptic"]]
 
     def post_process_instance_segmentation(self, outputs, target_sizes, threshold=0.5, return_binary_maps=False):
-        assert threshold == 0.0 and return_binary_maps
+        assert threshold == 0.0
+        assert return_binary_maps
         return [self.results["instance"]]
 
 

@@ -83,7 +83,8 @@ def test_another_base_is_an_error_and_stays_as_it_is(trained, base_dir, tmp_path
     other = MaskAdapterForOpenVocabularySegmentation(tiny_models.segmenter_config(use_adapter=False))
     with pytest.raises(ValueError, match=f"another CLIP .* {base_dir}"):
         attach_adapter_weights(other, tmp_path / "adapter")
-    assert other.adapter is None and not other.config.use_adapter
+    assert other.adapter is None
+    assert not other.config.use_adapter
 
 
 def test_damaged_weights_are_an_error(trained, base_dir, tmp_path):
@@ -113,4 +114,6 @@ def test_a_new_adapter_takes_only_the_adapters_fields():
         add_adapter(model, mask_pooling="area")
     with pytest.raises(ValueError, match="multiple of 4"):
         add_adapter(model, mask_channels=3)
-    assert model.adapter is None and model.config.mask_channels == 16 and not model.config.use_adapter
+    assert model.adapter is None
+    assert model.config.mask_channels == 16
+    assert not model.config.use_adapter

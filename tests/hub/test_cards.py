@@ -51,9 +51,12 @@ def test_the_projects_cards_are_what_the_script_writes(script, tmp_path, capsys)
 def test_every_card_has_all_sections_and_valid_metadata(path):
     card = ModelCard(path.read_text())
     assert re.findall(r"^## (.*)$", card.text, re.MULTILINE) == SECTIONS
-    assert card.data.library_name == "transformers" and card.data.pipeline_tag == "image-segmentation"
-    assert card.data.license and "custom_code" in card.data.tags
-    assert "arXiv:2412.04533" in card.text and "arXiv:2308.02487" in card.text
+    assert card.data.library_name == "transformers"
+    assert card.data.pipeline_tag == "image-segmentation"
+    assert card.data.license
+    assert "custom_code" in card.data.tags
+    assert "arXiv:2412.04533" in card.text
+    assert "arXiv:2308.02487" in card.text
     assert "\n\n\n" not in card.text
 
 
@@ -109,14 +112,17 @@ class TestMiniature:
     def test_numbers_come_from_the_results(self):
         text = miniature_card(RESULTS, "| claim | met |\n|---|---|\n| first | yes |\n")
         assert "on 300 scenes of the split 'test', seed 0" in text
-        assert "| adapter | 42.7 | 33.2 | 99.0 | 45.0 |" in text and "| joint/base | 87.6 |" in text
-        assert "benchmark.py paper" in text and "| first | yes |" in text
+        assert "| adapter | 42.7 | 33.2 | 99.0 | 45.0 |" in text
+        assert "| joint/base | 87.6 |" in text
+        assert "benchmark.py paper" in text
+        assert "| first | yes |" in text
         measured = {entry.metric_name: entry.metric_value for entry in ModelCard(text).data.eval_results}
         assert measured["mIoU (things never seen in a mask)"] == 33.2
 
     def test_without_results_claims_none(self):
         text = miniature_card(None)
-        assert "Not measured yet" in text and not ModelCard(text).data.eval_results
+        assert "Not measured yet" in text
+        assert not ModelCard(text).data.eval_results
 
     def test_broken_results_are_named(self, script, tmp_path, capsys):
         (tmp_path / "results.json").write_text("{")
@@ -134,7 +140,8 @@ def test_results_are_written_over_those_of_the_same_kind_only(tmp_path):
         ("test", 50.0),
         ("val", 25.0),
     }
-    assert card.data.model_name == "mine" and card.text.strip() == "# Card"
+    assert card.data.model_name == "mine"
+    assert card.text.strip() == "# Card"
     with pytest.raises(ValueError, match="metadata, between its lines of ---"):
         card_with_results("---\na: [\n---\n", "mine", [])
 
@@ -144,6 +151,7 @@ def test_the_code_of_an_adapters_card_names_adapter_and_base():
     card = fill_repository(render_card(facts), "me/adapter")
     code = "\n".join(blocks(card, "python"))
     compile(code, "card", "exec")
-    assert 'load_with_adapter("me/adapter")' in code and "`me/base`" in card
+    assert 'load_with_adapter("me/adapter")' in code
+    assert "`me/base`" in card
     assert "custom_code" not in ModelCard(card).data.tags
     assert json.loads(json.dumps(ModelCard(card).data.to_dict()))["library_name"] == "transformers"

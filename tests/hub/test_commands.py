@@ -115,7 +115,8 @@ class TestEvaluation:
         files = hub.files("me/model")
         assert {"evaluation/out-test/results.json", "evaluation/out-test/report.md"} <= set(files)
         (result,) = ModelCard(files["README.md"].decode()).data.eval_results
-        assert result.metric_type == "mean_iou" and result.dataset_split == "test"
+        assert result.metric_type == "mean_iou"
+        assert result.dataset_split == "test"
 
     @pytest.mark.parametrize(
         ("options", "expected"),
@@ -126,7 +127,8 @@ class TestEvaluation:
     )
     def test_says_what_an_upload_needs(self, run, tiny_model_dir, options, expected):
         finished = run("evaluate.py", "--model", tiny_model_dir, "--dataset", "scenes", *options)
-        assert finished.status == 1 and expected in finished.stderr.splitlines()[-1]
+        assert finished.status == 1
+        assert expected in finished.stderr.splitlines()[-1]
 
 
 class TestErrors:
@@ -153,7 +155,8 @@ class TestErrors:
 
     def test_of_a_model_that_is_not_there(self, command):
         message = command("user/missing")
-        assert "user/missing" in message and "no such repository, or it is private" in message
+        assert "user/missing" in message
+        assert "no such repository, or it is private" in message
         assert "hf auth login" in message
 
     def test_of_a_wrong_token(self, command):

@@ -99,13 +99,17 @@ class TestModel:
         assert {"config.json", "processor_config.json", "tokenizer.json", "modeling_maskadapter.py"} <= set(files)
         assert files["model.safetensors"] == (tiny_model_dir / "model.safetensors").read_bytes()
         card = files["README.md"].decode()
-        assert 'model="me/model"' in card and "owner/name" not in card
-        assert printed.count("\n") == len(files) + 2 and "/me/model/commit/" in printed
+        assert 'model="me/model"' in card
+        assert "owner/name" not in card
+        assert printed.count("\n") == len(files) + 2
+        assert "/me/model/commit/" in printed
 
     def test_a_dry_run_lists_the_files_and_asks_nobody(self, push, hub, tiny_model_dir):
         printed = push(tiny_model_dir, "--dry_run", token=None, offline=True)
-        assert "Would publish to me/model (model)" in printed and "modeling_maskadapter.py" in printed
-        assert not hub.requests and not hub.repositories
+        assert "Would publish to me/model (model)" in printed
+        assert "modeling_maskadapter.py" in printed
+        assert not hub.requests
+        assert not hub.repositories
 
     def test_needs_none_of_the_extras(self, client, owner, tiny_model_dir):
         missing = "import sys\nsys.modules |= dict.fromkeys(('accelerate', 'datasets', 'evaluate', 'scipy'))\n"
@@ -128,7 +132,8 @@ for name in ("model-00001-of-00002.safetensors", "modeling_old.py", "notes.txt")
         printed = push(folder)
         assert "removed  model-00001-of-00002.safetensors" in printed
         files = hub.files("me/model")
-        assert "notes.txt" in files and not {"modeling_old.py", "model-00001-of-00002.safetensors"} & set(files)
+        assert "notes.txt" in files
+        assert not {"modeling_old.py", "model-00001-of-00002.safetensors"} & set(files)
 
     def test_brings_the_users_card_and_figures_and_leaves_the_rest_out(self, push, hub, folder):
         (folder / "README.md").write_text('---\nlicense: mit\n---\n# Mine\n\n`load("owner/name")`\n')
@@ -147,7 +152,8 @@ for name in ("model-00001-of-00002.safetensors", "modeling_old.py", "notes.txt")
     def test_in_a_subfolder_has_its_code_at_the_root(self, push, hub, fresh, tiny_model_dir, void_sum):
         push(tiny_model_dir, "--subfolder", "small")
         files = hub.files("me/model")
-        assert "small/config.json" in files and "modeling_maskadapter.py" in files
+        assert "small/config.json" in files
+        assert "modeling_maskadapter.py" in files
         assert fresh(LOAD, "me/model", {"subfolder": "small"}) == void_sum
         remote = """
 from transformers import AutoModelForUniversalSegmentation
@@ -225,7 +231,8 @@ result = {"label_map": label_map.tolist(), "areas": areas}
 
         asked = len(hub.requests)
         again = fresh(self.CODE, tmp_path / "picture.png", LABELS, home=home, package=False, offline=True)
-        assert again == found and len(hub.requests) == asked
+        assert again == found
+        assert len(hub.requests) == asked
 
     def test_loads_a_segmenter_with_another_clip(self, push, fresh, tmp_path):
         config = tiny_models.segmenter_config(clip_config=tiny_models.vit_clip_config(), mask_generator_config=None)
@@ -256,7 +263,8 @@ result = [type(segmenter).__module__, type(segmenter.model).__module__, "auto_ma
 """
         pipeline_module, model_module, names_code = fresh(code, tmp_path / "picture.png")
         assert pipeline_module == "hf_maskadapter.model.pipeline_zero_shot_image_segmentation"
-        assert model_module == "hf_maskadapter.model.modeling_maskadapter" and not names_code
+        assert model_module == "hf_maskadapter.model.modeling_maskadapter"
+        assert not names_code
 
 
 class TestDownload:
@@ -301,7 +309,8 @@ class TestUpload:
         os.kill(process, signal.SIGKILL)
         assert client.wait().status == -signal.SIGKILL
         stalled.released.set()
-        assert hub.titles("me/model") == ["initial commit"] and len(hub.objects) == 1
+        assert hub.titles("me/model") == ["initial commit"]
+        assert len(hub.objects) == 1
         sent = hub.count("PUT", "^/lfs/")
         push(folder)
         assert hub.count("PUT", "^/lfs/") == sent + 1
@@ -310,7 +319,8 @@ class TestUpload:
     def test_that_breaks_off_once_is_repeated_by_itself(self, push, hub, tiny_model_dir):
         hub.fail("PUT", "^/lfs/")
         push(tiny_model_dir)
-        assert hub.count("PUT", "^/lfs/") == 2 and "model.safetensors" in hub.files("me/model")
+        assert hub.count("PUT", "^/lfs/") == 2
+        assert "model.safetensors" in hub.files("me/model")
 
     def test_of_the_same_again_makes_no_commit(self, push, hub, tiny_model_dir):
         push(tiny_model_dir)
@@ -364,7 +374,8 @@ class TestAdapter:
         files = hub.files("me/adapter")
         assert set(files) == {"README.md", "mask_adapter.safetensors", "mask_adapter_config.json"}
         card = ModelCard(files["README.md"].decode())
-        assert card.data.base_model == ["me/model"] and 'load_with_adapter("me/adapter")' in card.text
+        assert card.data.base_model == ["me/model"]
+        assert 'load_with_adapter("me/adapter")' in card.text
         home = tmp_path / "home"
         assert fresh(LOAD_WITH_ADAPTER, "me/adapter", {}, home=home) == expected
         assert fresh(LOAD_WITH_ADAPTER, "me/adapter", {}, home=home, offline=True) == expected
@@ -390,7 +401,8 @@ class TestAdapter:
         assert json.loads(files["mask_adapter_config.json"])["base_model"] == "me/base"
         card = files["README.md"].decode()
         assert ModelCard(card).data.base_model == ["me/base"]
-        assert "`me/base`" in card and str(tiny_model_dir) not in card
+        assert "`me/base`" in card
+        assert str(tiny_model_dir) not in card
 
     def test_from_memory(self, client, hub, owner, tiny_model_dir):
         code = """
@@ -402,7 +414,8 @@ push_model_to_hub(model, processor, "me/model", private=True)
 push_adapter_to_hub(model, "me/adapter", "me/model")
 """
         client.run(code, tiny_model_dir, **owner).expect_success()
-        assert "modeling_maskadapter.py" in hub.files("me/model") and hub.repositories["model", "me/model"].private
+        assert "modeling_maskadapter.py" in hub.files("me/model")
+        assert hub.repositories["model", "me/model"].private
         assert json.loads(hub.files("me/adapter")["mask_adapter_config.json"])["base_model"] == "me/model"
 
     @pytest.mark.parametrize(
@@ -414,7 +427,8 @@ push_adapter_to_hub(model, "me/adapter", "me/model")
             push(adapter_folder[0], repository="me/adapter")
         finished = client.run(LOAD_WITH_ADAPTER, "me/adapter", options)
         assert finished.status == 1
-        assert expected in finished.stderr.splitlines()[-1] and "me/adapter" in finished.stderr.splitlines()[-1]
+        assert expected in finished.stderr.splitlines()[-1]
+        assert "me/adapter" in finished.stderr.splitlines()[-1]
 
 
 class TestDataSet:

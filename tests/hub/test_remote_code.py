@@ -92,7 +92,8 @@ def test_ordinary_saving_afterwards_copies_no_code(published, tmp_path):
     processor.save_pretrained(tmp_path / "plain")
     assert not list((tmp_path / "plain").glob("*.py"))
     config = json.loads((tmp_path / "plain" / "config.json").read_text())
-    assert "auto_map" not in config and "custom_pipelines" not in config
+    assert "auto_map" not in config
+    assert "custom_pipelines" not in config
 
 
 @pytest.mark.parametrize("with_processor", [False, True])

@@ -38,12 +38,15 @@ def test_both_sides_of_every_case_run_equally_often_and_agree(workshop, name):
     measurement = speed.measure(name, SMALL, workshop.build(name, SMALL), TINY)
     assert measurement.calls[PACKAGE] == measurement.calls[DENSE] == 2
     assert 0 <= measurement.difference <= 1e-2
-    assert measurement.seconds[PACKAGE] > 0 and measurement.seconds[DENSE] > 0 and measurement.faster > 0
+    assert measurement.seconds[PACKAGE] > 0
+    assert measurement.seconds[DENSE] > 0
+    assert measurement.faster > 0
 
 
 def test_dense_results_change_with_the_masks(workshop):
     results = [workshop.build("adapter", Setting(96, number, 7)).contenders[DENSE]() for number in (4, 5)]
-    assert results[0].shape[1] == 4 and results[1].shape[1] == 5
+    assert results[0].shape[1] == 4
+    assert results[1].shape[1] == 5
     assert results[0][0].std(dim=0).amax() > 0
 
 
@@ -59,7 +62,8 @@ def test_the_pipeline_classifies_drawn_masks_with_the_model_left_as_it_was(works
     generator = model.mask_generator
     with torch.no_grad():
         label_map = case.contenders[PACKAGE]()
-    assert label_map.shape == SMALL.padded_size and len(label_map.unique()) > 1
+    assert label_map.shape == SMALL.padded_size
+    assert len(label_map.unique()) > 1
     assert model.mask_generator is generator
 
 
@@ -96,7 +100,8 @@ def test_operations_of_matrix_products_are_counted():
 
 def test_operations_of_a_backward_pass_are_not_reported(workshop):
     measurement = speed.measure("training", SMALL, workshop.build("training", SMALL), TINY)
-    assert measurement.flops == {} and "| – | 1 |" in speed._row(measurement, peak=1e9)
+    assert measurement.flops == {}
+    assert "| – | 1 |" in speed._row(measurement, peak=1e9)
 
 
 def test_precisions_are_restored():
@@ -111,7 +116,8 @@ def test_precisions_are_restored():
 def test_every_axis_varies_around_the_first_values():
     settings = list(speed.settings_of("adapter", [64, 96, 128], [5, 6], [3, 4]))
     assert settings == [Setting(64, 5, 3), Setting(96, 5, 3), Setting(128, 5, 3), Setting(64, 6, 3)]
-    assert Setting(size=900).padded_size == (928, 704) and Setting(size=900).grid == (29, 22)
+    assert Setting(size=900).padded_size == (928, 704)
+    assert Setting(size=900).grid == (29, 22)
 
 
 def test_report_and_files(monkeypatch, tmp_path):
@@ -121,7 +127,8 @@ def test_report_and_files(monkeypatch, tmp_path):
     table, comparisons = text.split("for comparison")
     assert table.count("| panoptic | 96×96, 5 masks |") == 1
     assert comparisons.count("| panoptic | 96×96, 5 masks | Transformers' Mask2Former |") == 1
-    assert "masks from drawn scenes" in text and "matmul peak" in text
+    assert "masks from drawn scenes" in text
+    assert "matmul peak" in text
     content = json.loads((tmp_path / "out" / "speed.json").read_text(encoding="utf-8"))
     assert [one["setting"]["size"] for one in content["measurements"]] == [64, 96, 128]
     assert content["conditions"]["machine"]["torch"] == torch.__version__
@@ -159,7 +166,8 @@ def test_the_script_prints_the_table(monkeypatch, capsys):
     monkeypatch.delenv("MASKADAPTER_SHARED", raising=False)
     assert load_script("benchmark").main(["speed", "--quick", "--no-memory", "--cases", "adapter", "semantic"]) == 0
     printed = capsys.readouterr().out
-    assert "| adapter | 128×96, 20 masks |" in printed and "| semantic | 128×96, 20 masks, 9 classes |" in printed
+    assert "| adapter | 128×96, 20 masks |" in printed
+    assert "| semantic | 128×96, 20 masks, 9 classes |" in printed
 
 
 @pytest.mark.parametrize(
@@ -187,7 +195,8 @@ def test_memory_is_that_of_one_call_in_a_fresh_process():
 def test_masks_are_segments_with_a_share_of_empty_ones(maps):
     masks = draw_masks(maps.maps[0], (40, 30), 20, empty_share=0.3)
     is_empty = (masks.logits > 0).flatten(1).sum(dim=1) == 0
-    assert (masks.segments == -1).sum() == 6 and is_empty[masks.segments == -1].all()
+    assert (masks.segments == -1).sum() == 6
+    assert is_empty[masks.segments == -1].all()
     assert is_empty.float().mean() <= 0.5
     assert ((masks.logits > 0).float().mean(dim=(1, 2)) < 0.95).all()
 
@@ -195,7 +204,8 @@ def test_masks_are_segments_with_a_share_of_empty_ones(maps):
 def test_only_the_first_mask_of_a_segment_is_sure_of_its_class():
     probabilities = draw_class_scores(torch.tensor([0, 1, 0, -1]), num_classes=30).exp()
     assert probabilities[:2, -1].tolist() == pytest.approx([0.1, 0.1], abs=1e-3)
-    assert probabilities[2, -1] >= 0.5 and probabilities[3, -1] > 0.95
+    assert probabilities[2, -1] >= 0.5
+    assert probabilities[3, -1] > 0.95
     assert probabilities[0, :-1].argmax() == probabilities[2, :-1].argmax()
 
 

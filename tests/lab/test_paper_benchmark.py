@@ -52,7 +52,9 @@ def test_no_novel_combination_is_in_any_mask_that_adapters_are_trained_on(withhe
     batches = paper.CachedTrainingScenes(segmenter, encoded, 12, 4, withheld)
     shown = {names[label] for step in range(3) for labels in batches(step)["class_labels"] for label in labels.tolist()}
     novel = {combination.name for combination in novel_combinations(withheld)}
-    assert len(novel) > 60 and len(shown) > 20 and not shown & novel
+    assert len(novel) > 60
+    assert len(shown) > 20
+    assert not shown & novel
 
 
 def test_every_scene_is_trained_on_once_a_pass_in_another_order_for_each_seed(segmenter, tokenizer):
@@ -63,7 +65,8 @@ def test_every_scene_is_trained_on_once_a_pass_in_another_order_for_each_seed(se
     assert with_generated.keys() - without.keys() == {"masks_queries_logits", "class_queries_logits"}
     assert all(torch.equal(without[name], with_generated[name]) for name in ("dense_features", "mask_map"))
     orders = [[one for step in range(3) for one in batches(step, seed)["sample_id"]] for seed in (0, 1)]
-    assert sorted(orders[0]) == sorted(orders[1]) == list("012345") and orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1]) == list("012345")
+    assert orders[0] != orders[1]
 
 
 def test_mean_iou_of_counts_is_the_packages_metric(segmenter, vocabulary, scenes):
@@ -169,8 +172,10 @@ def test_a_run_measures_its_parts_once_and_refuses_other_settings(segmenter, tok
     benchmark = paper.PaperBenchmark(segmenter, tokenizer, SETTINGS, tmp_path)
     results = benchmark.run(["main"])
     text = (tmp_path / "paper.md").read_text()
-    assert "adapter − best pooling" in text and "as shipped" in text
-    assert (tmp_path / "paper.png").stat().st_size > 10_000 and not (tmp_path / "paper_ablations.png").exists()
+    assert "adapter − best pooling" in text
+    assert "as shipped" in text
+    assert (tmp_path / "paper.png").stat().st_size > 10_000
+    assert not (tmp_path / "paper_ablations.png").exists()
     monkeypatch.setattr(benchmark, "main", None)  # would fail if it were called
     assert benchmark.run(["main"]).keys() == results.keys()
     assert paper.PaperBenchmark(segmenter, tokenizer, SETTINGS, tmp_path).run([]).keys() == results.keys()
@@ -193,7 +198,8 @@ def test_what_another_run_measured_in_the_meantime_is_reported_too(segmenter, to
     monkeypatch.setattr(benchmark, "sources", measure_while_another_run_finishes)
     assert benchmark.run(["sources"]).keys() == {"maps", "sources"}
     text = (tmp_path / "paper.md").read_text()
-    assert "| K = 1 | 50.0 (40.0 to 61.0) |" in text and "| point grid: masks right, % |" in text
+    assert "| K = 1 | 50.0 (40.0 to 61.0) |" in text
+    assert "| point grid: masks right, % |" in text
     assert (tmp_path / "paper_ablations.png").stat().st_size > 10_000
 
 

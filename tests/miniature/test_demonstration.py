@@ -38,10 +38,12 @@ def test_the_demo_shows_all_panels_and_names_every_segment(untrained, tmp_path, 
     output = tmp_path / "new" / "demo.png"
     assert cli.main(["demo", "--model", untrained, "--seed", "3", "--output", str(output)]) == 0
     picture = Image.open(output)
-    assert picture.width > 4 * 384 and picture.height > 2 * 384
+    assert picture.width > 4 * 384
+    assert picture.height > 2 * 384
     heading, *lines, written = capsys.readouterr().out.splitlines()
     scene = draw_scene((*split_seed("test"), 1, 3))
-    assert heading.startswith("Given the true masks") and written == f"{output}: written"
+    assert heading.startswith("Given the true masks")
+    assert written == f"{output}: written"
     assert len(lines) == len(scene.segments_info)
     assert {line.partition(":")[0] for line in lines} == {
         CLASS_NAMES[segment["category_id"]] for segment in scene.segments_info
@@ -71,7 +73,8 @@ def test_a_mistake_gets_one_line(options, message, untrained, tmp_path, monkeypa
     model = [] if "--model" in options else ["--model", untrained]
     assert cli.main(["demo", *model, *options]) == 2
     error = capsys.readouterr().err
-    assert message in error and len(error.splitlines()) == 1
+    assert message in error
+    assert len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -79,7 +82,8 @@ def test_the_default_labels_hold_what_is_shown_and_as_much_that_is_not():
     scene = draw_scene((*split_seed("test"), 1, 0))
     names = default_vocabulary(scene).names
     shown = {thing.name for thing in scene.things}
-    assert shown < set(names) and set(STUFF) < set(names)
+    assert shown < set(names)
+    assert set(STUFF) < set(names)
     assert len(set(names) - shown - set(STUFF)) >= len(shown)
 
 
@@ -101,7 +105,8 @@ def test_the_known_world_is_saved_beside_the_model(untrained):
     scenes = [Image.fromarray(draw_scene((*split_seed("test"), 2, index)).picture) for index in range(8)]
     inputs = processor(images=scenes, return_tensors="pt")["pixel_values"]
     assert sum(world.holds(segmenter.clip, inputs)) >= 6
-    assert np.isfinite(world.threshold) and world.threshold > 0
+    assert np.isfinite(world.threshold)
+    assert world.threshold > 0
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +130,18 @@ def test_a_picture_of_another_world_is_warned_about_and_segmented_all_the_same(u
     assert segment(untrained, tmp_path, scene, capsys) == (0, "")
     noise = np.random.default_rng(0).integers(0, 2, (192, 192, 3), dtype=np.uint8) * 255
     status, error = segment(untrained, tmp_path, Image.fromarray(noise), capsys)
-    assert status == 0 and "mean nothing here" in error and "maskadapter convert" in error
+    assert status == 0
+    assert "mean nothing here" in error
+    assert "maskadapter convert" in error
     assert len(error.splitlines()) == 1
 
 
 def test_without_an_embedded_model_the_error_says_what_to_do(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("hf_maskadapter.miniature.__file__", str(tmp_path / "__init__.py"))
     status, error = segment(None, tmp_path, Image.new("RGB", (32, 32)), capsys)
-    assert status == 2 and "build_miniature.py" in error and "--model" in error
+    assert status == 2
+    assert "build_miniature.py" in error
+    assert "--model" in error
 
 
 def test_the_embedded_model_is_small_and_names_what_is_drawn(embedded):
@@ -143,7 +152,8 @@ def test_the_embedded_model_is_small_and_names_what_is_drawn(embedded):
     scenes = measuring.cache_scenes(segmenter, vocabulary, "validation", 40)
     measured = measuring.mask_accuracies(segmenter, vocabulary, scenes, ("pooling/area", "adapter"))
     pooling, adapter = (measured[method].estimates()["all"].value for method in ("pooling/area", "adapter"))
-    assert adapter > 75 and adapter > pooling + 5
+    assert adapter > 75
+    assert adapter > pooling + 5
     end_to_end = measuring.segmentation_counts(segmenter, vocabulary, scenes[:20], ("adapter",))["adapter"]
     assert end_to_end.estimates()["stuff"].value > 80
 

@@ -75,7 +75,9 @@ def test_mistakes_with_the_script_are_one_line_before_anything_is_trained(tmp_pa
         monkeypatch.setattr("sys.argv", ["build_miniature.py", *arguments])
         assert script.main() == 1
         error = capsys.readouterr().err
-        assert message in error and error.startswith("error: ") and error.count("\n") == 1
+        assert message in error
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -90,7 +90,8 @@ def test_a_side_of_a_whole_number_and_a_half_is_rounded_as_the_published_order_o
 def test_a_resized_picture_keeps_its_shape_and_fits_the_edges(height, width, edges):
     shortest, longest = edges
     new = resized_size(height, width, shortest, longest)
-    assert min(new) <= shortest and max(new) <= (longest or max(new))
+    assert min(new) <= shortest
+    assert max(new) <= (longest or max(new))
     assert min(new) == shortest or max(new) == longest
     scale = max(new) / max(height, width)
     assert abs(min(new) - max(min(height, width) * scale, 1)) <= 0.5 + scale / 2
@@ -176,7 +177,8 @@ def test_numpy_arrays_on_request(keep_size):
     arguments = {"segmentation_maps": np.ones((20, 30), dtype=np.uint8), "masks": np.ones((2, 20, 30), dtype=bool)}
     features = keep_size(random_pixels(20, 30), return_tensors="np", **arguments)
     flat = [value for entry in features.values() for value in (entry if isinstance(entry, list) else [entry])]
-    assert len(flat) == 7 and all(isinstance(value, np.ndarray) for value in flat)
+    assert len(flat) == 7
+    assert all(isinstance(value, np.ndarray) for value in flat)
 
 
 # Pictures as a viewer shows them
@@ -234,7 +236,8 @@ def test_what_is_transparent_is_white(mode, tmp_path):
     else:
         path = as_file(Image.fromarray(np.stack([gray] * (len(mode) - 1) + [alpha], axis=-1)), "a.png", tmp_path)
     pixels = np.asarray(read_picture(path))
-    assert (pixels[:, :2] == 60).all() and (pixels[:, 2:] == 255).all()
+    assert (pixels[:, :2] == 60).all()
+    assert (pixels[:, 2:] == 255).all()
 
 
 def test_half_transparent_pixels_are_mixed_with_white():
@@ -424,8 +427,10 @@ def test_a_label_map_becomes_one_mask_for_each_class_and_padding_lies_in_none(ke
     labels[:5], labels[5:8] = 0, 255
     features = keep_size(random_pixels(20, 30), segmentation_maps=labels, return_tensors="pt")
     (masks,), (classes,) = features["mask_labels"], features["class_labels"]
-    assert classes.tolist() == [0, 4] and classes.dtype == torch.long
-    assert masks.shape == (2, 32, 32) and masks.dtype == torch.float32
+    assert classes.tolist() == [0, 4]
+    assert classes.dtype == torch.long
+    assert masks.shape == (2, 32, 32)
+    assert masks.dtype == torch.float32
     for mask, value in zip(masks, (0, 4), strict=True):
         np.testing.assert_array_equal(mask[:20, :30], labels == value)
     assert masks[:, 20:].sum() == masks[:, :, 30:].sum() == 0
@@ -478,7 +483,8 @@ def test_negative_values_are_no_classes(keep_size):
 
 def test_a_map_of_ignored_pixels_only_gives_no_mask(keep_size):
     features = keep_size(random_pixels(4, 4), segmentation_maps=np.full((4, 4), 255), return_tensors="pt")
-    assert features["mask_labels"][0].shape == (0, 32, 32) and features["class_labels"][0].shape == (0,)
+    assert features["mask_labels"][0].shape == (0, 32, 32)
+    assert features["class_labels"][0].shape == (0,)
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(1, 40))
@@ -606,10 +612,14 @@ def test_masks_are_resized_like_their_picture_and_padded_with_empty_ones(process
     other = np.ones((1, 32, 16), dtype=bool)
     features = processor([random_pixels(16, 24), random_pixels(32, 16)], masks=[hard, other], return_tensors="pt")
     masks = features["masks"]
-    assert masks.shape == (2, 3, 64, 48) and features["num_masks"].tolist() == [3, 1]
-    assert masks[0, 0].sum() == 16 * 48 and masks[0, 0, :16, :48].all()
-    assert masks[0, 1].sum() == 32 * 24 and masks[0, 1, :32, :24].all()
-    assert masks[1, 0].sum() == 64 * 32 and masks[1, 1:].sum() == 0
+    assert masks.shape == (2, 3, 64, 48)
+    assert features["num_masks"].tolist() == [3, 1]
+    assert masks[0, 0].sum() == 16 * 48
+    assert masks[0, 0, :16, :48].all()
+    assert masks[0, 1].sum() == 32 * 24
+    assert masks[0, 1, :32, :24].all()
+    assert masks[1, 0].sum() == 64 * 32
+    assert masks[1, 1:].sum() == 0
     assert torch.equal(masks[0, 2], features["pixel_mask"][0].float())
 
 
@@ -633,13 +643,15 @@ def test_soft_masks_are_resized_bilinearly(processor):
         resized = Image.fromarray(soft[1].astype(np.float32)).resize((48, 32), Image.Resampling.BILINEAR)
         atol = 0.01 if getattr(form, "dtype", None) == torch.bfloat16 else 1e-6
         np.testing.assert_allclose(masks[0, 1, :32, :48], np.asarray(resized), atol=atol)
-        assert masks.min() >= 0 and masks.max() <= 1
+        assert masks.min() >= 0
+        assert masks.max() <= 1
 
 
 def test_no_masks_at_all(keep_size):
     for none in (np.zeros((0, 6, 7), dtype=bool), [[]], [np.zeros((0, 6, 7))]):
         features = keep_size(random_pixels(6, 7), masks=none, return_tensors="pt")
-        assert features["masks"].shape == (1, 0, 32, 32) and features["num_masks"].tolist() == [0]
+        assert features["masks"].shape == (1, 0, 32, 32)
+        assert features["num_masks"].tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -674,7 +686,8 @@ def test_defaults_are_the_published_ones():
     assert dict(processor.size) == {"shortest_edge": 800, "longest_edge": 1333}
     assert processor.image_mean == PIXEL_MEAN == (122.7709383, 116.7460125, 104.09373615)
     assert processor.image_std == PIXEL_STD == (68.5005327, 66.6321579, 70.32316305)
-    assert processor.size_divisor == 32 and not processor.do_rescale
+    assert processor.size_divisor == 32
+    assert not processor.do_rescale
 
 
 def test_save_and_load_keeps_every_setting(tmp_path):
@@ -765,7 +778,8 @@ def test_masks_that_are_pictures_are_turned_as_exif_says(keep_size, tmp_path):
 
 def test_an_empty_list_is_no_mask_of_a_single_picture(keep_size):
     features = keep_size(random_pixels(6, 7), masks=[], return_tensors="pt")
-    assert features["masks"].shape == (1, 0, 32, 32) and features["num_masks"].tolist() == [0]
+    assert features["masks"].shape == (1, 0, 32, 32)
+    assert features["num_masks"].tolist() == [0]
 
 
 def test_masks_of_unequal_sizes_are_refused(keep_size):
@@ -777,7 +791,8 @@ def test_soft_masks_stay_probabilities_whatever_the_resampling():
     processor = MaskAdapterImageProcessorPil(size={"height": 37, "width": 53}, resample=Image.Resampling.BICUBIC)
     soft = (np.random.default_rng(0).random((1, 16, 24)) > 0.5).astype(np.float32)
     masks = processor(random_pixels(16, 24), masks=soft, return_tensors="pt")["masks"]
-    assert masks.min() == 0 and masks.max() == 1
+    assert masks.min() == 0
+    assert masks.max() == 1
 
 
 def test_auto_image_processor_knows_the_class_in_a_fresh_process(tmp_path):

@@ -91,7 +91,8 @@ def test_crop_holds_the_mask_and_blanks_the_rest():
     crop = crop_with_mask(picture, mask, 24, margin=0.0)
     torch.testing.assert_close(crop, torch.ones(3, 24, 24))
     with_margin = crop_with_mask(picture, mask, 24, margin=0.5)
-    assert with_margin[:, 12, 12].eq(1).all() and not with_margin[:, 0, 0].any()
+    assert with_margin[:, 12, 12].eq(1).all()
+    assert not with_margin[:, 0, 0].any()
     assert not crop_with_mask(picture, torch.zeros_like(mask), 24, 0.1).any()
 
 
@@ -161,7 +162,8 @@ def test_text_transfer_adapts_the_texts_of_each_picture_and_void_with_them(panop
         adapted, void = model.adapt_texts(vocabulary, model.get_void_embeds(), features)
         alone, void_alone = model.adapt_texts(vocabulary, model.get_void_embeds(), features[1:])
         output = model(torch.randn(2, 3, 64, 96), vocabulary)
-    assert adapted.text_embeds.shape == (2, 2, tiny_models.EMBED_DIM) and void.shape == (2, 1, tiny_models.EMBED_DIM)
+    assert adapted.text_embeds.shape == (2, 2, tiny_models.EMBED_DIM)
+    assert void.shape == (2, 1, tiny_models.EMBED_DIM)
     assert not torch.allclose(adapted.text_embeds[0], adapted.text_embeds[1])
     torch.testing.assert_close(adapted.text_embeds[1:], alone.text_embeds)
     torch.testing.assert_close(void[1:], void_alone)

@@ -260,7 +260,8 @@ def test_masks_whose_sums_collide_stay_apart(monkeypatch):
     monkeypatch.setattr(torch, "randint", lambda low, high, size, **options: torch.zeros(size, dtype=torch.long))
     masks = torch.rand(3, 4, 4)[[0, 1, 0, 2]]
     distinct, number = _distinct(masks)
-    assert len(distinct) == 3 and torch.equal(masks[distinct[number]], masks)
+    assert len(distinct) == 3
+    assert torch.equal(masks[distinct[number]], masks)
 
 
 @pytest.mark.parametrize("implementation", ["sparse", "dense"])
@@ -272,7 +273,8 @@ def test_embeddings_alone_equal_those_beside_the_maps(implementation):
         expected = adapter(*inputs, adapter_implementation=implementation)
         alone = adapter(*inputs, adapter_implementation=implementation, output_semantic_activation_maps=False)
     torch.testing.assert_close(alone.mask_embeddings, expected.mask_embeddings)
-    assert alone.semantic_activation_maps is None and alone.pooled_features is None
+    assert alone.semantic_activation_maps is None
+    assert alone.pooled_features is None
 
 
 def test_unknown_implementation_and_missing_inputs_get_a_clear_error():
@@ -308,7 +310,8 @@ def test_panoptic_results_are_the_same_without_masks_that_are_void(seed):
     is_void = logits.softmax(dim=-1)[..., -1] > 0.501
     assert 0 < is_void.sum() < is_void.numel()
     differs = (full.semantic_activation_maps - skipped.semantic_activation_maps).flatten(2).abs().amax(dim=2) > 1e-3
-    assert differs[is_void].any() and not differs[~is_void].any()
+    assert differs[is_void].any()
+    assert not differs[~is_void].any()
     stuff = [2]
     expected, actual = (
         post_process_panoptic_segmentation(outputs, overlap_mask_area_threshold=0.1, label_ids_to_fuse=stuff)

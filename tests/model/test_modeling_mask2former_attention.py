@@ -102,4 +102,5 @@ def test_masks_and_attention_masks_are_those_of_mask2former(target_size):
     embeddings, attention = ours(queries, features, target_size)
     torch.testing.assert_close(torch.einsum("bqc,bchw->bqhw", embeddings, features), expected_masks)
     assert torch.equal(attention.repeat_interleave(2, dim=0), expected_attention)
-    assert not attention.requires_grad and embeddings.requires_grad
+    assert not attention.requires_grad
+    assert embeddings.requires_grad

@@ -206,7 +206,8 @@ def test_adapter_alone_loads_from_its_own_and_from_a_complete_checkpoint(tmp_pat
     for folder in ("whole", "adapter"):
         adapter, report = AutoModel.from_pretrained(tmp_path / folder, output_loading_info=True)
         assert type(adapter) is MaskAdapterModel
-        assert not report["missing_keys"] and not report["unexpected_keys"]
+        assert not report["missing_keys"]
+        assert not report["unexpected_keys"]
         assert_same_tensors(segmenter.adapter, adapter)
 
 
@@ -238,7 +239,8 @@ def test_callers_masks_need_no_generator_and_void_plays_no_part(mask_embedding, 
     masks = (pictures(2, num_masks, 32, 48) > 0).float()
     with torch.no_grad():
         output = model(pictures(2, 3, 64, 96), encoded(), masks=masks, mask_embedding=mask_embedding)
-    assert output.masks_queries_logits is None and output.in_vocabulary_logits is None
+    assert output.masks_queries_logits is None
+    assert output.in_vocabulary_logits is None
     assert torch.equal(output.mask_probabilities, masks)
     probabilities = output.class_queries_logits.exp()
     assert probabilities.shape == (2, num_masks, 4)
@@ -252,7 +254,8 @@ def test_empty_and_full_masks_give_finite_scores(mask_embedding):
     masks = torch.stack([torch.zeros(64, 96), torch.ones(64, 96)])[None]
     with torch.no_grad():
         output = model(pictures(1, 3, 64, 96), encoded(), masks=masks, mask_embedding=mask_embedding)
-    assert torch.isfinite(output.class_queries_logits).all() and torch.isfinite(output.mask_embeddings).all()
+    assert torch.isfinite(output.class_queries_logits).all()
+    assert torch.isfinite(output.mask_embeddings).all()
 
 
 @pytest.mark.parametrize("num_classes", [1, 1000])

@@ -101,7 +101,8 @@ def test_logits_are_the_maximum_over_synonyms(counts, num_masks, seed):
 def test_encoded_vocabulary_moves_to_another_dtype(model):
     encoded = model.encode_vocabulary(Vocabulary.from_list(["cat", "dog"]), TOKENIZER).to(torch.bfloat16)
     assert encoded.text_embeds.dtype == torch.bfloat16
-    assert encoded.class_ids.dtype == torch.long and encoded.seen_classes.dtype == torch.bool
+    assert encoded.class_ids.dtype == torch.long
+    assert encoded.seen_classes.dtype == torch.bool
 
 
 def test_gradients_do_not_depend_on_what_memory_held_before():

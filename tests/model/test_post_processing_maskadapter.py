@@ -180,7 +180,8 @@ def test_semantic_is_the_dense_rule(target, are_logits):
     (scores,) = semantic_scores(outputs, sizes(target))
     torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
     (label_map,) = post_process_semantic_segmentation(outputs, sizes(target))
-    assert label_map.dtype == torch.long and label_map.shape == (target or IMAGE)
+    assert label_map.dtype == torch.long
+    assert label_map.shape == (target or IMAGE)
     assert_same_labels(label_map, expected)
 
 
@@ -316,7 +317,8 @@ def test_panoptic_segments_are_a_partition_of_what_is_covered(seed, num_masks, o
     assert [segment["id"] for segment in segments] == list(range(1, len(segments) + 1))
     assert set(result["segmentation"].unique().tolist()) - {0} == {segment["id"] for segment in segments}
     fused = [segment["label_id"] for segment in segments if segment["was_fused"]]
-    assert len(fused) == len(set(fused)) and set(fused) <= {1, 3}
+    assert len(fused) == len(set(fused))
+    assert set(fused) <= {1, 3}
     assert all(threshold < segment["score"] <= 1 for segment in segments)
 
 
@@ -348,13 +350,16 @@ def test_a_batch_gives_what_its_pictures_give(seed, batch_size, has_targets, are
 def test_no_mask_gives_the_first_class_and_no_segment(are_logits):
     outputs = make_outputs(num_masks=0, are_logits=are_logits)
     (label_map,) = post_process_semantic_segmentation(outputs, [(6, 8)])
-    assert label_map.shape == (6, 8) and not label_map.any()
+    assert label_map.shape == (6, 8)
+    assert not label_map.any()
     (label_map,) = post_process_semantic_segmentation(outputs, [(6, 8)], resize_scores=True)
-    assert label_map.shape == (6, 8) and not label_map.any()
+    assert label_map.shape == (6, 8)
+    assert not label_map.any()
     for function in (post_process_panoptic_segmentation, post_process_instance_segmentation):
         (result,) = function(outputs, target_sizes=[(6, 8)])
         assert result["segments_info"] == []
-        assert result["segmentation"].shape == (6, 8) and not result["segmentation"].any()
+        assert result["segmentation"].shape == (6, 8)
+        assert not result["segmentation"].any()
     (result,) = post_process_instance_segmentation(outputs, target_sizes=[(6, 8)], return_binary_maps=True)
     assert result["segmentation"].shape == (0, 6, 8)
     (result,) = post_process_instance_segmentation(outputs, return_coco_annotation=True)
@@ -413,7 +418,8 @@ def test_hard_masks_of_every_type_give_what_floats_give(dtype):
     outputs.mask_probabilities = outputs.mask_probabilities.to(dtype)
     found = [post_process_panoptic_segmentation(outputs), post_process_instance_segmentation(outputs)]
     for (result,), (other,) in zip(found, expected, strict=True):
-        assert result["segments_info"] == other["segments_info"] and other["segments_info"]
+        assert result["segments_info"] == other["segments_info"]
+        assert other["segments_info"]
         assert torch.equal(result["segmentation"], other["segmentation"])
 
 
@@ -514,7 +520,8 @@ def test_a_score_is_the_mean_probability_inside_the_mask():
     (result,) = post_process_instance_segmentation(outputs, mask_threshold=0.45)
     assert result["segments_info"][0]["score"] == pytest.approx(0.8 * 0.7, abs=1e-5)
     (result,) = post_process_instance_segmentation(outputs, threshold=0.65)
-    assert result["segments_info"] == [] and not result["segmentation"].any()
+    assert result["segments_info"] == []
+    assert not result["segmentation"].any()
 
 
 def test_sigmoid_scores_classes_on_their_own():

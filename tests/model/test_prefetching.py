@@ -65,4 +65,5 @@ def test_lengths_are_those_of_the_items():
 
 
 def test_it_pays_where_the_model_leaves_the_cpu_idle():
-    assert prefetching_pays(torch.device("cuda", 0)) and not prefetching_pays(torch.device("cpu"))
+    assert prefetching_pays(torch.device("cuda", 0))
+    assert not prefetching_pays(torch.device("cpu"))

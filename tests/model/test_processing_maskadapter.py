@@ -46,7 +46,8 @@ def image():
 def test_tokenize_pads_with_the_end_token_to_the_context_length(processor):
     input_ids = processor.tokenize(["a cat", "dog"])
     start, end = processor.tokenizer.bos_token_id, processor.tokenizer.eos_token_id
-    assert input_ids.shape == (2, CONTEXT_LENGTH) and input_ids.dtype == torch.long
+    assert input_ids.shape == (2, CONTEXT_LENGTH)
+    assert input_ids.dtype == torch.long
     for row, ids in zip(input_ids.tolist(), processor.tokenizer(["a cat", "dog"])["input_ids"], strict=True):
         assert row[0] == start
         assert row == ids + [end] * (CONTEXT_LENGTH - len(ids))
@@ -104,7 +105,8 @@ def test_maps_and_masks_reach_the_image_processor(processor, image):
     masks = np.zeros((3, 40, 60), dtype=bool)
     masks[1, :20] = True
     features = processor(images=image, masks=[masks], return_tensors="pt")
-    assert features["masks"].shape[1] == 3 and features["masks"].sum() > 0
+    assert features["masks"].shape[1] == 3
+    assert features["masks"].sum() > 0
     labels = np.zeros((40, 60), dtype=np.uint8)
     labels[:20] = 2
     features = processor(images=image, segmentation_maps=labels, return_tensors="pt")

@@ -64,7 +64,8 @@ def plain_scores(outputs, target, resize_scores):
 
 
 def assert_labels_are_the_arg_max(label_map, scores, num_masks):
-    assert label_map.dtype == torch.long and label_map.shape == scores.shape[1:]
+    assert label_map.dtype == torch.long
+    assert label_map.shape == scores.shape[1:]
     of_chosen = scores.gather(0, label_map[None])[0]
     assert (scores.amax(dim=0) - of_chosen).amax() <= NO_TIE * num_masks
 
@@ -127,7 +128,8 @@ def test_without_masks_every_pixel_is_of_the_first_class(always_search):
     outputs = make_outputs(0, 1, 4, (5, 5), (20, 20), (20, 20), are_logits=False)
     outputs.mask_probabilities.zero_()
     (label_map,) = post_process_semantic_segmentation(outputs)
-    assert label_map.shape == (20, 20) and not label_map.any()
+    assert label_map.shape == (20, 20)
+    assert not label_map.any()
 
 
 def test_half_precision_is_read_as_it_is(always_search):

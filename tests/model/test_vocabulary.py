@@ -409,7 +409,8 @@ def test_label_sets_are_the_data_files_of_the_package():
 def test_label_set_loads(name):
     vocabulary = Vocabulary.from_label_set(name)
     assert len(vocabulary) == NUM_CLASSES[name]
-    assert len(set(vocabulary.dataset_ids)) == len(vocabulary) and None not in vocabulary.dataset_ids
+    assert len(set(vocabulary.dataset_ids)) == len(vocabulary)
+    assert None not in vocabulary.dataset_ids
     assert len(set(vocabulary.names)) == len(vocabulary)
     assert load_label_set(name)["note"]
 

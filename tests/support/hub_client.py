@@ -97,7 +97,8 @@ class HubClient:
             "package": package,
             "output": self._output,
         }
-        assert self._helper.stdin is not None and self._helper.stdout is not None
+        assert self._helper.stdin is not None
+        assert self._helper.stdout is not None
         self._helper.stdin.write(json.dumps(task) + "\n")
         self._helper.stdin.flush()
         return int(self._helper.stdout.readline())

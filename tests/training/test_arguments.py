@@ -29,7 +29,8 @@ class TestPresets:
         for found in (fcclip, maft):
             assert (found.crop_size, found.batch_size, found.max_steps) == (1024, 24, 49_286)
             assert (found.iou_threshold, found.consistency_weight, found.class_weight) == (0.7, 5.0, 2.0)
-            assert found.max_matches == 8 and not found.count_empty_pairs
+            assert found.max_matches == 8
+            assert not found.count_empty_pairs
         assert fcclip.milestone_steps(49_286) == [43_371, 47_314]
         assert (fcclip.weight_decay, fcclip.binarize_threshold, fcclip.detach_target) == (0.05, 0.4, True)
         assert (maft.weight_decay, maft.binarize_threshold, maft.detach_target) == (2e-5, 0.5, False)

@@ -25,17 +25,20 @@ def test_a_written_checkpoint_is_verified_and_the_latest(store):
     write(store, 5)
     path = write(store, 10)
     store.verify(path)
-    assert store.latest() == path and store.steps() == [5, 10]
+    assert store.latest() == path
+    assert store.steps() == [5, 10]
 
 
 def test_there_is_none_before_the_first(store):
-    assert store.latest() is None and store.steps() == []
+    assert store.latest() is None
+    assert store.steps() == []
 
 
 def test_what_is_not_committed_is_not_there(store):
     write(store, 5)
     (store.begin(10) / "model.bin").write_bytes(b"half")
-    assert store.steps() == [5] and store.latest() == store.path(5)
+    assert store.steps() == [5]
+    assert store.latest() == store.path(5)
     write(store, 15)
     assert not store.partial_path(10).exists()
 

@@ -65,7 +65,8 @@ def test_identical_captions_match_each_other():
     apart = contrastive_loss(image, text, torch.arange(3), torch.tensor(100.0))
     assert grouped.item() == pytest.approx(2 / 3 * math.log(2), abs=1e-4)
     image_of_other = contrastive_loss(image[[0, 2, 1]], text, torch.tensor([0, 0, 1]), torch.tensor(100.0))
-    assert image_of_other > 10 * grouped and apart.item() == pytest.approx(grouped.item(), abs=1e-4)
+    assert image_of_other > 10 * grouped
+    assert apart.item() == pytest.approx(grouped.item(), abs=1e-4)
 
 
 @given(st.integers(1, 3), st.integers(2, 5), st.integers(1, 3), st.integers(0, 1000))
@@ -108,7 +109,8 @@ def test_every_word_of_a_class_name_is_one_token_and_other_text_tokenizes_too(to
     for name in CLASS_NAMES:
         assert len(tokenizer(name).input_ids) == len(name.split()) + 2
     unknown = tokenizer("Ein Zebra läuft 42 Meilen 🙂").input_ids
-    assert tokenizer.unk_token_id == tokenizer.eos_token_id and tokenizer.eos_token_id not in unknown[:-1]
+    assert tokenizer.unk_token_id == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in unknown[:-1]
     assert max(unknown) < len(tokenizer)
 
 
@@ -199,12 +201,14 @@ def test_after_the_first_phase_each_picture_has_a_caption_for_each_attribute(tok
 
     curriculum = Curriculum(tokenizer, 4, 1000)
     first = curriculum(0, Trainer)
-    assert first.input_ids.shape[:2] == (2, 4) and not Trainer.memory
+    assert first.input_ids.shape[:2] == (2, 4)
+    assert not Trainer.memory
     batches = [curriculum(step, Trainer) for step in range(40, 60)]
     assert Trainer.memory == {"end_of_first_phase": 40}
     assert {batch.input_ids.shape[0] for batch in batches} == {5, 2}
     words = [tokenizer.decode(row, skip_special_tokens=True) for row in first.input_ids[:, 0]]
-    assert words[0] in ATTRIBUTES["shape"] and words[1] in ATTRIBUTES["texture"]
+    assert words[0] in ATTRIBUTES["shape"]
+    assert words[1] in ATTRIBUTES["texture"]
 
 
 def test_captions_of_a_batch_are_padded_to_the_longest(tokenizer):

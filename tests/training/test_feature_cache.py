@@ -48,7 +48,8 @@ def test_a_picture_is_computed_once_whatever_batch_it_is_in(tmp_path):
     assert torch.equal(mixed["doubled"], 2 * shown[[3, 1, 2, 0]])
     assert torch.equal(mixed["means"], shown[[3, 1, 2, 0]].mean(dim=(1, 2, 3)))
     again = complete(cache_of(part, tmp_path), shown, part)
-    assert part.seen == 4 and torch.equal(again["doubled"], 2 * shown)
+    assert part.seen == 4
+    assert torch.equal(again["doubled"], 2 * shown)
 
 
 def test_other_weights_facts_and_precision_have_entries_of_their_own(tmp_path):
@@ -58,7 +59,8 @@ def test_other_weights_facts_and_precision_have_entries_of_their_own(tmp_path):
     complete(FeatureCache(tmp_path, 10**6, [other], {"outputs": ["more"]}), shown, other)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         complete(cache_of(other, tmp_path), shown, other)
-    assert other.seen == 3 and len(files(tmp_path)) == 4
+    assert other.seen == 3
+    assert len(files(tmp_path)) == 4
 
 
 def test_everything_that_a_picture_comes_with_counts(tmp_path):

@@ -111,7 +111,8 @@ class TestMatchByIou:
         first = match_by_iou(predictions, stripes(4), generator=seeded(5), max_matches=2)
         torch.manual_seed(2)
         second = match_by_iou(predictions, stripes(4), generator=seeded(5), max_matches=2)
-        assert torch.equal(first.queries, second.queries) and torch.equal(first.targets, second.targets)
+        assert torch.equal(first.queries, second.queries)
+        assert torch.equal(first.targets, second.targets)
 
     @pytest.mark.parametrize("num_masks", [0, 2])
     def test_gives_no_pairs_where_nothing_qualifies(self, num_masks):
@@ -169,7 +170,8 @@ class TestMatchByAssignment:
             generator=seeded(),
             num_points=64,
         )
-        assert sorted(matches.queries.tolist()) == [0, 1] and matches.targets.tolist() == [0, 1]
+        assert sorted(matches.queries.tolist()) == [0, 1]
+        assert matches.targets.tolist() == [0, 1]
 
     def test_without_masks_there_are_no_matches(self):
         matches = match_by_assignment(
@@ -221,7 +223,8 @@ class TestClassificationAndConsistency:
     def test_consistency_detaches_the_target_side_or_not(self):
         predicted, target = (torch.randn(3, 4, generator=seeded(i)).requires_grad_() for i in range(2))
         mask_consistency_loss(predicted, target, 3).backward()
-        assert target.grad is None and predicted.grad.abs().max() > 0
+        assert target.grad is None
+        assert predicted.grad.abs().max() > 0
         mask_consistency_loss(predicted, target, 3, detach_target=False).backward()
         assert target.grad.abs().max() > 0
 
@@ -318,7 +321,9 @@ class TestMaskGeneratorLosses:
         points = draw_uncertain_points(
             logits, 200, generator=seeded(), oversample_ratio=3, importance_sample_ratio=0.75
         )
-        assert points.shape == (1, 200, 2) and points.min() >= 0 and points.max() <= 1
+        assert points.shape == (1, 200, 2)
+        assert points.min() >= 0
+        assert points.max() <= 1
         uncertain = sample_points(logits, points).abs() < 9.9
         random = sample_points(logits, torch.rand(1, 2000, 2, generator=seeded(1))).abs() < 9.9
         assert uncertain.float().mean() > 2 * random.float().mean()

@@ -19,11 +19,15 @@ class TestLearningRateSchedule:
 
     def test_polynomial_goes_to_zero(self):
         schedule = LearningRateSchedule("polynomial", 100, power=0.9)
-        assert schedule(0) == 1 and schedule(50) == pytest.approx(0.5**0.9) and schedule(100) == 0
+        assert schedule(0) == 1
+        assert schedule(50) == pytest.approx(0.5**0.9)
+        assert schedule(100) == 0
 
     def test_cosine_goes_to_zero(self):
         schedule = LearningRateSchedule("cosine", 100)
-        assert schedule(0) == 1 and schedule(50) == pytest.approx(0.5) and schedule(100) == pytest.approx(0)
+        assert schedule(0) == 1
+        assert schedule(50) == pytest.approx(0.5)
+        assert schedule(100) == pytest.approx(0)
 
     def test_warm_up_is_linear_and_does_not_start_at_zero(self):
         schedule = LearningRateSchedule("constant", 100, warmup_steps=4)
@@ -34,7 +38,8 @@ class TestLearningRateSchedule:
     )
     def test_lies_between_zero_and_one(self, kind, max_steps, step):
         schedule = LearningRateSchedule(kind, max_steps, warmup_steps=max_steps // 3, milestones=(max_steps // 2,))
-        assert 0 <= schedule(step) <= 1 and math.isfinite(schedule(step))
+        assert 0 <= schedule(step) <= 1
+        assert math.isfinite(schedule(step))
 
     @pytest.mark.parametrize(
         "options",
@@ -49,7 +54,8 @@ class TestParameterGroups:
     def test_every_trained_parameter_is_in_one_group(self):
         stage = toy.stage("warmup")
         decayed, spared = parameter_groups(stage, 0.05)
-        assert decayed["weight_decay"] == 0.05 and spared["weight_decay"] == 0
+        assert decayed["weight_decay"] == 0.05
+        assert spared["weight_decay"] == 0
         found = sorted(id(parameter) for group in (decayed, spared) for parameter in group["params"])
         assert found == sorted(map(id, stage.parameters()))
         assert len(spared["params"]) == len(stage.no_weight_decay())

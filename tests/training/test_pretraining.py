@@ -61,7 +61,8 @@ class TestResult:
         result = pretrain(options)
         out = Path(options["output_dir"])
         trained, before = weights(out), load_file(Path(options["model"]) / "model.safetensors")
-        assert result.step == 2 and trained.keys() == before.keys()
+        assert result.step == 2
+        assert trained.keys() == before.keys()
         for name, value in before.items():
             if not name.startswith("clip."):
                 assert torch.equal(trained[name], value), name
@@ -73,7 +74,8 @@ class TestResult:
         assert [record["step"] for record in StepLog(out / "log.jsonl").read()] == [1, 2]
         assert json.loads((out / "training_result.json").read_text())["loss"] == result.loss
         card = (out / "model" / "README.md").read_text()
-        assert "2 optimiser steps on data (6 samples, 3 classes)" in card and "scripts/pretrain_clip.py" in card
+        assert "2 optimiser steps on data (6 samples, 3 classes)" in card
+        assert "scripts/pretrain_clip.py" in card
 
     def test_is_what_the_stages_go_on_from(self, options, tmp_path):
         pretrain(options)
@@ -189,7 +191,8 @@ class TestBatches:
     def test_have_as_many_positions_as_asked_for(self):
         batches = self.batches([("road",), ("car",)], positions=3)
         batch = batches(0)
-        assert batch.input_ids.shape == (3, 2, 3) and len(batches.tokenizer.texts) == 6
+        assert batch.input_ids.shape == (3, 2, 3)
+        assert len(batches.tokenizer.texts) == 6
 
     def test_are_a_function_of_the_step(self):
         captions = [("road", "street", "lane"), ("car", "auto", "van")]
@@ -197,7 +200,8 @@ class TestBatches:
         for step in range(5):
             batches(step)
         assert batches(5).pixel_values[0, 0] == 5
-        assert other(5).pixel_values[0, 0] == 5 and other.tokenizer.texts == batches.tokenizer.texts
+        assert other(5).pixel_values[0, 0] == 5
+        assert other.tokenizer.texts == batches.tokenizer.texts
 
 
 class TestMistakes:
@@ -280,7 +284,8 @@ class TestArguments:
     def test_are_read_from_a_command_line(self):
         line = "--dataset d --output_dir o --max_steps 5 --context 1 3 --no-train_logit_scale"
         arguments = parse_pretraining_arguments(line.split())
-        assert arguments.context == (1.0, 3.0) and not arguments.train_logit_scale
+        assert arguments.context == (1.0, 3.0)
+        assert not arguments.train_logit_scale
 
     def test_that_do_not_fit_are_refused(self, capsys):
         with pytest.raises(SystemExit):

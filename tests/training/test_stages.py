@@ -122,7 +122,8 @@ class TestAdapterStages:
             tuple(stage.prepare(batch((3,), source) | {"epoch": [epoch]}).inputs["labels"][0].tolist())
             for epoch in range(20)
         }
-        assert all(len(labels) == 2 for labels in kept) and len(kept) > 1
+        assert all(len(labels) == 2 for labels in kept)
+        assert len(kept) > 1
 
     def test_mask_labels_and_mask_map_are_alike(self):
         stage, given = toy.stage("warmup"), batch()

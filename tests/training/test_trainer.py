@@ -149,7 +149,8 @@ class TestReports:
         logged = {}
         monkeypatch.setattr(trainer.accelerator, "log", lambda values, step: logged.update({step: values}))
         trainer.train()
-        assert sorted(logged) == [2, 4] and "train/loss" in logged[2]
+        assert sorted(logged) == [2, 4]
+        assert "train/loss" in logged[2]
 
 
 class TestValidation:
@@ -163,7 +164,8 @@ class TestValidation:
         assert (result.best_step, result.best_value) == (4, 0.5)
         assert trainer.checkpoints.steps() == [4, 7, 8]
         assert result.metrics == {"mean_iou": 0.3, "mean_accuracy": 0.5}
-        assert [training for training, _ in validate.seen] == [False] * 4 and stage.training
+        assert [training for training, _ in validate.seen] == [False] * 4
+        assert stage.training
         evaluations = [record for record in log_of(trainer) if "eval_mean_iou" in record]
         assert [record["step"] for record in evaluations] == [2, 4, 6, 8]
 
@@ -273,7 +275,8 @@ class TestGoingOn:
         toy.trainer(tmp_path, steps=1, fingerprint={"seed": 0, "stage": "warmup"}).train()
         with caplog.at_level(logging.WARNING):
             toy.trainer(tmp_path, steps=1, fingerprint={"seed": 1, "stage": "warmup"}).train("latest")
-        assert "seed (0, now 1)" in caplog.text and "stage" not in caplog.text.split("other settings")[1]
+        assert "seed (0, now 1)" in caplog.text
+        assert "stage" not in caplog.text.split("other settings")[1]
 
     def test_mistakes_are_errors(self, tmp_path):
         whole = toy.trainer(tmp_path / "a", steps=2, save_steps=1)

@@ -149,7 +149,6 @@ def convert_checkpoint(
     is read from its weights. What weights cannot tell comes from `settings`, else from `config`, else from the preset.
 
     Example:
-
     ```python
     converted = convert_checkpoint("mask_adapter.pth", "model", tokenizer="bpe_simple_vocab_16e6.txt.gz")
     print(converted.report)

@@ -141,7 +141,8 @@ def load_captioned_pictures(
     features = features_of(dataset, name)
     image = find_column(features, name, image_column, IMAGE_COLUMNS, "the pictures (image_column)", is_picture=True)
     caption = find_column(features, name, caption_column, CAPTION_COLUMNS, "the captions (caption_column)")
-    assert image is not None and caption is not None
+    assert image is not None
+    assert caption is not None
     identity = identifying_column(dataset, features, id_column, name)
     if max_samples is not None:
         dataset = dataset.select(range(min(max_samples, len(dataset))))

@@ -66,7 +66,6 @@ def metric_path(name: str) -> str:
         ValueError: There is no such metric.
 
     Example:
-
         >>> metric = evaluate.load(metric_path("mean_iou"), num_labels=150, ignore_index=255)
     """
     folder = Path(__file__).parent / "hub" / name

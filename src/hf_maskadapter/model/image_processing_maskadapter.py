@@ -197,8 +197,7 @@ def resized_size(height: int, width: int, shortest_edge: int, longest_edge: int 
 
 
 class MaskAdapterImageProcessorKwargs(ImagesKwargs, total=False):
-    r"""
-    size_divisor (`int`, *optional*, defaults to 32):
+    r"""size_divisor (`int`, *optional*, defaults to 32):
         Heights and widths are padded to a multiple of this.
     ignore_index (`int`, *optional*, defaults to 255):
         Value of label maps, as they come, that is no class. Negative values never are.
@@ -263,8 +262,7 @@ class MaskAdapterImageProcessorPil(PilBackend):
         masks: Any = None,
         **kwargs: Unpack[MaskAdapterImageProcessorKwargs],
     ) -> BatchFeature:
-        """
-        Prepare a picture or a list of pictures.
+        """Prepare a picture or a list of pictures.
 
         Args:
             images: pictures, paths or addresses, see [`read_picture`].

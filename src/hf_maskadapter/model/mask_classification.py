@@ -21,8 +21,7 @@ _MASKS_AT_A_TIME = 64
 
 @dataclass
 class ClassifiedMask:
-    """
-    One of the caller's masks with its class.
+    """One of the caller's masks with its class.
 
     Args:
         label: name of the class with the highest score; of an encoded vocabulary, which holds no names, its index as a

@@ -25,8 +25,7 @@ _INSIDE = ("masks", "segmentation", "mask")  # of results in dicts, in the order
 
 @dataclass
 class ReadMasks:
-    """
-    Masks of one picture.
+    """Masks of one picture.
 
     Args:
         masks: `(num_masks, height, width)`, booleans, or floats in [0, 1].

@@ -100,12 +100,11 @@ class _Tokens:
     def collect(
         cls, pieces: Iterable[Tensor], touched: Tensor, reference: Tensor, memory: Tensor | None = None
     ) -> _Tokens:
-        """
-        Args:
-            pieces: the touched rows in order, each `(num_rows, channels)`.
-            touched: as of the class.
-            reference: values for an empty mask, `(height * width, channels)`.
-            memory: see [`_concatenate`].
+        """Args:
+        pieces: the touched rows in order, each `(num_rows, channels)`.
+        touched: as of the class.
+        reference: values for an empty mask, `(height * width, channels)`.
+        memory: see [`_concatenate`].
         """
         return cls(_concatenate(chain(pieces, [reference]), memory), touched)
 
@@ -155,10 +154,9 @@ class _EmptyMask:
 
     @classmethod
     def of(cls, adapter: MaskAdapterModel, fused_features: Tensor, mask: Tensor, folded: _FoldedEncoder) -> _EmptyMask:
-        """
-        Args:
-            fused_features: `(channels, height, width)`.
-            mask: an empty one at the mask encoder's resolution, `(height, width)`.
+        """Args:
+        fused_features: `(channels, height, width)`.
+        mask: an empty one at the mask encoder's resolution, `(height, width)`.
         """
         code = adapter.mask_encoder.encode(mask[None, None])
         tokens = fused_features.permute(1, 2, 0) + folded.bias

@@ -24,8 +24,7 @@ def clamped_logit_scale(logit_scale: Tensor) -> Tensor:
 
 @dataclass
 class DenseClipOutput(ModelOutput):
-    """
-    Output of a [`DenseClipModel`]. What was not asked for is `None`.
+    """Output of a [`DenseClipModel`]. What was not asked for is `None`.
 
     Args:
         feature_maps (`tuple` of `torch.FloatTensor` of shape `(batch_size, channels, height, width)`):
@@ -140,8 +139,7 @@ class DenseClipModel(PreTrainedModel, ABC):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> DenseClipOutput:
-        """
-        Args:
+        """Args:
             pixel_values: normalised pictures, `(batch_size, num_channels, height, width)`.
             input_ids: token ids, `(num_texts, length)`.
             attention_mask: see [`~DenseClipModel.get_text_features`].

@@ -117,11 +117,10 @@ class MaskedCrossAttention(nn.MultiheadAttention):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, key_padding_mask: None = None
     ) -> tuple[Tensor, None]:
-        """
-        Args:
-            query, key, value: `(length, batch_size, embed_dim)`.
-            attn_mask: true where a query does not look, `(batch_size, num_queries, num_keys)` bool.
-            key_padding_mask: always `None`.
+        """Args:
+        query, key, value: `(length, batch_size, embed_dim)`.
+        attn_mask: true where a query does not look, `(batch_size, num_queries, num_keys)` bool.
+        key_padding_mask: always `None`.
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         queries, keys, values = (
@@ -145,8 +144,7 @@ class MaskEmbedder(Mask2FormerMaskPredictor):
     def forward(
         self, outputs: Tensor, pixel_embeddings: Tensor, attention_mask_target_size: Any = None
     ) -> tuple[Tensor, Tensor]:
-        """
-        Args:
+        """Args:
             outputs: queries, `(num_queries, batch_size, hidden_dim)`.
             pixel_embeddings: mask features, `(batch_size, mask_feature_size, height, width)`.
             attention_mask_target_size: height and width of the features that the next layer attends to.

@@ -121,10 +121,9 @@ class PictureMaskGenerator(PreTrainedModel, abc.ABC):
     _supports_attention_backend = True
 
     def forward(self, pictures: Sequence[Tensor], padded_size: tuple[int, int]) -> MaskGeneratorOutput:
-        """
-        Args:
-            pictures: for each picture `(3, height, width)` floats in [0, 255].
-            padded_size: height and width in pixels of the CLIP's input, which masks are to cover.
+        """Args:
+        pictures: for each picture `(3, height, width)` floats in [0, 255].
+        padded_size: height and width in pixels of the CLIP's input, which masks are to cover.
         """
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return self.find_masks([picture.to(self.device, self.dtype) for picture in pictures], padded_size)

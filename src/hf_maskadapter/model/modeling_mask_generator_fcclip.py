@@ -31,8 +31,7 @@ from .modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
 
 @dataclass
 class MaskGeneratorOutput(ModelOutput):
-    """
-    Output of a mask generator.
+    """Output of a mask generator.
 
     Args:
         masks_queries_logits (`torch.FloatTensor` of shape `(batch_size, num_queries, height, width)`):
@@ -150,12 +149,11 @@ class FcClipMaskGenerator(Mask2FormerPreTrainedModel):
         void_embeds: Tensor | None = None,
         output_auxiliary: bool = False,
     ) -> MaskGeneratorOutput:
-        """
-        Args:
-            feature_maps: the CLIP's feature maps, fine to coarse, each `(batch_size, channels, height, width)`.
-            vocabulary: the encoded vocabulary; `None` skips the class branch.
-            void_embeds: normalised embedding of void, `(1, text_embed_dim)`, needed with a vocabulary.
-            output_auxiliary: whether to return the earlier predictions too.
+        """Args:
+        feature_maps: the CLIP's feature maps, fine to coarse, each `(batch_size, channels, height, width)`.
+        vocabulary: the encoded vocabulary; `None` skips the class branch.
+        void_embeds: normalised embedding of void, `(1, text_embed_dim)`, needed with a vocabulary.
+        output_auxiliary: whether to return the earlier predictions too.
         """
         with torch.autocast(feature_maps[0].device.type, enabled=False):
             dtype = self.class_head.pooling_projection.weight.dtype

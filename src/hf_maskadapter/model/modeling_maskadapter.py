@@ -79,8 +79,7 @@ _MASK_GENERATORS: dict[str, type[PreTrainedModel]] = {
 
 @dataclass
 class MaskAdapterOutput(ModelOutput):
-    """
-    Output of [`MaskAdapterModel`].
+    """Output of [`MaskAdapterModel`].
 
     Args:
         semantic_activation_maps (`torch.FloatTensor`, *optional*):
@@ -100,8 +99,7 @@ class MaskAdapterOutput(ModelOutput):
 
 @dataclass
 class MaskAdapterSegmentationOutput(ModelOutput):
-    """
-    Output of [`MaskAdapterForOpenVocabularySegmentation`].
+    """Output of [`MaskAdapterForOpenVocabularySegmentation`].
 
     Args:
         loss (`torch.FloatTensor`, *optional*), loss_dict (`dict[str, torch.FloatTensor]`, *optional*):
@@ -316,8 +314,7 @@ class TextTransfer(nn.Module):
         self.projection = nn.Linear(config.embed_dim, config.embed_dim)
 
     def forward(self, text_embeds: Tensor, projected_features: Tensor) -> Tensor:
-        """
-        Args:
+        """Args:
             text_embeds: normalised text embeddings, void among them, `(num_texts, embed_dim)`.
             projected_features: projected dense CLIP features, `(batch_size, embed_dim, height, width)`.
 
@@ -472,8 +469,7 @@ class MaskAdapterModel(MaskAdapterPreTrainedModel):
         output_semantic_activation_maps: bool = True,
         adapter_implementation: AdapterImplementation | None = None,
     ) -> MaskAdapterOutput:
-        """
-        Args:
+        """Args:
             projected_features: CLIP's dense features in the space shared with texts,
                 `(batch_size, embed_dim, height, width)`.
             masks: binary masks of any resolution that cover the same picture,
@@ -523,7 +519,6 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
     A vocabulary is encoded once by [`~MaskAdapterForOpenVocabularySegmentation.encode_vocabulary`] and reused.
 
     Example:
-
     ```python
     processor = AutoProcessor.from_pretrained(name)
     model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(name).eval()
@@ -891,8 +886,7 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         original_sizes: Tensor | None = None,
         num_masks: Tensor | None = None,
     ) -> MaskAdapterSegmentationOutput:
-        """
-        Args:
+        """Args:
             pixel_values: normalised, padded pictures, `(batch_size, 3, height, width)`.
             vocabulary: from [`~MaskAdapterForOpenVocabularySegmentation.encode_vocabulary`].
             masks: masks in [0, 1] that cover the padded pictures, `(batch_size, num_masks, mask_height, mask_width)`.

@@ -16,8 +16,7 @@ from .vocabulary import PROMPT_TEMPLATES, Vocabulary, check_templates
 
 @dataclass
 class EncodedVocabulary(ModelOutput):
-    """
-    Text embeddings of a vocabulary, made by `encode_vocabulary` and reused for every picture.
+    """Text embeddings of a vocabulary, made by `encode_vocabulary` and reused for every picture.
 
     Args:
         text_embeds (`torch.FloatTensor` of shape `(num_synonyms, projection_dim)`):

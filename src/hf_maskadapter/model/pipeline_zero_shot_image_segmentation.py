@@ -38,13 +38,11 @@ _MAX_CACHED_VOCABULARIES = 16
 
 
 class ZeroShotImageSegmentationPipeline(Pipeline):
-    """
-    Open-vocabulary segmentation with a [`MaskAdapterForOpenVocabularySegmentation`]: pictures and candidate labels in,
+    """Open-vocabulary segmentation with a [`MaskAdapterForOpenVocabularySegmentation`]: pictures and candidate labels in,
     masks with labels out. All labels are found in one pass over the picture, and a vocabulary is encoded once, however
     many pictures it is used for.
 
     Example:
-
     ```python
     from transformers import pipeline
 
@@ -78,8 +76,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         self._encoded: OrderedDict[Vocabulary, EncodedVocabulary] = OrderedDict()
 
     def __call__(self, images: Any, candidate_labels: Any = None, **kwargs: Any) -> Any:
-        """
-        Segment one picture or many.
+        """Segment one picture or many.
 
         Args:
             images:
@@ -295,8 +292,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         ]
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """
-        Save model and processor, so that `pipeline(..., model=save_directory)` loads both.
+        """Save model and processor, so that `pipeline(..., model=save_directory)` loads both.
 
         Args:
             save_directory: the folder, created if need be.

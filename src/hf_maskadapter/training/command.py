@@ -206,7 +206,8 @@ def number_of_steps(arguments: TrainingArguments, dataset: Dataset) -> int:
     """Length of the run in optimiser steps."""
     if arguments.max_steps is not None:
         return arguments.max_steps
-    assert arguments.num_epochs is not None and isinstance(dataset, SegmentationDataset)
+    assert arguments.num_epochs is not None
+    assert isinstance(dataset, SegmentationDataset)
     return math.ceil(arguments.num_epochs * len(dataset) / arguments.batch_size)
 
 
