@@ -1,0 +1,51 @@
+"""`maskadapter train`: the paper's two stages of an adapter, or a mask generator, on one or many processes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from ..training.options import TrainingOptions
+from .errors import EXIT_OK
+from .options import Command
+
+
+def run(options: TrainingOptions) -> int:
+    """Train and save the result.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        DataError: if the data cannot be read or do not fit the vocabulary; the message names the sample.
+        CheckpointError: if a checkpoint cannot be written or used.
+        HubError: if the model cannot be fetched, or the Hub refuses an upload, which is tried before training.
+        ValueError: if options do not fit the model or the data.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, when a checkpoint has been saved.
+    """
+    show_messages()
+    from .training import run_training, told_as_interruption
+
+    with told_as_interruption():
+        result = run_training(options)
+    print(f"Trained {result.step} steps in {result.seconds:.0f} seconds; see {options.run.output_dir}.")
+    return EXIT_OK
+
+
+def show_messages() -> None:
+    """Show what the package logs about a run, on standard error."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("hf_maskadapter").setLevel(logging.INFO)
+
+
+COMMAND = Command(
+    name="train",
+    summary="train an adapter in its two stages, or a mask generator",
+    description="Train a Mask-Adapter in its two stages, or a mask generator; on many processes with `accelerate launch "
+    "-m hf_maskadapter.cli train ...`. A run that was interrupted goes on exactly where its last checkpoint was: add "
+    "--resume-from-checkpoint latest. Ctrl-C and SIGTERM save one.",
+    options=TrainingOptions,
+    run=run,
+)
+
+__all__ = ["COMMAND", "run", "show_messages"]
