@@ -155,14 +155,14 @@ def segmenter_parts(
     classes = [[name] for name in training_class_names(settings.withheld)]
     vocabulary = segmenter.encode_vocabulary(Vocabulary.from_list(classes), tokenizer)
 
+    points = MaskLossOptions(num_points=256, num_matching_points=400)
+
     def batches(number: int, size: int) -> SceneBatches:
         return SceneBatches(size, 1000 * settings.seed + number, settings.withheld)
 
     return {
         "generator": SegmenterPart(
-            lambda: MaskGeneratorTraining(
-                segmenter, vocabulary, MaskLossOptions(num_points=256, num_matching_points=400)
-            ),
+            lambda: MaskGeneratorTraining(segmenter, vocabulary, points),
             1.5e-3,
             settings.generator_steps,
             batches(1, settings.generator_batch_size),

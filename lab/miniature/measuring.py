@@ -78,7 +78,8 @@ def cache_scenes(
     Args:
         segmenter: in evaluation mode.
         vocabulary: all of `CLASS_NAMES`, encoded.
-        split, count: which scenes.
+        split: of which scenes.
+        count: how many, the first of them.
     """
     cached = []
     for scene in evaluation_scenes(split, count):
@@ -250,7 +251,10 @@ def segmentation_counts(
     """Pixel counts of semantic maps.
 
     Args:
-        segmenter, vocabulary, scenes, methods: see [`mask_accuracies`].
+        segmenter: see [`mask_accuracies`].
+        vocabulary: see [`mask_accuracies`].
+        scenes: see [`mask_accuracies`].
+        methods: see [`mask_accuracies`].
         ground_truth_masks: take the true masks rather than the generator's.
         ensemble_weights: with the generator's masks, weights of the mask embeddings in the geometric ensemble, for seen
             and for unseen classes; (1, 1) leaves the generator's class branch out but for void. Default the model's.

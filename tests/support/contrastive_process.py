@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from hf_maskadapter.training.contrastive import ContrastiveArguments, ContrastiveBatch, ContrastiveTrainer
 from transformers import CLIPTextConfig
 
 from hf_maskadapter.cli.running import leave_process_group
 from hf_maskadapter.model.configuration_maskadapter import ConvNextClipConfig
 from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
-from hf_maskadapter.training.contrastive import ContrastiveArguments, ContrastiveBatch, ContrastiveTrainer
 
 BATCH = 8
 

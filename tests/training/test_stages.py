@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from hf_maskadapter import EncodedVocabulary
 from hf_maskadapter.data import collate_training_samples
 from hf_maskadapter.model.configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
-from hf_maskadapter.training.stages import GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining
+from hf_maskadapter.training.adapter_stages import GroundTruthWarmup, MixedMaskTraining
+from hf_maskadapter.training.generator_stage import MaskGeneratorTraining
 from support import toy
 
 NAMES = ["warmup", "mixed", "generator"]

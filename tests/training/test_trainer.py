@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from hf_maskadapter.data import DataError
 from hf_maskadapter.training.checkpoints import CheckpointError
-from hf_maskadapter.training.step_log import StepLog
+from hf_maskadapter.training.log import StepLog
 from hf_maskadapter.training.trainer import MATCHLESS_STEPS, MODEL_WEIGHTS
 from support import toy
 

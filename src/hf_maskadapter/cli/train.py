@@ -41,9 +41,9 @@ def show_messages() -> None:
 COMMAND = Command(
     name="train",
     summary="train an adapter in its two stages, or a mask generator",
-    description="Train a Mask-Adapter in its two stages, or a mask generator; on many processes with `accelerate launch "
-    "-m hf_maskadapter.cli train ...`. A run that was interrupted goes on exactly where its last checkpoint was: add "
-    "--resume-from-checkpoint latest. Ctrl-C and SIGTERM save one.",
+    description="Train a Mask-Adapter in its two stages, or a mask generator; on many processes with `accelerate "
+    "launch -m hf_maskadapter.cli train ...`. A run that was interrupted goes on exactly where its last checkpoint was: "
+    "add --resume-from-checkpoint latest. Ctrl-C and SIGTERM save one.",
     options=TrainingOptions,
     run=run,
 )

@@ -403,8 +403,8 @@ def describe(
     size = f"{len(dataset)} samples" if isinstance(dataset, SegmentationDataset) else "a stream"
     return (
         f"Stage {stage.name} on {dataset.name}: {size}, {len(dataset.vocabulary)} classes. {trained / 1e6:.2f} M of "
-        f"{everything / 1e6:.2f} M parameters are trained for {max_steps} steps of {options.optimization.batch_size} pictures on "
-        f"{accelerator.num_processes} process(es), device {accelerator.device.type}, precision "
+        f"{everything / 1e6:.2f} M parameters are trained for {max_steps} steps of {options.optimization.batch_size} "
+        f"pictures on {accelerator.num_processes} process(es), device {accelerator.device.type}, precision "
         f"{accelerator.mixed_precision}."
     )
 

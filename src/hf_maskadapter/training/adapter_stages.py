@@ -95,7 +95,7 @@ class AdapterStage(SegmenterStage):
         """What `prepare` needs of the frozen parts, by the names under which a batch may hold it."""
         return ("dense_features",)
 
-    def _run_frozen_parts(self, pictures: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
+    def _run_frozen_parts(self, pictures: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:  # noqa: ARG002 (for those who have more)
         """Some of `_frozen_outputs`, or more, of a batch's `pixel_values` and `pixel_mask`."""
         return {"dense_features": self.segmenter.clip.get_feature_maps(pictures["pixel_values"])[-1]}
 

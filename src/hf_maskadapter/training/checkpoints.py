@@ -147,7 +147,7 @@ class CheckpointStore:
         if wanted is None:
             if self.steps():
                 raise CheckpointError(
-                    f"{self.directory} holds checkpoints of another run: go on with it (--resume_from_checkpoint "
+                    f"{self.directory} holds checkpoints of another run: go on with it (--resume-from-checkpoint "
                     "latest), or choose another output folder."
                 )
             return None

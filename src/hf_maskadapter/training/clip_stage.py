@@ -82,8 +82,8 @@ class ContrastivePretraining(TrainingStage):
             text_embeds = _gather(text_embeds.float()).transpose(0, 1)
             logit_scale = self.clip.get_logit_scale()
             loss = contrastive_loss(image_embeds, text_embeds, groups, logit_scale)
-        with torch.no_grad():
-            of_positions = [batch_accuracy(image_embeds, *each) for each in zip(text_embeds, groups, strict=True)]
+            with torch.no_grad():
+                of_positions = [batch_accuracy(image_embeds, *each) for each in zip(text_embeds, groups, strict=True)]
         accuracy = sum(of_positions) / len(of_positions)
         if self.training:
             self.memory["accuracy"] += 0.1 * (accuracy - self.memory["accuracy"])

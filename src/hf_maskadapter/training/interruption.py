@@ -27,7 +27,7 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.signal_number, self.step, self.checkpoint = signal.Signals(signal_number), step, checkpoint
         super().__init__(
             f"interrupted by {self.signal_number.name} after step {step}; its checkpoint is {checkpoint}: go on with "
-            "--resume_from_checkpoint latest"
+            "--resume-from-checkpoint latest"
         )
 
     @property

@@ -128,10 +128,6 @@ class FeatureCacheOptions:
     )
     feature_cache_gigabytes: float | None = option("size that this folder may reach", None)
 
-    def __post_init__(self) -> None:
-        if self.feature_cache is not None and (self.feature_cache_gigabytes is None or self.max_bytes <= 0):
-            raise ValueError("feature_cache needs feature_cache_gigabytes, the size that it may reach.")
-
     @property
     def max_bytes(self) -> int:
         """The size in bytes."""
@@ -317,6 +313,8 @@ class TrainingOptions:
         if self.cache.feature_cache is not None:
             if self.stage == "generator":
                 raise ValueError("feature_cache is for the adapter's stages; a mask generator needs all feature maps.")
+            if self.cache.max_bytes <= 0:
+                raise ValueError("feature_cache needs feature_cache_gigabytes, the size that it may reach.")
             if self.augmentation.is_random:
                 raise ValueError(
                     "feature_cache needs pictures that are the same in every epoch: set scale_range to 1 1 (or another "

@@ -479,7 +479,7 @@ class Trainer:
         if failure is not None:
             if accelerator.is_main_process:
                 self.checkpoints.abort(step)
-            again = "go on with --resume_from_checkpoint latest"
+            again = "go on with --resume-from-checkpoint latest"
             raise describe_write_error(step, self.checkpoints.directory, failure, again) from failure
 
     def _attempt(self, action: Callable[[], Any], main_only: bool = False) -> Exception | None:

@@ -10,13 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn import functional as F
-
-import hf_maskadapter
-from hf_maskadapter.data.scenes import ATTRIBUTES, CLASS_NAMES, COMBINATIONS
-from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
 from hf_maskadapter.training.contrastive import (
     ContrastiveArguments,
     ContrastiveBatch,
@@ -25,6 +18,13 @@ from hf_maskadapter.training.contrastive import (
     contrastive_loss,
     spread_text_embeddings,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+import hf_maskadapter
+from hf_maskadapter.data.scenes import ATTRIBUTES, CLASS_NAMES, COMBINATIONS
+from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
 from lab.miniature.pretraining import (
     Curriculum,
     build_clip_config,

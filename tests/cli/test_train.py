@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor
+from hf_maskadapter.cli import main, training
 from hf_maskadapter.data import DataError
 from hf_maskadapter.hub.adapter_weights import load_with_adapter
-from hf_maskadapter.training import command
-from hf_maskadapter.training.arguments import with_preset
-from hf_maskadapter.training.step_log import StepLog
+from hf_maskadapter.training.log import StepLog
 from support import toy
-from support.project_scripts import SCRIPTS, load_script
+from support.project_scripts import SCRIPTS
+from support.training_options import training_options
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -46,7 +46,7 @@ def options(tiny_model_dir, data_dir, tmp_path):
 
 def train(options, **changes):
     toy.reset_accelerate()
-    return command.run_training(with_preset(options | changes))
+    return training.run_training(training_options(**options | changes))
 
 
 def predict(model, processor, picture):
@@ -96,7 +96,7 @@ class TestResult:
 
     def test_is_the_best_on_request(self, options, monkeypatch):
         values = iter([0.3, 0.9, 0.1])
-        monkeypatch.setattr(command, "build_validation", lambda *_: lambda: {"mean_iou": next(values)})
+        monkeypatch.setattr(training, "build_validation", lambda *_: lambda: {"mean_iou": next(values)})
         result = train(options, validation_split="val", eval_steps=1, keep="best", checkpoints_limit=1)
         assert result.best_step == 2
         out = Path(options["output_dir"])
@@ -226,11 +226,10 @@ class TestMistakes:
             train(options)
 
     def test_the_script_prints_one_line(self, options, capsys):
-        script = load_script("train")
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        assert script.main([*words, "--crop_size", "50"]) == 1
+        assert main(["train", *words, "--crop_size", "50"]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error.startswith("error: crop_size=50 must be a multiple of 32")
+        assert error.startswith("maskadapter train: error: crop_size=50 must be a multiple of 32")
 
 
 @pytest.mark.slow
