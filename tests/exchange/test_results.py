@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from hf_maskadapter.exchange import PictureResult, ResultSegment
-from hf_maskadapter.exchange.results import polygon_mask
+from hf_maskadapter.model.masks import polygon_mask
 from hf_maskadapter.model.vocabulary import Vocabulary
 
 

@@ -16,11 +16,11 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from ..files import write_atomically, write_json
+from ..model.masks import from_run_lengths, polygon_mask, run_lengths
 from ..model.vocabulary import Vocabulary
 from ..visualization import class_colors
 from .formats import ExchangeError, Records, ResultFormat, main_file
-from .results import PictureResult, ResultSegment, StoredResults, polygon_mask
-from .run_lengths import from_run_lengths, run_lengths
+from .results import PictureResult, ResultSegment, StoredResults
 
 FILE = "annotations.xml"
 LABELS_FILE = "labels.json"

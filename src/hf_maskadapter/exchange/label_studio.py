@@ -21,11 +21,11 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from ..files import write_atomically, write_text
+from ..model.masks import polygon_mask, run_lengths
 from ..model.vocabulary import Vocabulary
 from ..visualization import class_colors
 from .formats import ExchangeError, Records, ResultFormat, main_file, read_json_file, write_json_list
-from .results import PictureResult, ResultSegment, StoredResults, polygon_mask
-from .run_lengths import run_lengths
+from .results import PictureResult, ResultSegment, StoredResults
 
 FILE = "tasks.json"
 CONFIG_FILE = "label_config.xml"
