@@ -15,8 +15,7 @@ from transformers.image_utils import ChannelDimension, PILImageResampling, SizeD
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 from .configuration_maskadapter import PIXEL_MEAN, PIXEL_STD, MaskAdapterConfig
-from .mask_collections import masks_from_array
-from .masks import as_array, colors_to_ids
+from .masks import as_array, colors_to_ids, masks_from_array
 from .pictures import naming, read_picture
 from .post_processing_maskadapter import (
     post_process_instance_segmentation,
@@ -73,8 +72,7 @@ class MaskAdapterImageProcessorPil(PilBackend):
             Least height and width to pad to, `{"height": ..., "width": ...}`, for batches of one shape.
         image_mean, image_std (`list[float]`):
             Pixel statistics on the 0–255 scale.
-        size_divisor (`int`, defaults to 32), ignore_index (`int`, defaults to 255), do_reduce_labels (`bool`, defaults
-        to `False`):
+        size_divisor, ignore_index, do_reduce_labels (default to 32, 255 and `False`):
             See `MaskAdapterImageProcessorKwargs`.
     """
 

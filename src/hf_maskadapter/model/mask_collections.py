@@ -11,7 +11,16 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from .masks import as_array, coco_mask, colors_to_ids, decode_run_lengths, is_polygon, polygon_mask, shortened
+from .masks import (
+    as_array,
+    coco_mask,
+    colors_to_ids,
+    decode_run_lengths,
+    is_polygon,
+    masks_from_array,
+    polygon_mask,
+    shortened,
+)
 
 _FORMS = (
     "an array or tensor (num_masks, height, width), a label map (height, width), a panoptic PNG, COCO's run-length "
@@ -106,38 +115,6 @@ def _read(masks: Any, size: tuple[int, int], segments_info: Any, ignore_index: i
     return ReadMasks(masks_from_array(array, size))
 
 
-def masks_from_array(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Masks as booleans or, soft ones, as floats, `(num_masks, height, width)`.
-
-    Args:
-        array: `(num_masks, height, width)` or one mask `(height, width)`: booleans, integers 0 and 1 or 0 and 255, or
-            floats in [0, 1].
-        size: height and width of the picture.
-
-    Raises:
-        ValueError: if shape or values are others.
-    """
-    if array.size == 0:
-        return np.zeros((0, *size), dtype=bool)
-    if array.ndim == 2:
-        array = array[None]
-    if array.ndim != 3 or array.shape[1:] != tuple(size):
-        raise ValueError(
-            f"Masks must have shape (num_masks, {size[0]}, {size[1]}), the picture's size as a viewer shows it, got "
-            f"{array.shape}."
-        )
-    if array.dtype == bool:
-        return array
-    if array.dtype.kind in "iu" and any(np.isin(array, (0, inside)).all() for inside in (1, 255)):
-        return array > 0
-    if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:  # false for NaN
-        return array.astype(np.float32)
-    raise ValueError(
-        f"Masks must be booleans, integers 0 and 1 or 0 and 255, or floats in [0, 1], got {array.dtype} from "
-        f"{array.min()} to {array.max()}."
-    )
-
-
 def _masks_of_map(
     values: np.ndarray, size: tuple[int, int], segments_info: Sequence[Mapping] | None, ignore_index: int | None
 ) -> ReadMasks:
@@ -216,4 +193,4 @@ def _open(path: str | os.PathLike) -> Image.Image:
         raise ValueError(f"The masks in {os.fspath(path)} cannot be read: {error}") from error
 
 
-__all__ = ["ReadMasks", "masks_from_array", "read_masks"]
+__all__ = ["ReadMasks", "read_masks"]

@@ -142,6 +142,38 @@ def share_of_flat_pixels(values: np.ndarray, chosen: np.ndarray) -> float:
     return float(np.count_nonzero(flat) / np.count_nonzero(chosen))
 
 
+def masks_from_array(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Masks as booleans or, soft ones, as floats, `(num_masks, height, width)`.
+
+    Args:
+        array: `(num_masks, height, width)` or one mask `(height, width)`: booleans, integers 0 and 1 or 0 and 255, or
+            floats in [0, 1].
+        size: height and width of the picture.
+
+    Raises:
+        ValueError: if shape or values are others.
+    """
+    if array.size == 0:
+        return np.zeros((0, *size), dtype=bool)
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or array.shape[1:] != tuple(size):
+        raise ValueError(
+            f"Masks must have shape (num_masks, {size[0]}, {size[1]}), the picture's size as a viewer shows it, got "
+            f"{array.shape}."
+        )
+    if array.dtype == bool:
+        return array
+    if array.dtype.kind in "iu" and any(np.isin(array, (0, inside)).all() for inside in (1, 255)):
+        return array > 0
+    if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:  # false for NaN
+        return array.astype(np.float32)
+    raise ValueError(
+        f"Masks must be booleans, integers 0 and 1 or 0 and 255, or floats in [0, 1], got {array.dtype} from "
+        f"{array.min()} to {array.max()}."
+    )
+
+
 # --- run lengths ------------------------------------------------------------------------------------------------------
 
 
@@ -533,6 +565,7 @@ __all__ = [
     "is_number",
     "is_polygon",
     "is_smooth_mask",
+    "masks_from_array",
     "polygon_mask",
     "run_lengths",
     "share_of_flat_pixels",
