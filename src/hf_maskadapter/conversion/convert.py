@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
-from ..model.configuration_maskadapter import DenseClipConfig, MaskAdapterConfig
+from ..model.configuration_clips import DenseClipConfig
+from ..model.configuration_maskadapter import MaskAdapterConfig
 from ..model.image_processing_maskadapter import MaskAdapterImageProcessorPil
 from ..model.modeling_clip import DenseClipModel
 from ..model.modeling_clip_convnext import ConvNextClipModel

@@ -17,7 +17,8 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .configuration_maskadapter import PIXEL_MEAN, PIXEL_STD, MaskAdapterConfig
+from .configuration_clips import PIXEL_MEAN, PIXEL_STD
+from .configuration_maskadapter import MaskAdapterConfig
 from .masks import masks_from_array
 from .post_processing_maskadapter import (
     post_process_instance_segmentation,
