@@ -46,7 +46,8 @@ def annotate(args: argparse.Namespace, vocabulary: Vocabulary) -> int:
     _check(args)
     from ..data.samples import DataError
     from ..exchange import FORMATS as FORMAT_CLASSES
-    from ..exchange import ExchangeError, PictureResult, ResultWriter
+    from ..exchange import ExchangeError, ResultWriter
+    from ..model.segments import Segments
 
     args.task = args.task or FORMATS[args.format][0]
     folder = Path(args.output)
@@ -66,7 +67,8 @@ def annotate(args: argparse.Namespace, vocabulary: Vocabulary) -> int:
                     file_name = _file_name(item.file_name, args)
                     if args.copy_pictures:
                         _copy(picture, folder / IMAGES / file_name)
-                    writer.add(PictureResult.from_pipeline(file_name, picture.size, segments, vocabulary))
+                    size = picture.height, picture.width
+                    writer.add(Segments.from_pipeline(segments, size, vocabulary, args.task, file_name))
                 failed = segmenting.failed
             written = writer.finish()
     except (DataError, ExchangeError) as error:
@@ -135,7 +137,7 @@ def _file_name(name: str, args: argparse.Namespace) -> str:
 
 def _read(item: NamedPicture) -> Image.Image:
     from ..data.samples import DataError
-    from ..model.image_processing_maskadapter import as_viewer_shows
+    from ..model.pictures import as_viewer_shows
 
     try:
         return as_viewer_shows(item.read())
