@@ -11,8 +11,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from hf_maskadapter.data.folders import index_coco_panoptic
-from hf_maskadapter.exchange import FORMATS, ExchangeError, PictureResult, ResultSegment, read_results, write_results
+from hf_maskadapter.exchange import FORMATS, ExchangeError, read_results, write_results
 from hf_maskadapter.exchange.coco_panoptic import segment_numbers
+from hf_maskadapter.model.segments import Segment, Segments
 from hf_maskadapter.model.vocabulary import Vocabulary
 from hf_maskadapter.visualization import class_colors
 from support.result_samples import assert_equal, discs
@@ -33,10 +34,10 @@ def test_label_maps_are_read_back(tmp_path, results, vocabulary):
     write_results(tmp_path, "label-map", results, vocabulary)
     stored = read_results(tmp_path, "label-map")
     assert stored.vocabulary.names == vocabulary.names
-    read = {result.file_name: result for result in stored.results}
+    read = {result.picture: result for result in stored.results}
     assert sorted(read) == ["a.png", "nothing.png", "sub/b ü.png"]
     for result in results:
-        maps = read[str(Path(result.file_name).with_suffix(".png"))]
+        maps = read[str(Path(result.picture).with_suffix(".png"))]
         assert (maps.label_map() == result.label_map()).all()
 
 
@@ -69,7 +70,9 @@ def test_unknown_format_is_refused(tmp_path, vocabulary):
 
 @pytest.mark.parametrize("file_name", ["../a.png", "/a.png", "b/../../a.png"])
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, vocabulary, file_name):
-    result = PictureResult(file_name, 4, 4, (ResultSegment(0, np.ones((4, 4), dtype=bool)),))
+    result = Segments(
+        [Segment.of_class(vocabulary, 0, np.ones((4, 4), dtype=bool))], (4, 4), vocabulary, picture=file_name
+    )
     with pytest.raises(ExchangeError, match=r"without '\.\.'"):
         write_results(tmp_path / "out", "label-map", [result], vocabulary)
 
@@ -80,13 +83,13 @@ class TestCocoInstances:
         coco = COCO(tmp_path / "annotations.json")
         assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(vocabulary.names)
         for image, result in zip(coco.loadImgs(coco.getImgIds()), results, strict=True):
-            assert (image["file_name"], image["height"]) == (result.file_name, result.height)
+            assert (image["file_name"], image["height"]) == (result.picture, result.height)
             annotations = coco.loadAnns(coco.getAnnIds(image["id"]))
             for annotation, segment in zip(annotations, result.segments, strict=True):
                 assert (coco.annToMask(annotation).astype(bool) == segment.mask).all()
                 assert annotation["area"] == coco_mask.area(annotation["segmentation"])
                 assert annotation["bbox"] == coco_mask.toBbox(annotation["segmentation"]).tolist()
-                assert annotation["category_id"] == segment.label_id + 1
+                assert annotation["category_id"] == segment.class_id + 1
 
     def test_its_annotations_are_results_that_pycocotools_loads(self, tmp_path, results, vocabulary, capsys):
         write_results(tmp_path, "coco-instance", results, vocabulary)
@@ -97,8 +100,9 @@ class TestCocoInstances:
 
     def test_data_sets_numbers_are_kept(self, tmp_path):
         vocabulary = Vocabulary.from_list([{"id": 17, "name": "cat"}, {"id": 3, "name": "car"}])
-        full = ResultSegment(1, np.ones((2, 2), dtype=bool))
-        pictures = [PictureResult(name, 2, 2, (full,)) for name in ("000000000139.jpg", "000000000285.jpg")]
+        full = Segment.of_class(vocabulary, 1, np.ones((2, 2), dtype=bool))
+        names = ("000000000139.jpg", "000000000285.jpg")
+        pictures = [Segments([full], (2, 2), vocabulary, picture=name) for name in names]
         write_results(tmp_path, "coco-instance", pictures, vocabulary)
         content = json.loads((tmp_path / "annotations.json").read_text())
         assert [image["id"] for image in content["images"]] == [139, 285]
@@ -132,7 +136,7 @@ class TestCocoPanoptic:
             for info, segment in zip(annotation["segments_info"], result.segments, strict=True):
                 assert ((ids == info["id"]) == segment.mask).all()
                 assert (info["area"], tuple(info["bbox"])) == (segment.area, segment.box)
-                assert info["category_id"] == segment.label_id + 1
+                assert info["category_id"] == segment.class_id + 1
 
     def test_this_packages_data_sets_read_it(self, tmp_path, results, vocabulary):
         write_results(tmp_path, "coco-panoptic", results, vocabulary)
@@ -143,8 +147,8 @@ class TestCocoPanoptic:
     def test_overlap_goes_to_the_smaller_segment(self, tmp_path, vocabulary):
         whole, part = np.ones((4, 4), dtype=bool), np.zeros((4, 4), dtype=bool)
         part[:2] = True
-        segments = (ResultSegment(0, whole), ResultSegment(1, part), ResultSegment(2, part))
-        write_results(tmp_path, "coco-panoptic", [PictureResult("a.png", 4, 4, segments)], vocabulary)
+        segments = [Segment.of_class(vocabulary, class_id, mask) for class_id, mask in enumerate((whole, part, part))]
+        write_results(tmp_path, "coco-panoptic", [Segments(segments, (4, 4), vocabulary, picture="a.png")], vocabulary)
         (annotation,) = json.loads((tmp_path / "panoptic.json").read_text())["annotations"]
         assert sorted(info["area"] for info in annotation["segments_info"]) == [8, 8]
 
@@ -172,7 +176,8 @@ class TestLabelMaps:
     def test_more_than_255_classes_make_16_bits(self, tmp_path):
         vocabulary = Vocabulary.from_list([[f"class {number}"] for number in range(300)])
         mask = discs(20, 20)[0]
-        write_results(tmp_path, "label-map", [PictureResult("a.png", 20, 20, (ResultSegment(299, mask),))], vocabulary)
+        segments = [Segment.of_class(vocabulary, 299, mask)]
+        write_results(tmp_path, "label-map", [Segments(segments, (20, 20), vocabulary, picture="a.png")], vocabulary)
         (result,) = read_results(tmp_path, "label-map").results
         assert (result.label_map(65535) == np.where(mask, 299, 65535)).all()
 
@@ -190,7 +195,8 @@ class TestCvat:
     def test_masks_are_rows_of_runs_inside_their_box(self, tmp_path, vocabulary):
         mask = np.zeros((5, 6), dtype=bool)
         mask[1, 2:4] = mask[2, 3] = mask[3, 1] = True  # box: left 1, top 1, width 3, height 3
-        write_results(tmp_path, "cvat", [PictureResult("a.png", 5, 6, (ResultSegment(1, mask),))], vocabulary)
+        segments = [Segment.of_class(vocabulary, 1, mask)]
+        write_results(tmp_path, "cvat", [Segments(segments, (5, 6), vocabulary, picture="a.png")], vocabulary)
         root = ElementTree.parse(tmp_path / "annotations.xml").getroot()
         (image,) = root.findall("image")
         assert image.attrib == {"id": "0", "name": "a.png", "width": "6", "height": "5"}
@@ -216,12 +222,12 @@ class TestCvat:
         assert result.segments[0].box == (79, 304, 40, 40)
 
     def test_polygons_drawn_by_a_corrector_are_read(self, tmp_path, vocabulary):
-        write_results(tmp_path, "cvat", [PictureResult("a.png", 5, 6, ())], vocabulary)
+        write_results(tmp_path, "cvat", [Segments([], (5, 6), vocabulary, picture="a.png")], vocabulary)
         path = tmp_path / "annotations.xml"
         polygon = '<polygon label="sky" points="1.0,1.0;4.0,1.0;4.0,3.0;1.0,3.0" z_order="0"></polygon></image>'
         path.write_text(path.read_text().replace("</image>", polygon))
         (result,) = read_results(path, "cvat").results
-        assert result.segments[0].label_id == 0
+        assert result.segments[0].class_id == 0
         assert result.segments[0].mask[1:3, 1:4].all()
 
     def test_labels_for_the_task_have_the_classes_colors(self, tmp_path, vocabulary):

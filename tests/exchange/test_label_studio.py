@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hf_maskadapter.exchange import ExchangeError, PictureResult, ResultSegment, read_results, write_results
+from hf_maskadapter.exchange import ExchangeError, read_results, write_results
 from hf_maskadapter.exchange.label_studio import decode_brush, encode_brush
+from hf_maskadapter.model.segments import Segment, Segments
 
 
 class BitStream:
@@ -154,8 +155,9 @@ def test_address_of_the_pictures_can_be_set(tmp_path, results, vocabulary):
 
 
 def test_corrections_come_before_predictions_in_an_export(tmp_path, vocabulary):
-    whole = np.ones((10, 20), dtype=bool)
-    write_results(tmp_path, "label-studio", [PictureResult("a.png", 10, 20, (ResultSegment(0, whole),))], vocabulary)
+    whole = Segment.of_class(vocabulary, 0, np.ones((10, 20), dtype=bool))
+    result = Segments([whole], (10, 20), vocabulary, picture="a.png")
+    write_results(tmp_path, "label-studio", [result], vocabulary)
     path = tmp_path / "tasks.json"
     tasks = json.loads(path.read_text())
     corrected = {
@@ -170,7 +172,7 @@ def test_corrections_come_before_predictions_in_an_export(tmp_path, vocabulary):
     path.write_text(json.dumps(tasks))
     (result,) = read_results(path, "label-studio").results
     (segment,) = result.segments
-    assert (result.file_name, segment.label_id) == ("sub/a b.png", 1)
+    assert (result.picture, segment.class_id) == ("sub/a b.png", 1)
     assert segment.mask[2:6, 2:8].all()
     assert not segment.mask[7:].any()
 

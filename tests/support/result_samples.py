@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hf_maskadapter.exchange import PictureResult
+from hf_maskadapter.model.segments import Segments
 
 
 def discs(height: int, width: int) -> np.ndarray:
@@ -14,14 +14,14 @@ def discs(height: int, width: int) -> np.ndarray:
     return np.stack([band, disc, corner])
 
 
-def assert_equal(result: PictureResult, expected: PictureResult, scores: bool = True) -> None:
+def assert_equal(result: Segments, expected: Segments, scores: bool = True) -> None:
     """The same segments, in any order."""
 
-    def content(picture: PictureResult) -> list:
+    def content(picture: Segments) -> list:
         return sorted(
-            (segment.label_id, segment.mask.tobytes(), segment.score if scores else None)
+            (segment.class_id, segment.mask.tobytes(), segment.score if scores else None)
             for segment in picture.segments
         )
 
-    assert (result.file_name, result.height, result.width) == (expected.file_name, expected.height, expected.width)
+    assert (result.picture, result.size) == (expected.picture, expected.size)
     assert content(result) == content(expected)

@@ -76,7 +76,8 @@ def run(options: AnnotateOptions) -> int:
     vocabulary = options.vocabulary.read()
     from ..data.samples import DataError
     from ..exchange import FORMATS as FORMAT_CLASSES
-    from ..exchange import ExchangeError, PictureResult, ResultWriter
+    from ..exchange import ExchangeError, ResultWriter
+    from ..model.segments import Segments
 
     folder = options.output
     try:
@@ -102,7 +103,8 @@ def run(options: AnnotateOptions) -> int:
                     file_name = _file_name(item.file_name, options)
                     if options.copy_pictures:
                         _copy(picture, folder / IMAGES / file_name)
-                    writer.add(PictureResult.from_pipeline(file_name, picture.size, segments, vocabulary))
+                    size = picture.height, picture.width
+                    writer.add(Segments.from_pipeline(segments, size, vocabulary, task, file_name))
                 failed = segmenting.failed
             written = writer.finish()
     except (DataError, ExchangeError) as error:
@@ -183,7 +185,7 @@ def _file_name(name: str, options: AnnotateOptions) -> str:
 
 def _read(item: NamedPicture) -> Image.Image:
     from ..data.samples import DataError
-    from ..model.image_processing_maskadapter import as_viewer_shows
+    from ..model.pictures import as_viewer_shows
 
     try:
         return as_viewer_shows(item.read())

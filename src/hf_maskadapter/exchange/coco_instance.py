@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..files import write_atomically
+from ..model.segments import Segment, Segments
+from ..model.vocabulary import Vocabulary
 from .coco_categories import category_ids, from_categories, numbered, to_categories
 from .formats import ExchangeError, Records, ResultFormat, main_file, read_json_file, write_json_lists
-from .results import PictureResult, ResultSegment, StoredResults
+from .results import StoredResults
 
 FILE = "annotations.json"
 
@@ -32,13 +34,13 @@ class CocoInstances(ResultFormat):
         super().__init__(*args, **kwargs)
         _mask_api()
 
-    def record(self, result: PictureResult) -> dict[str, Any]:
+    def record(self, result: Segments) -> dict[str, Any]:
         """Size and encoded masks."""
         ids = category_ids(self.vocabulary)
         annotations = []
         for segment in result.segments:
             annotation = {
-                "category_id": ids[segment.label_id],
+                "category_id": ids[segment.class_id],
                 "segmentation": encode_mask(segment.mask),
                 "area": segment.area,
                 "bbox": list(segment.box),
@@ -48,7 +50,7 @@ class CocoInstances(ResultFormat):
                 annotation["score"] = segment.score
             annotations.append(annotation)
         return {
-            "file_name": result.file_name,
+            "file_name": result.picture,
             "height": result.height,
             "width": result.width,
             "annotations": annotations,
@@ -70,7 +72,7 @@ class CocoInstances(ResultFormat):
         if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= content.keys():
             raise ExchangeError(f"{path} is no COCO annotation file: it needs images, annotations and categories.")
         vocabulary, indices = from_categories(content["categories"], str(path))
-        return StoredResults(vocabulary, _results(content, indices, path))
+        return StoredResults(vocabulary, _results(content, vocabulary, indices, path))
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
@@ -111,7 +113,9 @@ def _annotations(records: Records) -> Iterator[dict[str, Any]]:
             yield {"id": count, "image_id": number, **annotation}
 
 
-def _results(content: dict[str, Any], indices: dict[int, int], path: Path) -> Iterator[PictureResult]:
+def _results(
+    content: dict[str, Any], vocabulary: Vocabulary, indices: dict[int, int], path: Path
+) -> Iterator[Segments]:
     of_image = defaultdict(list)
     try:
         for annotation in content["annotations"]:
@@ -119,14 +123,15 @@ def _results(content: dict[str, Any], indices: dict[int, int], path: Path) -> It
         for image in content["images"]:
             size = int(image["height"]), int(image["width"])
             segments = tuple(
-                ResultSegment(
+                Segment.of_class(
+                    vocabulary,
                     indices[annotation["category_id"]],
                     decode_mask(annotation["segmentation"], size),
-                    annotation.get("score"),
+                    score=annotation.get("score"),
                 )
                 for annotation in of_image[image["id"]]
             )
-            yield PictureResult(image["file_name"], *size, segments)
+            yield Segments(segments, size, vocabulary, "instance", image["file_name"])
     except (KeyError, TypeError, ValueError) as error:
         raise ExchangeError(f"{path} is damaged ({type(error).__name__}: {error}).") from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,21 @@ from PIL import Image
 
 from ..data.samples import id_to_rgb, rgb_to_id
 from ..files import write_atomically
+from ..model.segments import Segments
+from ..model.vocabulary import Vocabulary
 from ..visualization import Color, class_colors
 from .coco_categories import category_ids, from_categories, numbered, to_categories
-from .formats import ExchangeError, Records, ResultFormat, main_file, picture_name, read_json_file, write_json_lists
-from .results import PictureResult, ResultSegment, StoredResults
+from .formats import (
+    ExchangeError,
+    Records,
+    ResultFormat,
+    file_name_of,
+    main_file,
+    picture_name,
+    read_json_file,
+    write_json_lists,
+)
+from .results import StoredResults
 
 FILE = "panoptic.json"
 FOLDER = "panoptic"
@@ -37,12 +49,12 @@ class CocoPanoptic(ResultFormat):
         """The PNG."""
         return self.folder / FOLDER / picture_name(file_name, ".png")
 
-    def record(self, result: PictureResult) -> dict[str, Any]:
-        """Write the PNG. What overlaps is given to the smaller segment; a segment of which nothing is left goes."""
+    def record(self, result: Segments) -> dict[str, Any]:
+        """Write the PNG. What overlaps is given to the upper segment; a segment of which nothing is left goes."""
         places = result.segment_map()
         areas = np.bincount(places.ravel(), minlength=len(result.segments) + 1)
-        numbers = segment_numbers([segment.label_id for segment in result.segments], self._colors())
-        path = self.picture_file(result.file_name)
+        numbers = segment_numbers([segment.class_id for segment in result.segments], self._colors())
+        path = self.picture_file(file_name_of(result))
         path.parent.mkdir(parents=True, exist_ok=True)
         painted = Image.fromarray(id_to_rgb(np.array([0, *numbers])[places]))
         write_atomically(path, partial(painted.save, format="PNG"))
@@ -50,11 +62,11 @@ class CocoPanoptic(ResultFormat):
         segments = []
         for place, (number, segment) in enumerate(zip(numbers, result.segments, strict=True), start=1):
             if areas[place]:
-                visible = ResultSegment(segment.label_id, places == place)
+                visible = replace(segment, mask=places == place)
                 segments.append(
                     {
                         "id": number,
-                        "category_id": ids[segment.label_id],
+                        "category_id": ids[segment.class_id],
                         "area": visible.area,
                         "bbox": list(visible.box),
                         "iscrowd": 0,
@@ -62,7 +74,7 @@ class CocoPanoptic(ResultFormat):
                     }
                 )
         return {
-            "file_name": result.file_name,
+            "file_name": file_name_of(result),
             "height": result.height,
             "width": result.width,
             "segments_info": segments,
@@ -103,7 +115,7 @@ class CocoPanoptic(ResultFormat):
         if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= content.keys():
             raise ExchangeError(f"{path} is no panoptic file: it needs images, annotations and categories.")
         vocabulary, indices = from_categories(content["categories"], str(path))
-        return StoredResults(vocabulary, _results(content, indices, path))
+        return StoredResults(vocabulary, _results(content, vocabulary, indices, path))
 
 
 def segment_numbers(label_ids: list[int], colors: list[Color]) -> list[int]:
@@ -133,7 +145,9 @@ def _numbers_near(color: Color) -> Iterator[int]:
     yield from range(1, 1 << 24)
 
 
-def _results(content: dict[str, Any], indices: dict[int, int], path: Path) -> Iterator[PictureResult]:
+def _results(
+    content: dict[str, Any], vocabulary: Vocabulary, indices: dict[int, int], path: Path
+) -> Iterator[Segments]:
     try:
         images = {image["id"]: image for image in content["images"]}
         for annotation in content["annotations"]:
@@ -144,7 +158,7 @@ def _results(content: dict[str, Any], indices: dict[int, int], path: Path) -> It
                 {"id": entry["id"], "label_id": indices[entry["category_id"]], "score": entry.get("score")}
                 for entry in annotation["segments_info"]
             ]
-            yield PictureResult.from_segmentation(image["file_name"], ids, info)
+            yield Segments.from_segmentation(ids, info, vocabulary, "panoptic", image["file_name"])
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ExchangeError(f"{path} cannot be read ({type(error).__name__}: {error}).") from error
 

@@ -16,10 +16,11 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from ..files import write_atomically, write_json
+from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from ..visualization import class_colors
 from .formats import ExchangeError, Records, ResultFormat, main_file
-from .results import PictureResult, ResultSegment, StoredResults, polygon_mask
+from .results import StoredResults, polygon_mask
 from .run_lengths import from_run_lengths, run_lengths
 
 FILE = "annotations.xml"
@@ -31,16 +32,16 @@ class CvatImages(ResultFormat):
 
     name = "cvat"
 
-    def record(self, result: PictureResult) -> dict[str, Any]:
+    def record(self, result: Segments) -> dict[str, Any]:
         """Size and masks."""
         masks = []
-        for segment in sorted(result.segments, key=lambda segment: -segment.area):  # later ones lie on top
+        for segment in result.segments:  # later ones lie on top
             left, top, width, height = segment.box
             inside = segment.mask[top : top + height, left : left + width]
             rle = ", ".join(map(str, run_lengths(inside.ravel()).tolist()))
             masks.append(
                 {
-                    "label": self.vocabulary.names[segment.label_id],
+                    "label": segment.label,
                     "rle": rle,
                     "left": left,
                     "top": top,
@@ -48,7 +49,7 @@ class CvatImages(ResultFormat):
                     "height": height,
                 }
             )
-        return {"file_name": result.file_name, "height": result.height, "width": result.width, "masks": masks}
+        return {"file_name": result.picture, "height": result.height, "width": result.width, "masks": masks}
 
     def assemble(self, records: Records) -> list[Path]:
         """The XML file and the labels."""
@@ -110,7 +111,7 @@ def _write_xml(file: IO[bytes], labels: list[dict[str, Any]], records: Records) 
     write("</annotations>\n")
 
 
-def _results(path: Path, vocabulary: Vocabulary) -> Iterator[PictureResult]:
+def _results(path: Path, vocabulary: Vocabulary) -> Iterator[Segments]:
     for _, element in ElementTree.iterparse(path):
         if element.tag != "image":
             continue
@@ -118,11 +119,11 @@ def _results(path: Path, vocabulary: Vocabulary) -> Iterator[PictureResult]:
         try:
             size = int(element.attrib["height"]), int(element.attrib["width"])
             segments = tuple(
-                ResultSegment(vocabulary.names.index(shape.attrib["label"]), _mask(shape, size))
+                Segment.of_class(vocabulary, vocabulary.names.index(shape.attrib["label"]), _mask(shape, size))
                 for shape in element
                 if shape.tag in ("mask", "polygon")
             )
-            yield PictureResult(name, *size, segments)
+            yield Segments(segments, size, vocabulary, picture=name)
         except (KeyError, ValueError) as error:
             raise ExchangeError(
                 f"{path}, picture {name!r}, cannot be read ({type(error).__name__}: {error})."

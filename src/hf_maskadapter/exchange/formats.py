@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, ClassVar
 
+from ..model.segments import Segments
 from ..model.vocabulary import Vocabulary
-from .results import PictureResult, StoredResults
+from .results import StoredResults
 
 Records = Callable[[], Iterator[dict[str, Any]]]
 """Begins anew with the first picture's record at every call, so that none need be kept in memory."""
@@ -43,7 +44,7 @@ class ResultFormat(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def record(self, result: PictureResult) -> dict[str, Any]:
+    def record(self, result: Segments) -> dict[str, Any]:
         """Write what belongs to this picture alone; return the rest, which JSON can hold.
 
         Raises:
@@ -73,6 +74,17 @@ class ResultFormat(abc.ABC):
         Raises:
             ExchangeError: if something is missing or damaged.
         """
+
+
+def file_name_of(result: Segments) -> str:
+    """The file name of a result's picture.
+
+    Raises:
+        ExchangeError: if the result does not tell it.
+    """
+    if result.picture is None:
+        raise ExchangeError("A result to be written must name its picture: Segments(..., picture=file_name).")
+    return result.picture
 
 
 def picture_name(file_name: str, suffix: str) -> str:
@@ -136,6 +148,7 @@ __all__ = [
     "ExchangeError",
     "Records",
     "ResultFormat",
+    "file_name_of",
     "main_file",
     "picture_name",
     "read_json_file",

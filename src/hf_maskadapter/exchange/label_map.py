@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from ..files import write_atomically, write_json
+from ..model.segments import Segments
 from ..model.vocabulary import Vocabulary
 from ..visualization import class_colors
-from .formats import ExchangeError, Records, ResultFormat, picture_name
-from .results import PictureResult, ResultSegment, StoredResults
+from .formats import ExchangeError, Records, ResultFormat, file_name_of, picture_name
+from .results import StoredResults
 
 FILE = "vocabulary.json"
 FOLDER = "annotations"
@@ -37,13 +38,13 @@ class LabelMaps(ResultFormat):
         """The PNG."""
         return self.folder / FOLDER / picture_name(file_name, ".png")
 
-    def record(self, result: PictureResult) -> dict[str, Any]:
+    def record(self, result: Segments) -> dict[str, Any]:
         """Write the PNG."""
-        path = self.picture_file(result.file_name)
+        path = self.picture_file(file_name_of(result))
         path.parent.mkdir(parents=True, exist_ok=True)
         image = label_map_image(result.label_map(ignore_value(self.vocabulary)), self.vocabulary)
         write_atomically(path, partial(image.save, format="PNG"))
-        return {"file_name": result.file_name}
+        return {"file_name": file_name_of(result)}
 
     def assemble(self, records: Records) -> list[Path]:
         """The classes."""
@@ -85,7 +86,7 @@ def label_map_image(label_map: np.ndarray, vocabulary: Vocabulary) -> Image.Imag
     return image
 
 
-def _results(folder: Path, vocabulary: Vocabulary) -> Iterator[PictureResult]:
+def _results(folder: Path, vocabulary: Vocabulary) -> Iterator[Segments]:
     paths = sorted(folder.rglob("*.png"))
     if not paths:
         raise ExchangeError(f"There are no label maps (*.png) in {folder}.")
@@ -99,9 +100,7 @@ def _results(folder: Path, vocabulary: Vocabulary) -> Iterator[PictureResult]:
         present = [int(label) for label in np.unique(labels) if label != ignored]
         if labels.ndim != 2 or (present and present[-1] >= len(vocabulary)):
             raise ExchangeError(f"{path} is no label map of the {len(vocabulary)} classes that {FILE} names.")
-        segments = tuple(ResultSegment(label, labels == label) for label in present)
-        height, width = labels.shape
-        yield PictureResult(path.relative_to(folder).as_posix(), height, width, segments)
+        yield Segments.from_label_map(labels, vocabulary, ignored, path.relative_to(folder).as_posix())
 
 
 __all__ = ["LabelMaps", "ignore_value", "label_map_image"]

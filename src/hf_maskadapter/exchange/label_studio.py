@@ -21,10 +21,11 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from ..files import write_atomically, write_text
+from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from ..visualization import class_colors
-from .formats import ExchangeError, Records, ResultFormat, main_file, read_json_file, write_json_list
-from .results import PictureResult, ResultSegment, StoredResults, polygon_mask
+from .formats import ExchangeError, Records, ResultFormat, file_name_of, main_file, read_json_file, write_json_list
+from .results import StoredResults, polygon_mask
 from .run_lengths import run_lengths
 
 FILE = "tasks.json"
@@ -47,7 +48,7 @@ class LabelStudioTasks(ResultFormat):
 
     name = "label-studio"
 
-    def record(self, result: PictureResult) -> dict[str, Any]:
+    def record(self, result: Segments) -> dict[str, Any]:
         """The task."""
         prefix = LOCAL_FILES if self.image_prefix is None else self.image_prefix
         regions = [
@@ -63,7 +64,7 @@ class LabelStudioTasks(ResultFormat):
                 "value": {
                     "format": "rle",
                     "rle": encode_brush(segment.mask),
-                    "brushlabels": [self.vocabulary.names[segment.label_id]],
+                    "brushlabels": [segment.label],
                 },
             }
             for number, segment in enumerate(result.segments, start=1)
@@ -73,11 +74,11 @@ class LabelStudioTasks(ResultFormat):
         if scores:
             prediction["score"] = sum(scores) / len(scores)
         return {
-            "file_name": result.file_name,
+            "file_name": file_name_of(result),
             "task": {
                 "data": {
-                    _IMAGE: prefix + quote(result.file_name),
-                    "file_name": result.file_name,
+                    _IMAGE: prefix + quote(file_name_of(result)),
+                    "file_name": file_name_of(result),
                     "width": result.width,
                     "height": result.height,
                 },
@@ -213,13 +214,13 @@ def _used_names(tasks: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(used))
 
 
-def _results(tasks: list[dict[str, Any]], vocabulary: Vocabulary, path: Path) -> Iterator[PictureResult]:
+def _results(tasks: list[dict[str, Any]], vocabulary: Vocabulary, path: Path) -> Iterator[Segments]:
     for number, task in enumerate(tasks, start=1):
         try:
             regions = _regions(task)
             size = _picture_size(task, regions)
             segments = tuple(_segment(region, size, vocabulary) for region in regions)
-            yield PictureResult(_file_name(task["data"]), *size, segments)
+            yield Segments(segments, size, vocabulary, picture=_file_name(task["data"]))
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ExchangeError(f"{path}, task {number}, cannot be read ({type(error).__name__}: {error}).") from error
 
@@ -230,13 +231,14 @@ def _picture_size(task: dict[str, Any], regions: list[dict[str, Any]]) -> tuple[
     return int(task["data"]["height"]), int(task["data"]["width"])
 
 
-def _segment(region: dict[str, Any], size: tuple[int, int], vocabulary: Vocabulary) -> ResultSegment:
+def _segment(region: dict[str, Any], size: tuple[int, int], vocabulary: Vocabulary) -> Segment:
     value = region["value"]
     if region["type"] == "brushlabels":
         mask = decode_brush(value["rle"], size)
     else:  # corners in per cent of the picture's size
         mask = polygon_mask([(x / 100 * size[1], y / 100 * size[0]) for x, y in value["points"]], size)
-    return ResultSegment(vocabulary.names.index(value[region["type"]][0]), mask, region.get("score"))
+    class_id = vocabulary.names.index(value[region["type"]][0])
+    return Segment.of_class(vocabulary, class_id, mask, score=region.get("score"))
 
 
 def _file_name(data: dict[str, Any]) -> str:

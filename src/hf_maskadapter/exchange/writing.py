@@ -12,14 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from ..model.segments import Segments
 from ..model.vocabulary import Vocabulary
 from .coco_instance import CocoInstances
 from .coco_panoptic import CocoPanoptic
 from .cvat import CvatImages
-from .formats import ExchangeError, ResultFormat
+from .formats import ExchangeError, ResultFormat, file_name_of
 from .label_map import LabelMaps
 from .label_studio import LabelStudioTasks
-from .results import PictureResult, StoredResults
+from .results import StoredResults
 
 FORMATS: Mapping[str, type[ResultFormat]] = {
     kind.name: kind for kind in (CocoInstances, CocoPanoptic, LabelMaps, LabelStudioTasks, CvatImages)
@@ -60,19 +61,20 @@ class ResultWriter:
         if self._file is not None:
             self._file.close()
 
-    def add(self, result: PictureResult) -> None:
+    def add(self, result: Segments) -> None:
         """Write a picture's result, which is then finished.
 
         Raises:
-            ExchangeError: if it is finished already, or its file would replace another picture's.
+            ExchangeError: if it names no picture, is finished already, or its file would replace another picture's.
             OSError: if a file cannot be written; the picture is then not finished.
         """
-        if result.file_name in self.done:
-            raise ExchangeError(f"There are two pictures of the name {result.file_name!r}: each needs its own.")
-        self._claim(result.file_name)
+        file_name = file_name_of(result)
+        if file_name in self.done:
+            raise ExchangeError(f"There are two pictures of the name {file_name!r}: each needs its own.")
+        self._claim(file_name)
         journal = self._opened()
         _append(journal, self.format.record(result))
-        self.done.add(result.file_name)
+        self.done.add(file_name)
 
     def finish(self) -> list[Path]:
         """Write what needs every finished picture; return the files and folders that were written.
@@ -147,7 +149,7 @@ def _append(journal: IO[bytes], content: dict[str, Any]) -> None:
 def write_results(
     folder: str | os.PathLike[str],
     format_name: str,
-    results: Iterable[PictureResult],
+    results: Iterable[Segments],
     vocabulary: Vocabulary,
     *,
     model: str = "",

@@ -229,8 +229,7 @@ class MaskAdapterImageProcessorPil(PilBackend):
             Least height and width to pad to, `{"height": ..., "width": ...}`, for batches of one shape.
         image_mean, image_std (`list[float]`):
             Pixel statistics on the 0–255 scale.
-        size_divisor (`int`, defaults to 32), ignore_index (`int`, defaults to 255), do_reduce_labels (`bool`, defaults
-        to `False`):
+        size_divisor, ignore_index, do_reduce_labels (default to 32, 255 and `False`):
             See `MaskAdapterImageProcessorKwargs`.
     """
 
