@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 _MODULE_OF = {
     "DataError": "samples",
-    "DatasetOptions": "options",
     "IGNORE_INDEX": "samples",
-    "NamedPicture": "opening",
-    "PictureSource": "opening",
-    "RAW_LAYOUTS": "raw_layouts",
+    "NamedPicture": "pictures",
+    "PictureSource": "pictures",
+    "RAW_LAYOUTS": "preparation",
     "SampleKey": "sampling",
     "SampleReader": "samples",
     "SegmentInfo": "samples",
-    "SourceOptions": "options",
     "SegmentationDataset": "loading",
     "SegmentationSample": "samples",
     "SegmentationStream": "loading",
@@ -33,7 +31,7 @@ _MODULE_OF = {
     "dataset_id_mapping": "samples",
     "load_segmentation_dataset": "loading",
     "masks_from_map": "transforms",
-    "open_pictures": "opening",
+    "open_pictures": "pictures",
     "prepare_dataset": "preparation",
     "sample_generator": "sampling",
     "sample_seed": "sampling",
@@ -44,7 +42,6 @@ __all__ = [
     "IGNORE_INDEX",
     "RAW_LAYOUTS",
     "DataError",
-    "DatasetOptions",
     "NamedPicture",
     "PictureSource",
     "SampleKey",
@@ -53,7 +50,6 @@ __all__ = [
     "SegmentationDataset",
     "SegmentationSample",
     "SegmentationStream",
-    "SourceOptions",
     "StreamingBatchSampler",
     "TrainingBatchSampler",
     "TrainingDataset",
@@ -88,10 +84,8 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from .loaders import TrainingDataset, create_training_loader
     from .loading import SegmentationDataset, SegmentationStream, load_segmentation_dataset
-    from .opening import NamedPicture, PictureSource, open_pictures
-    from .options import DatasetOptions, SourceOptions
-    from .preparation import prepare_dataset
-    from .raw_layouts import RAW_LAYOUTS
+    from .pictures import NamedPicture, PictureSource, open_pictures
+    from .preparation import RAW_LAYOUTS, prepare_dataset
     from .samples import (
         IGNORE_INDEX,
         DataError,
