@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from hf_maskadapter.cli.options import positive
+from hf_maskadapter.data.options import option
 from hf_maskadapter.data.scenes import CLASS_NAMES, COMBINATIONS, training_class_names
 from hf_maskadapter.files import write_atomically, write_json, write_text
 from hf_maskadapter.model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
@@ -81,14 +83,16 @@ class Settings:
         learning_rate: peak of stage 1; stage 2 takes half.
     """
 
-    scenes: int = 300
-    training_scenes: int = 8000
-    seeds: int = 3
-    steps: int = 2000
-    mixed_steps: int = 100
-    ablation_steps: int = 300
-    batch_size: int = 8
-    learning_rate: float = 2e-3
+    scenes: int = option("test scenes", 300, parse=positive)
+    training_scenes: int = option("scenes to train adapters on", 8000, parse=positive)
+    seeds: int = option("adapters of each kind", 3, parse=positive)
+    steps: int = option("steps of stage 1", 2000, parse=positive)
+    mixed_steps: int = option("steps of stage 2", 100, parse=positive)
+    ablation_steps: int = option(
+        "steps of adapters with other numbers of maps, and with stage 2 only", 300, parse=positive
+    )
+    batch_size: int = option("scenes a step", 8, parse=positive)
+    learning_rate: float = option("peak of stage 1; stage 2 takes half", 2e-3)
 
 
 class CachedTrainingScenes:

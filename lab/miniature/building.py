@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import CLIPTokenizer
 
+from hf_maskadapter.data.options import option
 from hf_maskadapter.data.scenes import CLASS_NAMES, base_combinations, training_class_names
-from hf_maskadapter.files import write_json
+from hf_maskadapter.files import folder_lock, write_json
 from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
 from hf_maskadapter.model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from hf_maskadapter.model.vocabulary import Vocabulary
@@ -62,17 +63,17 @@ class BuildSettings:
         ValueError: if a number is out of range, or `withheld` is no value of an attribute.
     """
 
-    seed: int = 0
-    clip_steps: int = 3000
-    clip_batch_size: int = 64
-    generator_steps: int = 4000
-    warmup_steps: int = 2000
-    mixed_steps: int = 150
-    generator_batch_size: int = 4
-    adapter_batch_size: int = 8
-    scenes: int = 300
-    split: str = "validation"
-    withheld: str | None = None
+    seed: int = option("of all random weights and training scenes", 0)
+    clip_steps: int = option("steps of CLIP's pre-training", 3000)
+    clip_batch_size: int = option("pictures in each of them", 64)
+    generator_steps: int = option("steps of the mask generator's training", 4000)
+    warmup_steps: int = option("steps of the adapter's stage 1; 0 leaves it out", 2000)
+    mixed_steps: int = option("steps of the adapter's stage 2; 0 leaves it out", 150)
+    generator_batch_size: int = option("scenes in a step of the generator's", 4)
+    adapter_batch_size: int = option("scenes in a step of the adapter's", 8)
+    scenes: int = option("scenes that results are measured on", 300)
+    split: Literal["validation", "test"] = option("their split", "validation")
+    withheld: str | None = option("value of an attribute to withhold from all training masks, e.g. heart", None)
 
     def __post_init__(self) -> None:
         least = {"seed": 0, "warmup_steps": 0, "mixed_steps": 0}
@@ -216,10 +217,16 @@ def build_miniature(
 
     Raises:
         ValueError: if a part before those is not finished, or `work_dir` holds work with other settings.
+        hf_maskadapter.files.FolderInUseError: if another run works in `work_dir`.
         hf_maskadapter.training.interruption.TrainingInterrupted: after Ctrl-C or SIGTERM while a part was trained.
     """
     settings = settings or BuildSettings()
     claim_folder(work_dir, settings.of_training)
+    with folder_lock(work_dir, "build the miniature"):
+        _build(work_dir, output_dir, settings, parts)
+
+
+def _build(work_dir: Path, output_dir: Path, settings: BuildSettings, parts: Sequence[str]) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     lengths = {part: getattr(settings, f"{part}_steps") for part in ("clip", "generator", "warmup", "mixed")}

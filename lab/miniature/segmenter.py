@@ -11,11 +11,9 @@ from transformers import CLIPTokenizer
 
 from hf_maskadapter.data.scenes import training_class_names
 from hf_maskadapter.miniature.known_world import KnownWorld
-from hf_maskadapter.model.configuration_maskadapter import (
-    ConvNextClipConfig,
-    FcClipMaskGeneratorConfig,
-    MaskAdapterConfig,
-)
+from hf_maskadapter.model.configuration_clips import ConvNextClipConfig
+from hf_maskadapter.model.configuration_mask_generators import FcClipMaskGeneratorConfig
+from hf_maskadapter.model.configuration_maskadapter import MaskAdapterConfig
 from hf_maskadapter.model.image_processing_maskadapter import MaskAdapterImageProcessorPil
 from hf_maskadapter.model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from hf_maskadapter.model.processing_maskadapter import MaskAdapterProcessor

@@ -64,7 +64,7 @@ def test_formats_of_the_command_are_those_of_the_package():
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_folder_is_segmented_into_every_format(segment, name):
     assert segment("--format", name, "--batch-size", 2) == 0
-    results = {Path(result.file_name).stem: result for result in read_results("out", name).results}
+    results = {Path(result.picture).stem: result for result in read_results("out", name).results}
     assert sorted(results) == ["a", "b", "c"]
     assert (results["b"].width, results["b"].height) == (60, 45)
     assert not list(Path("out").rglob("*.unfinished"))
@@ -74,14 +74,14 @@ def test_results_are_those_of_the_pipeline(segment, folder, tiny_model_dir):
     assert segment("--format", "cvat", "--task", "panoptic") == 0
     from transformers import pipeline
 
-    from hf_maskadapter.exchange import PictureResult
+    from hf_maskadapter.model.segments import Segments
 
     segmenter = pipeline("zero-shot-image-segmentation", model=str(tiny_model_dir), device="cpu")
     stored = read_results("out", "cvat")
     for result in stored.results:
-        with Image.open(folder / "pictures" / result.file_name) as image:
+        with Image.open(folder / "pictures" / result.picture) as image:
             segments = segmenter(image, candidate_labels=LABELS, subtask="panoptic")
-            expected = PictureResult.from_pipeline(result.file_name, image.size, segments, stored.vocabulary)
+            expected = Segments.from_pipeline(segments, (image.height, image.width), stored.vocabulary)
         assert sorted(s.mask.tobytes() for s in result.segments) == sorted(s.mask.tobytes() for s in expected.segments)
 
 
@@ -137,7 +137,7 @@ def test_pictures_can_be_named_instead_of_a_data_set(segment):
 
 def test_scenes_are_drawn(segment):
     assert segment("--format", "cvat", "--max-pictures", 2, source=("--dataset", "scenes")) == 0
-    assert [result.file_name for result in read_results("out", "cvat").results] == ["test-0-0.png", "test-0-1.png"]
+    assert [result.picture for result in read_results("out", "cvat").results] == ["test-0-0.png", "test-0-1.png"]
 
 
 @pytest.mark.parametrize("streaming", [(), ("--streaming",)])
@@ -157,14 +157,14 @@ def test_pictures_without_names_are_numbered(segment, picture):
         {"image": [picture] * 2}, features=datasets.Features(image=datasets.Image())
     ).save_to_disk("data")
     assert segment("--format", "cvat", source=("--dataset", "data")) == 0
-    assert [result.file_name for result in read_results("out", "cvat").results] == ["000000.png", "000001.png"]
+    assert [result.picture for result in read_results("out", "cvat").results] == ["000000.png", "000001.png"]
 
 
 def test_damaged_picture_is_reported_the_rest_goes_on_and_it_is_tried_again(segment, picture, forwards, capsys):
     Path("pictures/b.jpg").write_bytes(b"no picture")
     assert segment("--format", "cvat") == 1
     assert "b.jpg" in error(capsys)
-    assert [result.file_name for result in read_results("out", "cvat").results] == ["a.png", "sub/c.png"]
+    assert [result.picture for result in read_results("out", "cvat").results] == ["a.png", "sub/c.png"]
     picture.save("pictures/b.jpg")
     forwards.clear()
     assert segment("--format", "cvat") == 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_maskadapter.exchange import PictureResult, ResultSegment
+from hf_maskadapter.model.segments import Segment, Segments
 from hf_maskadapter.model.vocabulary import Vocabulary
 from support.result_samples import discs
 
@@ -13,11 +13,12 @@ def vocabulary() -> Vocabulary:
 
 
 @pytest.fixture
-def results() -> list[PictureResult]:
+def results(vocabulary) -> list[Segments]:
     """Two pictures of different sizes in different folders, and one without segments."""
     pictures = []
     for name, height, width in (("a.jpg", 40, 60), ("sub/b ü.png", 33, 17)):
         band, disc, corner = discs(height, width)
-        segments = (ResultSegment(0, band, 0.5), ResultSegment(1, disc, 0.25), ResultSegment(1, corner, 0.75))
-        pictures.append(PictureResult(name, height, width, segments))
-    return [*pictures, PictureResult("nothing.png", 5, 7, ())]
+        found = ((0, band, 0.5), (1, disc, 0.25), (1, corner, 0.75))
+        segments = [Segment.of_class(vocabulary, class_id, mask, score=score) for class_id, mask, score in found]
+        pictures.append(Segments(segments, (height, width), vocabulary, picture=name))
+    return [*pictures, Segments([], (5, 7), vocabulary, picture="nothing.png")]

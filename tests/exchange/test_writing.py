@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from hf_maskadapter.exchange import FORMATS, ExchangeError, PictureResult, ResultSegment, ResultWriter, write_results
+from hf_maskadapter.exchange import FORMATS, ExchangeError, ResultWriter, write_results
+from hf_maskadapter.model.segments import Segment, Segments
 
 
 def writer(folder, vocabulary, name="coco-instance", **options) -> ResultWriter:
@@ -75,10 +76,15 @@ def test_damaged_journal_is_refused(tmp_path, results, vocabulary):
         writer(tmp_path, vocabulary)
 
 
+def test_result_of_a_nameless_picture_is_refused(tmp_path, vocabulary):
+    with pytest.raises(ExchangeError, match="picture=file_name"):
+        write_results(tmp_path / "out", "coco-instance", [Segments([], (2, 2), vocabulary)], vocabulary)
+
+
 @pytest.mark.parametrize("names", [("a.png", "a.png"), ("a.png", "a.jpg")])
 def test_two_pictures_with_one_file_are_refused(tmp_path, vocabulary, names):
-    full = (ResultSegment(0, np.ones((2, 2), dtype=bool)),)
-    pictures = [PictureResult(name, 2, 2, full) for name in names]
+    full = [Segment.of_class(vocabulary, 0, np.ones((2, 2), dtype=bool))]
+    pictures = [Segments(full, (2, 2), vocabulary, picture=name) for name in names]
     with pytest.raises(ExchangeError, match=r"a\.png"):
         write_results(tmp_path, "label-map", pictures, vocabulary)
 

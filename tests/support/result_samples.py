@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hf_maskadapter.exchange import PictureResult
+from hf_maskadapter.model.segments import Segments
 
 
 def discs(height: int, width: int) -> np.ndarray:
@@ -14,14 +14,29 @@ def discs(height: int, width: int) -> np.ndarray:
     return np.stack([band, disc, corner])
 
 
-def assert_equal(result: PictureResult, expected: PictureResult, scores: bool = True) -> None:
+def assert_equal(result: Segments, expected: Segments, scores: bool = True) -> None:
     """The same segments, in any order."""
 
-    def content(picture: PictureResult) -> list:
+    def content(picture: Segments) -> list:
         return sorted(
-            (segment.label_id, segment.mask.tobytes(), segment.score if scores else None)
+            (segment.class_id, segment.mask.tobytes(), segment.score if scores else None)
             for segment in picture.segments
         )
 
-    assert (result.file_name, result.height, result.width) == (expected.file_name, expected.height, expected.width)
+    assert (result.picture, result.size) == (expected.picture, expected.size)
     assert content(result) == content(expected)
+
+
+def box(size: tuple[int, int], top: int, bottom: int, left: int, right: int) -> np.ndarray:
+    """A mask of a rectangle, given by the edges of its pixels."""
+    mask = np.zeros(size, dtype=bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def centers_inside(corners: list[tuple[float, float]], size: tuple[int, int]) -> np.ndarray:
+    """The pixels whose centres lie inside a polygon, as matplotlib sees it; corners must keep away from the centres."""
+    from matplotlib.path import Path
+
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    return Path([*corners, corners[0]]).contains_points(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(size)

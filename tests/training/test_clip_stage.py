@@ -1,4 +1,4 @@
-"""Contrastive pre-training: the loss, resumption, the text tower's start, the miniature's tokenizer and captions."""
+"""Contrastive pre-training: the loss, the stage in the training loop, the text tower's start."""
 
 from __future__ import annotations
 
@@ -10,34 +10,37 @@ from pathlib import Path
 
 import pytest
 import torch
-from hf_maskadapter.training.contrastive import (
-    ContrastiveArguments,
-    ContrastiveBatch,
-    ContrastiveTrainer,
+from accelerate import Accelerator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+import hf_maskadapter
+from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
+from hf_maskadapter.training.clip_stage import (
+    ContrastivePretraining,
     caption_groups,
     contrastive_loss,
     spread_text_embeddings,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn import functional as F
-
-import hf_maskadapter
-from hf_maskadapter.data.scenes import ATTRIBUTES, CLASS_NAMES, COMBINATIONS
-from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
-from lab.miniature.pretraining import (
-    Curriculum,
-    build_clip_config,
-    build_tokenizer,
-    caption,
-    encode_names,
-    tokenize,
-)
+from hf_maskadapter.training.log import StepLog
+from hf_maskadapter.training.trainer import Trainer, TrainerSettings
+from lab.miniature.pretraining import Curriculum, build_clip_config, build_tokenizer, encode_names, tokenize
+from lab.miniature.training import StepBatches
+from support import contrastive_process, toy
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
     return build_tokenizer()
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate_state():
+    """Accelerate keeps precision and accumulation in the process."""
+    yield
+    toy.reset_accelerate()
 
 
 def build_model(tokenizer):
@@ -104,133 +107,102 @@ def test_texts_start_apart(tokenizer):
     assert cosines[~torch.eye(4, dtype=torch.bool)].max() < 0.7
 
 
-def test_every_word_of_a_class_name_is_one_token_and_other_text_tokenizes_too(tokenizer):
-    assert len(tokenizer) < 3000
-    for name in CLASS_NAMES:
-        assert len(tokenizer(name).input_ids) == len(name.split()) + 2
-    unknown = tokenizer("Ein Zebra läuft 42 Meilen 🙂").input_ids
-    assert tokenizer.unk_token_id == tokenizer.eos_token_id
-    assert tokenizer.eos_token_id not in unknown[:-1]
-    assert max(unknown) < len(tokenizer)
+def curriculum(tokenizer, stage, batch_size=8, step=None):
+    """Batches of drawn pictures; with a step always that step's."""
+    draw = Curriculum(tokenizer, batch_size, 100)
+    return lambda current: draw(current if step is None else step, stage.memory)
 
 
-def test_a_saved_tokenizer_reads_text_the_same(tokenizer, tmp_path):
-    from transformers import AutoTokenizer
-
-    tokenizer.save_pretrained(tmp_path)
-    loaded = AutoTokenizer.from_pretrained(tmp_path)
-    for text in ("a photo of a striped red star.", "unheard-of things"):
-        assert loaded(text).input_ids == tokenizer(text).input_ids
+def trainer(output_dir, stage, batch_of_step, steps=6, **settings):
+    return contrastive_process.trainer(output_dir, stage, batch_of_step, steps, **settings)
 
 
-def test_a_caption_names_the_attributes_asked_for_only():
-    thing = COMBINATIONS[0]
-    assert caption([thing], ["grass"], "shape") == thing.shape
-    assert caption([thing], ["grass"], "texture color") == f"{thing.texture} {thing.color}"
-    assert caption([thing], ["grass"], "texture color shape stuff") == f"{thing.name} on grass"
-    assert caption([thing], ["grass", "sky"], "stuff") == "grass and sky"
+def test_a_run_that_was_cut_off_goes_on_bit_for_bit(tokenizer, tmp_path):
+    def run(name, resume=None, until=6):
+        stage = ContrastivePretraining(build_model(tokenizer))
+        of_run = trainer(tmp_path / name, stage, curriculum(tokenizer, stage), save_steps=2, ema_decay=0.9)
+        of_run.settings = type(of_run.settings)(**vars(of_run.settings) | {"max_steps": until})
+        of_run.train(resume)
+        return stage, of_run.ema.state_dict()
+
+    whole, average = run("whole")
+    run("parts", until=4)
+    resumed, average_of_resumed = run("parts", "latest")
+    assert whole.memory["accuracy"] > 0
+    assert resumed.memory == whole.memory
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+    for name, value in average.items():
+        assert torch.equal(average_of_resumed[name], value), name
 
 
-def train(tokenizer, steps, checkpoint=None, until=None):
-    model = build_model(tokenizer)
-    arguments = ContrastiveArguments(max_steps=steps, warmup_steps=2, checkpoint_steps=2, bf16=False)
-    trainer = ContrastiveTrainer(model, Curriculum(tokenizer, 8, steps), arguments, checkpoint)
-    if until is not None:
-        while trainer.step < until:
-            trainer.model.train()
-            trainer._train_step()
-        trainer._save()
-        return trainer
-    trainer.train()
-    return trainer
+def test_training_lowers_the_loss_on_a_batch_seen_again(tokenizer, tmp_path):
+    stage = ContrastivePretraining(build_model(tokenizer))
+    trainer(tmp_path, stage, curriculum(tokenizer, stage, 16, step=0), 15, warmup_steps=1).train()
+    losses = [record["loss"] for record in StepLog(tmp_path / "log.jsonl").read()]
+    assert losses[-1] < losses[0] - 0.5
 
 
-def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tokenizer, tmp_path):
-    whole = train(tokenizer, 6)
-    train(tokenizer, 6, tmp_path / "clip.pt", until=4)
-    resumed = train(tokenizer, 6, tmp_path / "clip.pt")
-    for name, value in whole.model.state_dict().items():
-        torch.testing.assert_close(resumed.model.state_dict()[name], value, msg=name)
+def test_the_log_tells_the_batchs_accuracy_and_the_memory_a_running_mean_of_it(tokenizer, tmp_path):
+    stage = ContrastivePretraining(build_model(tokenizer))
+    trainer(tmp_path, stage, curriculum(tokenizer, stage), 3).train()
+    records = StepLog(tmp_path / "log.jsonl").read()
+    mean = 0.0
+    for record in records:
+        mean += 0.1 * (record["accuracy"] - mean)
+    assert stage.memory["accuracy"] == pytest.approx(mean, rel=1e-5)
+    assert all(record["logit_scale"] == pytest.approx(40, rel=0.01) for record in records)
 
 
-def test_training_lowers_the_loss_on_a_batch_seen_again(tokenizer):
-    model = build_model(tokenizer)
-    trainer = ContrastiveTrainer(
-        model,
-        lambda step, trainer: Curriculum(tokenizer, 16, 100)(0, trainer),
-        ContrastiveArguments(max_steps=15, warmup_steps=1, bf16=False),
-    )
-    trainer.model.train()
-    first = trainer._train_step()
-    for _ in range(13):
-        trainer._train_step()
-    assert trainer._train_step() < first - 0.5
-
-
-def one_step(tokenizer, captions, **options):
-    """The loss of a first step on four pictures, and the trained model."""
-    input_ids = tokenize(tokenizer, [text for position in captions for text in position])
-    input_ids = input_ids.unflatten(0, (len(captions), 4)) if len(captions) > 1 else input_ids
-    pixel_values = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    arguments = ContrastiveArguments(max_steps=4, warmup_steps=1, bf16=False, **options)
-    batch = ContrastiveBatch(pixel_values, input_ids)
-    trainer = ContrastiveTrainer(build_model(tokenizer), lambda *_: batch, arguments)
-    trainer.model.train()
-    return trainer._train_step(), trainer
-
-
-def test_the_text_tower_waits_for_its_start_and_then_learns_slower(tokenizer):
-    captions = [["star", "ring", "cross", "heart"]]
+def test_the_text_tower_learns_slower_on_request(tokenizer, tmp_path):
+    pictures = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    batch = {"pixel_values": pictures, "input_ids": tokenize(tokenizer, ["star", "ring", "cross", "heart"])}
 
     def change(part, **options):
-        _, trainer = one_step(tokenizer, captions, **options)
-        before = build_model(tokenizer).state_dict()
+        stage = ContrastivePretraining(build_model(tokenizer), **options)
+        before = {name: value.clone() for name, value in stage.named_parameters()}
+        trainer(tmp_path / str(len(list(tmp_path.iterdir()))), stage, lambda _: batch, 1, warmup_steps=1).train()
         return max(
             (value - before[name]).abs().max().item()
-            for name, value in trainer.model.state_dict().items()
-            if name.startswith(part) and value.is_floating_point() and "running" not in name
+            for name, value in stage.named_parameters()
+            if name.startswith(f"clip.{part}")
         )
 
-    assert change("text_model", text_start_step=1) == 0 < change("vision_model", text_start_step=1)
     assert change("text_model", text_learning_rate_scale=0.1) == pytest.approx(0.1 * change("text_model"), rel=0.05)
+    assert change("vision_model", text_learning_rate_scale=0.1) == pytest.approx(change("vision_model"), rel=0.05)
 
 
-def test_after_the_first_phase_each_picture_has_a_caption_for_each_attribute(tokenizer):
-    class Trainer:
-        accuracy, memory = 0.9, {}
-
-    curriculum = Curriculum(tokenizer, 4, 1000)
-    first = curriculum(0, Trainer)
-    assert first.input_ids.shape[:2] == (2, 4)
-    assert not Trainer.memory
-    batches = [curriculum(step, Trainer) for step in range(40, 60)]
-    assert Trainer.memory == {"end_of_first_phase": 40}
-    assert {batch.input_ids.shape[0] for batch in batches} == {5, 2}
-    words = [tokenizer.decode(row, skip_special_tokens=True) for row in first.input_ids[:, 0]]
-    assert words[0] in ATTRIBUTES["shape"]
-    assert words[1] in ATTRIBUTES["texture"]
+def test_weight_decay_is_for_matrices_and_kernels_only(tokenizer):
+    stage = ContrastivePretraining(build_model(tokenizer))
+    spared = stage.no_weight_decay()
+    for name, parameter in stage.named_parameters():
+        assert (name in spared) == (parameter.ndim < 2 or "embedding" in name), name
+    assert "clip.text_model.embeddings.token_embedding.weight" in spared
 
 
-def test_captions_of_a_batch_are_padded_to_the_longest(tokenizer):
-    assert tokenize(tokenizer, ["red", "striped red star"]).shape == (2, 5)
+def test_a_step_cannot_be_divided_since_its_pictures_are_compared(tokenizer, tmp_path):
+    stage = ContrastivePretraining(build_model(tokenizer))
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    optimizer = torch.optim.AdamW(stage.parameters())
+    settings_of_run = TrainerSettings(tmp_path, max_steps=2, gradient_accumulation_steps=2)
+    with pytest.raises(ValueError, match="'clip' compares the pictures of a step"):
+        Trainer(stage, StepBatches(dict), optimizer, lambda _: 1.0, accelerator, settings_of_run)
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_the_whole_batch(tmp_path):
-    from support import contrastive_process
-
-    command = [sys.executable, contrastive_process.__file__]
-    source = str(Path(hf_maskadapter.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "rendezvous"), str(tmp_path / "model.pt")], env=environment
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    together = torch.load(tmp_path / "model.pt", weights_only=True)
-    alone = contrastive_process.build_trainer(0, 1).train().state_dict()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    source, tests = str(Path(hf_maskadapter.__file__).parents[1]), Path(contrastive_process.__file__).parents[1]
+    path = os.pathsep.join((source, str(tests), str(tests.parent)))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    program = [contrastive_process.__file__, str(tmp_path / "together")]
+    done = subprocess.run([*command, *program], env=environment, timeout=300, check=False)
+    assert done.returncode == 0
+    contrastive_process.build_trainer(tmp_path / "alone", 0, 1).train()
+    alone, together = (
+        load_file(tmp_path / name / "checkpoints" / "step-00000003" / "model.safetensors")
+        for name in ("alone", "together")
+    )
     for name, value in alone.items():
         if name.endswith("k_proj.bias"):
             continue  # attention does not depend on it: its gradient is rounding noise, which Adam makes steps of

@@ -6,9 +6,8 @@ from torch.nn import functional as F
 
 from hf_maskadapter import EncodedVocabulary
 from hf_maskadapter.data import collate_training_samples
-from hf_maskadapter.model.configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
+from hf_maskadapter.model.configuration_clips import PIXEL_MEAN, PIXEL_STD
 from hf_maskadapter.training.adapter_stages import GroundTruthWarmup, MixedMaskTraining
-from hf_maskadapter.training.generator_stage import MaskGeneratorTraining
 from support import toy
 
 NAMES = ["warmup", "mixed", "generator"]
@@ -319,11 +318,3 @@ class TestOverfitting:
         for of_picture, masks in zip(predictions, mask_labels, strict=True):
             of_picture[: len(masks)] += 10 * (masks & masks.roll(2, dims=-1))[:, ::2, ::2]
         return predictions
-
-
-def test_stages_are_known_by_name():
-    from hf_maskadapter.training.stages import STAGES
-
-    assert {name: STAGES[name] for name in NAMES} == dict(
-        zip(NAMES, (GroundTruthWarmup, MixedMaskTraining, MaskGeneratorTraining), strict=True)
-    )

@@ -23,7 +23,7 @@ from .segmenting import ResultOptions, Segmenting, Task
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..data.pictures import NamedPicture, PictureSource
+    from ..data.opening import NamedPicture, PictureSource
 
 FORMATS: dict[str, tuple[Task, ...]] = {
     "coco-instance": ("instance", "panoptic", "semantic"),
@@ -76,7 +76,8 @@ def run(options: AnnotateOptions) -> int:
     vocabulary = options.vocabulary.read()
     from ..data.samples import DataError
     from ..exchange import FORMATS as FORMAT_CLASSES
-    from ..exchange import ExchangeError, PictureResult, ResultWriter
+    from ..exchange import ExchangeError, ResultWriter
+    from ..model.segments import Segments
 
     folder = options.output
     try:
@@ -102,7 +103,8 @@ def run(options: AnnotateOptions) -> int:
                     file_name = _file_name(item.file_name, options)
                     if options.copy_pictures:
                         _copy(picture, folder / IMAGES / file_name)
-                    writer.add(PictureResult.from_pipeline(file_name, picture.size, segments, vocabulary))
+                    size = picture.height, picture.width
+                    writer.add(Segments.from_pipeline(segments, size, vocabulary, task, file_name))
                 failed = segmenting.failed
             written = writer.finish()
     except (DataError, ExchangeError) as error:
@@ -131,7 +133,7 @@ def _check(options: AnnotateOptions) -> Task:
 
 
 def _open_source(options: AnnotateOptions) -> PictureSource:
-    from ..data.pictures import open_pictures, pictures_of_paths
+    from ..data.opening import open_pictures, pictures_of_paths
 
     dataset = options.dataset
     if dataset is None:
@@ -140,16 +142,7 @@ def _open_source(options: AnnotateOptions) -> PictureSource:
             return pictures_of_paths(paths)
         dataset = options.sources[0]
     try:
-        return open_pictures(
-            dataset,
-            split=options.split,
-            config_name=options.source.config_name,
-            revision=options.source.revision,
-            streaming=options.source.streaming,
-            image_column=options.source.image_column,
-            id_column=options.source.id_column,
-            num_scenes=options.max_pictures or 300,
-        )
+        return open_pictures(dataset, options.source, split=options.split, num_scenes=options.max_pictures or 300)
     except ModuleNotFoundError as error:
         raise UserError(f"a data set needs the library {error.name}: pip install 'hf-maskadapter[exchange]'") from error
 
@@ -183,7 +176,7 @@ def _file_name(name: str, options: AnnotateOptions) -> str:
 
 def _read(item: NamedPicture) -> Image.Image:
     from ..data.samples import DataError
-    from ..model.image_processing_maskadapter import as_viewer_shows
+    from ..model.pictures import as_viewer_shows
 
     try:
         return as_viewer_shows(item.read())

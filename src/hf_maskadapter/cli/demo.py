@@ -30,15 +30,13 @@ class DemoOptions:
     )
     model: str | None = option("a miniature of your own; default: the embedded one", None, metavar="DIR")
 
-    def __post_init__(self) -> None:
-        if self.output.suffix.lower() not in OVERLAY_SUFFIXES:
-            raise ValueError(f"--output {self.output} must end in one of {', '.join(OVERLAY_SUFFIXES)}")
-        if self.seed < 0:
-            raise ValueError(f"--seed must not be negative, got {self.seed}")
-
 
 def run(options: DemoOptions) -> int:
     """Draw, segment, and write the picture."""
+    if options.output.suffix.lower() not in OVERLAY_SUFFIXES:
+        raise UserError(f"--output {options.output} must end in one of {', '.join(OVERLAY_SUFFIXES)}")
+    if options.seed < 0:
+        raise UserError(f"--seed must not be negative, got {options.seed}")
     silence_transformers()
     from PIL import Image
 

@@ -64,6 +64,8 @@ def run_to_status(name: str, work: Callable[[], int]) -> int:
         if isinstance(error, BrokenPipeError):  # the reader of our output, such as `head`, has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return EXIT_SOME_FAILED
+        if isinstance(error, ImportError) and (error.name or "").startswith("hf_maskadapter"):
+            raise
         print(f"{name}: error: {one_line(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
     except Terminated as interruption:

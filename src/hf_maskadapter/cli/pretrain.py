@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..training.options import PretrainingOptions
 from .errors import EXIT_OK
 from .options import Command
-from .train import show_messages
+from .train import HOW_TO_GO_ON, show_messages
 
 
 def run(options: PretrainingOptions) -> int:
@@ -25,7 +25,7 @@ def run(options: PretrainingOptions) -> int:
     from .pretraining import run_pretraining
     from .training import told_as_interruption
 
-    with told_as_interruption():
+    with told_as_interruption(HOW_TO_GO_ON):
         result = run_pretraining(options)
     print(
         f"Trained {result.step} steps in {result.seconds:.0f} seconds, loss {result.loss:.3f}, batch accuracy "

@@ -293,7 +293,7 @@ def _jobs(pictures: Sequence[tuple[Path, Path]], output: str) -> tuple[Path | No
 
 
 def _read_picture(path: Path) -> Image.Image:
-    from ..model.image_processing_maskadapter import read_picture
+    from ..model.pictures import read_picture
 
     try:
         return read_picture(path)
@@ -339,11 +339,11 @@ def _write_results(
         }
         write_json(job.json, content, indent=1)
     kind = Image.registered_extensions()[job.overlay.suffix.lower()]
-    made_by = PngInfo()
+    keywords: dict[str, Any] = {"format": kind}
     if kind == "PNG":
-        made_by.add_text(MADE_BY, _made_by(job, fingerprint))
-    extra = {"pnginfo": made_by} if kind == "PNG" else {}
-    write_atomically(job.overlay, partial(painted.save, format=kind, **extra))
+        keywords["pnginfo"] = PngInfo()
+        keywords["pnginfo"].add_text(MADE_BY, _made_by(job, fingerprint))
+    write_atomically(job.overlay, partial(painted.save, **keywords))
 
 
 def _records(segments: Sequence[dict[str, Any]], vocabulary: Vocabulary, task: str) -> list[dict[str, Any]]:

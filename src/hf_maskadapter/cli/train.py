@@ -26,10 +26,13 @@ def run(options: TrainingOptions) -> int:
     show_messages()
     from .training import run_training, told_as_interruption
 
-    with told_as_interruption():
+    with told_as_interruption(HOW_TO_GO_ON):
         result = run_training(options)
     print(f"Trained {result.step} steps in {result.seconds:.0f} seconds; see {options.run.output_dir}.")
     return EXIT_OK
+
+
+HOW_TO_GO_ON = "to go on, give the command again with --resume-from-checkpoint latest"
 
 
 def show_messages() -> None:
@@ -42,10 +45,10 @@ COMMAND = Command(
     name="train",
     summary="train an adapter in its two stages, or a mask generator",
     description="Train a Mask-Adapter in its two stages, or a mask generator; on many processes with `accelerate "
-    "launch -m hf_maskadapter.cli train ...`. A run that was interrupted goes on exactly where its last checkpoint was: "
-    "add --resume-from-checkpoint latest. Ctrl-C and SIGTERM save one.",
+    "launch -m hf_maskadapter.cli train ...`. A run that was interrupted goes on exactly where its last checkpoint "
+    "was: add --resume-from-checkpoint latest. Ctrl-C and SIGTERM save one.",
     options=TrainingOptions,
     run=run,
 )
 
-__all__ = ["COMMAND", "run", "show_messages"]
+__all__ = ["COMMAND", "HOW_TO_GO_ON", "run", "show_messages"]

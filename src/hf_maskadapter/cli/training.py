@@ -9,6 +9,7 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,15 @@ from accelerate.utils import DistributedType, broadcast_object_list, set_seed
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..data import DataError, SegmentationDataset, SegmentationStream, TrainingTransform, create_training_loader
+from ..data import (
+    DataError,
+    SegmentationDataset,
+    SegmentationStream,
+    TrainingTransform,
+    collate_training_samples,
+    create_training_loader,
+)
 from ..data.loading import load_segmentation_dataset
-from ..data.options import DatasetOptions
 from ..evaluation.report import versions
 from ..files import folder_lock, replacing_folder, write_json
 from ..hub.adapter_weights import add_adapter, save_adapter_weights
@@ -96,7 +103,7 @@ def run_training(options: TrainingOptions) -> TrainingResult:
             num_processes=accelerator.num_processes,
             process_index=accelerator.process_index,
             shuffle_buffer=data.shuffle_buffer,
-            mask_labels=False,
+            collate=partial(collate_training_samples, mask_labels=False),
             num_workers=data.num_workers,
             pin_memory=accelerator.device.type == "cuda",
         )
@@ -182,18 +189,21 @@ def claimed_output(run: RunOptions, accelerator: Accelerator) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told_as_interruption() -> Iterator[None]:
-    """Let a command end as after any signal, and with the training's own message.
+def told_as_interruption(advice: str) -> Iterator[None]:
+    """Let a command end as after any signal, but say which checkpoint a training has saved, and how to go on.
+
+    Args:
+        advice: how.
 
     Raises:
+        KeyboardInterrupt: where a training was ended by Ctrl-C.
         Terminated: where a training was ended by SIGTERM.
     """
     try:
         yield
     except TrainingInterrupted as interruption:
-        if interruption.signal_number == signal.SIGTERM:
-            raise Terminated(str(interruption)) from interruption
-        raise
+        kind = Terminated if interruption.signal_number == signal.SIGTERM else KeyboardInterrupt
+        raise kind(f"{interruption}; {advice}") from interruption
 
 
 def make_optimizer(stage: TrainingStage, options: OptimizationOptions) -> torch.optim.AdamW:
@@ -289,8 +299,7 @@ def open_dataset(options: DataOptions, source: str, split: str | None, max_sampl
         DataError: see [`load_segmentation_dataset`].
         ValueError: if the number of samples is limited for a stream.
     """
-    reading = {field.name: getattr(options, field.name) for field in dataclasses.fields(DatasetOptions)}
-    dataset = load_segmentation_dataset(source, options.vocabulary, split=split, **reading)
+    dataset = load_segmentation_dataset(source, options.vocabulary, options, split=split)
     if max_samples is None:
         return dataset
     if isinstance(dataset, SegmentationStream):

@@ -17,7 +17,8 @@ from transformers import CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
 from ..files import replacing_folder
-from ..model.configuration_maskadapter import DenseClipConfig, MaskAdapterConfig
+from ..model.configuration_clips import DenseClipConfig
+from ..model.configuration_maskadapter import MaskAdapterConfig
 from ..model.image_processing_maskadapter import MaskAdapterImageProcessorPil
 from ..model.modeling_clip import DenseClipModel
 from ..model.modeling_clip_convnext import ConvNextClipModel

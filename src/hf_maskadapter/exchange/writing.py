@@ -12,14 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from ..model.segments import Segments
 from ..model.vocabulary import Vocabulary
 from .coco_instance import CocoInstances
 from .coco_panoptic import CocoPanoptic
 from .cvat import CvatImages
-from .formats import ExchangeError, ResultFormat
+from .errors import ExchangeError
+from .formats import ResultFormat, file_name_of
 from .label_map import LabelMaps
 from .label_studio import LabelStudioTasks
-from .results import PictureResult, StoredResults
+from .reading import StoredResults, checked_results
 
 FORMATS: Mapping[str, type[ResultFormat]] = {
     kind.name: kind for kind in (CocoInstances, CocoPanoptic, LabelMaps, LabelStudioTasks, CvatImages)
@@ -27,6 +29,8 @@ FORMATS: Mapping[str, type[ResultFormat]] = {
 """The formats by name."""
 
 JOURNAL = "progress.jsonl"
+RECORD_FORM = 2
+"""Number of the form that records have; one of another form is not gone on with."""
 
 
 class ResultWriter:
@@ -46,7 +50,12 @@ class ResultWriter:
     ) -> None:
         self.format = result_format
         self.path = result_format.folder / JOURNAL
-        head = {"format": result_format.name, "labels": list(result_format.vocabulary.names), **(fingerprint or {})}
+        head = {
+            "format": result_format.name,
+            "form": RECORD_FORM,
+            "labels": list(result_format.vocabulary.names),
+            **(fingerprint or {}),
+        }
         self._head = json.loads(json.dumps(head))
         self._owners: dict[Path, str] = {}
         self._file: IO[bytes] | None = None
@@ -60,19 +69,20 @@ class ResultWriter:
         if self._file is not None:
             self._file.close()
 
-    def add(self, result: PictureResult) -> None:
+    def add(self, result: Segments) -> None:
         """Write a picture's result, which is then finished.
 
         Raises:
-            ExchangeError: if it is finished already, or its file would replace another picture's.
+            ExchangeError: if it names no picture, is finished already, or its file would replace another picture's.
             OSError: if a file cannot be written; the picture is then not finished.
         """
-        if result.file_name in self.done:
-            raise ExchangeError(f"There are two pictures of the name {result.file_name!r}: each needs its own.")
-        self._claim(result.file_name)
+        file_name = file_name_of(result)
+        if file_name in self.done:
+            raise ExchangeError(f"There are two pictures of the name {file_name!r}: each needs its own.")
+        self._claim(file_name)
         journal = self._opened()
         _append(journal, self.format.record(result))
-        self.done.add(result.file_name)
+        self.done.add(file_name)
 
     def finish(self) -> list[Path]:
         """Write what needs every finished picture; return the files and folders that were written.
@@ -147,7 +157,7 @@ def _append(journal: IO[bytes], content: dict[str, Any]) -> None:
 def write_results(
     folder: str | os.PathLike[str],
     format_name: str,
-    results: Iterable[PictureResult],
+    results: Iterable[Segments],
     vocabulary: Vocabulary,
     *,
     model: str = "",
@@ -160,7 +170,8 @@ def write_results(
         format_name: one of `FORMATS`.
         results: the pictures' results, read one by one.
         vocabulary: the classes that their `label_id` counts.
-        model, image_prefix: see [`ResultFormat`].
+        model: see [`ResultFormat`].
+        image_prefix: likewise.
 
     Returns:
         The files and folders that were written.
@@ -188,7 +199,8 @@ def read_results(source: str | os.PathLike[str], format_name: str) -> StoredResu
     Raises:
         ExchangeError: if there is no such format, or something is missing or damaged.
     """
-    return _format(format_name).read(Path(source))
+    path = Path(source)
+    return checked_results(_format(format_name).read(path), path if path.is_dir() else path.parent)
 
 
 def _format(name: str) -> type[ResultFormat]:

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..model.configuration_maskadapter import AdapterImplementation
+from ..model.modeling_adapter import MASK_ENCODER_STRIDE
 from ..model.modeling_mask_generator import PictureMaskGenerator
-from ..model.modeling_maskadapter import MASK_ENCODER_STRIDE, MaskAdapterForOpenVocabularySegmentation
+from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
 from .cache import FeatureCache
 from .losses import (

@@ -25,15 +25,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 
     def __init__(self, signal_number: int, step: int, checkpoint: Path) -> None:
         self.signal_number, self.step, self.checkpoint = signal.Signals(signal_number), step, checkpoint
-        super().__init__(
-            f"interrupted by {self.signal_number.name} after step {step}; its checkpoint is {checkpoint}: go on with "
-            "--resume-from-checkpoint latest"
-        )
-
-    @property
-    def exit_code(self) -> int:
-        """What a process that a signal ended returns by convention: 130 or 143."""
-        return 128 + self.signal_number
+        super().__init__(f"interrupted by {self.signal_number.name} after step {step}, saved in {checkpoint}")
 
 
 class StopSignals:

@@ -4,7 +4,7 @@ Everything is drawn with Pillow and NumPy. Sizes of lines and letters follow fro
 thumbnail and a 12-megapixel photograph both stay readable.
 """
 
-from .colors import Color, class_color, class_colors
+from ..model.class_colors import Color, class_color, class_colors
 from .comparisons import compare, side_by_side
 from .heat_maps import activation_heat_map, heat_map
 from .overlays import overlay, overlay_masks

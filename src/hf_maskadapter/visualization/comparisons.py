@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .colors import INK, PAPER, Color, class_color
-from .lettering import drawable, font_of, letter_size, text_size, wrap
+from ..model.class_colors import Color, class_color
+from .lettering import INK, PAPER, drawable, font_of, letter_size, text_size, wrap
 from .overlays import least_legend_width, legend_panel, paint, present_names, stack
 from .segments import Segments, as_picture, from_map, from_masks
 

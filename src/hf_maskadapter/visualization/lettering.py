@@ -9,6 +9,10 @@ from typing import Any
 
 from PIL import ImageFont
 
+from ..model.class_colors import Color
+
+INK: Color = (28, 28, 30)
+PAPER: Color = (255, 255, 255)
 MIN_LETTERS = 9
 """Height of letters in pixels; smaller ones cannot be read."""
 
@@ -60,4 +64,4 @@ def wrap(font: Any, text: str, width: int) -> list[str]:
     return [*lines, rest]
 
 
-__all__ = ["MIN_LETTERS", "drawable", "font_of", "letter_size", "line_width", "text_size", "wrap"]
+__all__ = ["INK", "MIN_LETTERS", "PAPER", "drawable", "font_of", "letter_size", "line_width", "text_size", "wrap"]

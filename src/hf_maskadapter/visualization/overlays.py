@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .colors import INK, PAPER, Color, class_color
-from .lettering import MIN_LETTERS, drawable, font_of, letter_size, line_width, text_size, wrap
+from ..model.class_colors import Color, class_color
+from .lettering import INK, MIN_LETTERS, PAPER, drawable, font_of, letter_size, line_width, text_size, wrap
 from .segments import ABSENT, Segments, as_picture, from_map, from_masks
 
 _FADING = 0.6  # how much of its own colour a picture loses under paint, so that the paint looks as in the legend

@@ -13,9 +13,6 @@ import numpy as np
 Color = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
-INK: Color = (28, 28, 30)
-PAPER: Color = (255, 255, 255)
-
 _SIMILAR = 0.11  # two colours closer than this look alike at a glance
 _LIGHTNESS_WEIGHT = 0.4  # painted over a picture, lightness tells colours apart less well than hue does
 _COLOR_ATTEMPTS = 24
@@ -127,4 +124,4 @@ def class_colors(names: Sequence[str]) -> list[Color]:
     return [class_color(name) for name in names]
 
 
-__all__ = ["INK", "PAPER", "Color", "class_color", "class_colors"]
+__all__ = ["Color", "class_color", "class_colors"]
