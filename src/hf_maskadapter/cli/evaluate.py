@@ -1,4 +1,4 @@
-"""`maskadapter evaluate`: mean IoU, panoptic quality and mask average precision of a model, on one or many processes."""
+"""`maskadapter evaluate`: mean IoU, panoptic quality and mask average precision of a model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ class RunOptions:
     num_workers: int = option("processes that read pictures", 0)
     num_worst: int = option("worst samples to draw", 8)
     save_every: int = option("samples between two states of progress", 50)
-    model_card: Path | None = option("Markdown file whose metadata get the results (eval_results)", None, metavar="FILE")
+    model_card: Path | None = option(
+        "Markdown file whose metadata get the results (eval_results)", None, metavar="FILE"
+    )
     push_to_hub: bool = option("publish the output folder in the model's repository", False)
     hub_model_id: str | None = option("that repository, as owner/name (default: --model)", None, metavar="NAME")
 

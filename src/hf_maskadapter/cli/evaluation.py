@@ -30,7 +30,7 @@ from ..evaluation.report import (
 from ..files import folder_lock, write_json, write_text
 from ..hub.errors import explaining
 from ..hub.pushing import prepare_repository, push_finished_work
-from .evaluate import EvaluateOptions, RunOptions
+from .evaluate import EvaluateOptions
 from .options import options_by_names
 
 RESULTS = "results.json"

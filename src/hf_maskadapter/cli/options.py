@@ -121,6 +121,8 @@ def add_options(parser: Any, kind: type, prefix: str = "", flags: Mapping[str, t
             opposite = names[0].replace("--", "--no-", 1)
             parser.add_argument(opposite, dest=path, action="store_false", help=argparse.SUPPRESS)
         else:
+            if keywords.get("nargs") == "*":
+                keywords["action"] = "extend"  # all in one place, or one by one
             parser.add_argument(*names, dest=path, required=needed, **keywords)
 
 

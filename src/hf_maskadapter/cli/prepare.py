@@ -24,8 +24,8 @@ class PrepareOptions:
     )
     list_layouts: bool = option("show the layouts and what to download for each", False, flags=("--list",))
     split: tuple[str, ...] = option("train, validation, or both (default: those there)", (), metavar="NAME")
-    max_samples: int | None = option("so many samples of each split at most", None, metavar="N", parse=positive)
-    num_proc: int = option("processes to work with", 1, metavar="N", parse=positive)
+    max_samples: int | None = option("so many samples of each split at most", None)
+    num_proc: int = option("processes to work with", 1, parse=positive)
 
     def __post_init__(self) -> None:
         if not self.list_layouts and self.output is None:
