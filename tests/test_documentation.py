@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +33,14 @@ TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 BLOCKS = {page: blocks(text) for page, text in TEXT.items()}
 NAMES = {page: page.relative_to(PROJECT).as_posix() for page in PAGES}
 RESULTS = {
-    "README.md": ("demo.png", "scene.png", "panoptic.png", "panoptic.json", "panoptic_masks.png", "converted/model.safetensors"),
+    "README.md": (
+        "demo.png",
+        "scene.png",
+        "panoptic.png",
+        "panoptic.json",
+        "panoptic_masks.png",
+        "converted/model.safetensors",
+    ),
     "docs/learn/pictures.md": ("scene.png", "panoptic.json", "pictures/scene.png", "demo.png"),
     "docs/learn/python.md": ("overlay.png",),
     "docs/learn/mask_generators.md": ("with_eomt.png",),
@@ -64,7 +70,9 @@ def clone(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if {block.kind for block in BLOCKS[page]} - {"text"}], ids=NAMES.get)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if {block.kind for block in BLOCKS[page]} - {"text"}], ids=NAMES.get
+)
 def test_the_blocks_of_a_page_run_as_they_stand(page, clone):
     run_page(NAMES[page], [block for block in BLOCKS[page] if block.comment != "slow"], {})
     for result in RESULTS.get(NAMES[page], ()):
@@ -133,7 +141,9 @@ def test_the_readme_is_read_in_three_minutes():
     assert len(words) <= 3 * 300
 
 
-@pytest.mark.parametrize("page", [*PAGES, *(PROJECT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))])
+@pytest.mark.parametrize(
+    "page", [*PAGES, *(PROJECT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))]
+)
 def test_links_to_files_and_sections_exist(page):
     made = site.reference_pages()
     text = page.read_text(encoding="utf-8")
@@ -169,7 +179,9 @@ def launched_command(words: list[str]) -> list[str]:
 def test_commands_and_options_in_a_page_exist(page):
     options = parsed_options()
     lines = [line for block in BLOCKS[page] if block.kind in ("bash", "text") for line in command_lines(block)]
-    lines += [code for code in re.findall(r"`([^`\n]+)`", prose(TEXT[page])) if re.search(r"maskadapter(\.cli)? \w", code)]
+    lines += [
+        code for code in re.findall(r"`([^`\n]+)`", prose(TEXT[page])) if re.search(r"maskadapter(\.cli)? \w", code)
+    ]
     for line in lines:
         for words in commands(line):
             name, *arguments = launched_command(words) or [""]
@@ -180,7 +192,15 @@ def test_commands_and_options_in_a_page_exist(page):
             assert given <= options[name], f"{line}: {given - options[name]}"
 
 
-OTHER_TOOLS = {"--nproc_per_node", "--cpu", "--config_file", "--num_processes", "--eval-only", "--config-file", "--num-gpus"}
+OTHER_TOOLS = {
+    "--nproc_per_node",
+    "--cpu",
+    "--config_file",
+    "--num_processes",
+    "--eval-only",
+    "--config-file",
+    "--num-gpus",
+}
 OTHER_TOOLS |= {"--input", "--opts", "--help", "--seed", "--strict", "--version"}
 
 
