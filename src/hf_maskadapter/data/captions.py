@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-from ..model.configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
+from ..model.configuration_clips import PIXEL_MEAN, PIXEL_STD
 from ..model.vocabulary import Vocabulary
 from .opening import IMAGE_COLUMNS, features_of, find_column, identifying_column, open_source, undecoded
 from .samples import DataError, SegmentationSample, file_name_of, open_image

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 
