@@ -207,7 +207,8 @@ OTHER_TOOLS |= {"--input", "--opts", "--help", "--seed", "--strict", "--version"
 def benchmark_options() -> set[str]:
     """The options of the laboratory's scripts."""
     sources = [*(PROJECT / "lab").rglob("*.py"), *(PROJECT / "scripts").glob("*.py")]
-    return {option for path in sources for option in re.findall(r'"(--[\w-]+)"', path.read_text(encoding="utf-8"))}
+    named = {option for path in sources for option in re.findall(r'"(--[\w-]+)"', path.read_text(encoding="utf-8"))}
+    return named | {"--sizes", "--masks", "--classes"}  # the axes of `benchmark.py speed`, which are added in a loop
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES.get)

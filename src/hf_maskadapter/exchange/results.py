@@ -8,7 +8,8 @@ from typing import NamedTuple
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 
-PictureResult, ResultSegment = Segments, Segment
+PictureResult = Segments
+ResultSegment = Segment
 """Names of version 0.1."""
 
 
