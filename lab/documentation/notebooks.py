@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import posixpath
 import re
-from pathlib import Path
 from typing import Any
 
 from hf_maskadapter.files import write_text
@@ -76,7 +75,9 @@ def make_notebook(notebook: str, page: str) -> Any:
     cells = page_cells((ROOT / page).read_text(encoding="utf-8"), page, notebook)
     made = nbformat.v4.new_notebook(
         cells=[
-            (nbformat.v4.new_code_cell if kind == "code" else nbformat.v4.new_markdown_cell)(source, id=f"cell-{number}")
+            (nbformat.v4.new_code_cell if kind == "code" else nbformat.v4.new_markdown_cell)(
+                source, id=f"cell-{number}"
+            )
             for number, (kind, source) in enumerate(cells)
         ],
         metadata={"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
