@@ -23,7 +23,7 @@ from .segmenting import ResultOptions, Segmenting, Task
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..data.pictures import NamedPicture, PictureSource
+    from ..data.opening import NamedPicture, PictureSource
 
 FORMATS: dict[str, tuple[Task, ...]] = {
     "coco-instance": ("instance", "panoptic", "semantic"),
@@ -133,7 +133,7 @@ def _check(options: AnnotateOptions) -> Task:
 
 
 def _open_source(options: AnnotateOptions) -> PictureSource:
-    from ..data.pictures import open_pictures, pictures_of_paths
+    from ..data.opening import open_pictures, pictures_of_paths
 
     dataset = options.dataset
     if dataset is None:
@@ -142,16 +142,7 @@ def _open_source(options: AnnotateOptions) -> PictureSource:
             return pictures_of_paths(paths)
         dataset = options.sources[0]
     try:
-        return open_pictures(
-            dataset,
-            split=options.split,
-            config_name=options.source.config_name,
-            revision=options.source.revision,
-            streaming=options.source.streaming,
-            image_column=options.source.image_column,
-            id_column=options.source.id_column,
-            num_scenes=options.max_pictures or 300,
-        )
+        return open_pictures(dataset, options.source, split=options.split, num_scenes=options.max_pictures or 300)
     except ModuleNotFoundError as error:
         raise UserError(f"a data set needs the library {error.name}: pip install 'hf-maskadapter[exchange]'") from error
 

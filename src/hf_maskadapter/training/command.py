@@ -7,6 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from accelerate.utils import DistributedType, set_seed
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..data import DataError, SegmentationDataset, SegmentationStream, TrainingTransform, create_training_loader
+from ..data import (
+    DataError,
+    SegmentationDataset,
+    SegmentationStream,
+    TrainingTransform,
+    collate_training_samples,
+    create_training_loader,
+)
 from ..data.loading import load_segmentation_dataset
 from ..evaluation.report import versions
 from ..files import replacing_folder, write_json
@@ -87,7 +95,7 @@ def run_training(arguments: TrainingArguments) -> TrainingResult:
         num_processes=accelerator.num_processes,
         process_index=accelerator.process_index,
         shuffle_buffer=arguments.shuffle_buffer,
-        mask_labels=False,
+        collate=partial(collate_training_samples, mask_labels=False),
         num_workers=arguments.num_workers,
         pin_memory=accelerator.device.type == "cuda",
     )
