@@ -16,7 +16,7 @@ from ..data.options import DatasetOptions
 from ..evaluation.benchmarks import Benchmark, SceneSamples, get_benchmark
 from ..evaluation.evaluator import EvaluationResult, evaluate_model
 from ..evaluation.loading import load_predictor
-from ..evaluation.options import PredictorOptions
+from ..evaluation.options import EvaluationOptions, PredictorOptions
 from ..evaluation.predictors import Method, Predictor
 from ..evaluation.progress import ProgressStore
 from ..evaluation.report import (
@@ -24,13 +24,12 @@ from ..evaluation.report import (
     remove_old_pictures,
     report_text,
     summary_table,
-    update_model_card,
     without_nan,
 )
 from ..files import folder_lock, write_json, write_text
+from ..hub.card_results import update_model_card
 from ..hub.errors import explaining
 from ..hub.pushing import prepare_repository, push_finished_work
-from .evaluate import EvaluateOptions
 from .options import options_by_names
 
 RESULTS = "results.json"
@@ -39,7 +38,7 @@ SCENES = "scenes"
 NUM_SCENES = 300
 
 
-def run_evaluation(options: EvaluateOptions | None = None, **named: Any) -> str:
+def run_evaluation(options: EvaluationOptions | None = None, **named: Any) -> str:
     """Evaluates a model as the command line says; every process calls it.
 
     Args:
@@ -57,7 +56,7 @@ def run_evaluation(options: EvaluateOptions | None = None, **named: Any) -> str:
         HubError: The model cannot be fetched, or the Hub refuses the results, which is tried before measuring.
     """
     if options is None:
-        options = options_by_names(EvaluateOptions, named)
+        options = options_by_names(EvaluationOptions, named)
     model = str(options.model)
     preset = None if options.data.benchmark is None else get_benchmark(options.data.benchmark)
     prediction = replace(
@@ -104,7 +103,7 @@ def run_evaluation(options: EvaluateOptions | None = None, **named: Any) -> str:
 
 
 def _open_data(
-    options: EvaluateOptions, preset: Benchmark | None, prediction: PredictorOptions
+    options: EvaluationOptions, preset: Benchmark | None, prediction: PredictorOptions
 ) -> tuple[Any, str | None, PredictorOptions]:
     """The data, the name of their split, and the prediction's options with what a benchmark sets among them."""
     given = options.data
@@ -131,7 +130,7 @@ def _open_data(
 
 
 def _write(
-    options: EvaluateOptions,
+    options: EvaluationOptions,
     preset: Benchmark | None,
     predictor: Predictor,
     data: Any,

@@ -75,8 +75,8 @@ def push_folder_to_hub(
     sent again. Of an earlier model in the same place, weights and code that the new one does not have are removed.
 
     Args:
-        folder: a saved model, adapter weights, a data set of `prepare_dataset`, or the output of `maskadapter evaluate`,
-            whose numbers also go into the metadata of the repository's card.
+        folder: a saved model, adapter weights, a data set of `prepare_dataset`, or the output of `maskadapter
+            evaluate`, whose numbers also go into the metadata of the repository's card.
         repository: `owner/name`; made if it is not there.
         kind: what the folder holds; by default what it looks like.
         subfolder: where in the repository it goes; results by default to `evaluation/NAME`.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..evaluation.published import PUBLISHED, TITLES
-from ..evaluation.report import markdown_table
 from .cards import OPEN_VOCABULARY_LIMITS, ModelCardFacts, render_card
+from .markdown import markdown_table
+from .published import PUBLISHED, TITLES
 
 _LAION_LARGE = "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup"
 _LAION_BASE = "laion/CLIP-convnext_base_w_320-laion_aesthetic-s13B-b82K-augreg"
@@ -116,8 +116,9 @@ def released_card(preset: str) -> str:
             markdown_table(["benchmark", "published mIoU"], published),
             "**Measured here**: none. The released weights could not be downloaded where this package was built. To "
             "measure, convert the checkpoint and run, for example: `accelerate launch -m hf_maskadapter.cli evaluate "
-            "--model MODEL --benchmark ade20k_150 --data_dir ADEChallengeData2016 --vocabulary ade20k_150_with_prompt_eng.txt "
-            "--model_card README.md`, which writes the numbers into this card's metadata.",
+            "--model MODEL --benchmark ade20k_150 --data_dir ADEChallengeData2016 --vocabulary "
+            "ade20k_150_with_prompt_eng.txt --model_card README.md`, which writes the numbers into this card's "
+            "metadata.",
         ],
         limits=[
             *OPEN_VOCABULARY_LIMITS,
