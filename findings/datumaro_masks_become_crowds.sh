@@ -6,7 +6,7 @@
 #   -1 (no object to find). With is_crowd=False it becomes a polygon without the hole (AP 0.5, and 0 at an overlap
 #   of 0.75). segmentation_mode=mask marks polygons as crowds, too.
 # Why it matters: After a detour by datumaro there is nothing left to evaluate, or masks are compared with filled
-#   outlines. Set iscrowd to 0 in the file afterwards, for segmentation_mode=mask.
+#   outlines. Export with segmentation_mode=mask and set iscrowd back to 0 for those that are none.
 set -euo pipefail
 
 work=$(mktemp -d)
