@@ -28,6 +28,7 @@ SITE_PATHS = {
     "CONTRIBUTING.md": "about/contributing.md",
     "SECURITY.md": "about/security.md",
     "configs/README.md": "learn/launching.md",
+    "findings/README.md": "findings.md",
     "src/hf_maskadapter/data/SCENES.md": "results/scenes.md",
     "model_cards/results/paper.md": "results/paper_tables.md",
     "model_cards/results/speed.md": "results/speed_tables.md",
