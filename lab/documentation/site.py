@@ -10,6 +10,7 @@ import argparse
 import ast
 import posixpath
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ SITE_PATHS = {
     "CONTRIBUTING.md": "about/contributing.md",
     "SECURITY.md": "about/security.md",
     "configs/README.md": "learn/launching.md",
+    "findings/README.md": "findings.md",
     "src/hf_maskadapter/data/SCENES.md": "results/scenes.md",
     "model_cards/results/paper.md": "results/paper_tables.md",
     "model_cards/results/speed.md": "results/speed_tables.md",
@@ -37,6 +39,9 @@ SITE_PATHS = {
 """Files outside `docs/` that are part of the site, and where they lie in it."""
 
 REPOSITORY_PATHS = {site: repository for repository, site in SITE_PATHS.items()}
+
+MOVED_PATHS = "<!-- the table of moved paths -->"
+"""Where the migration page shows them."""
 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -56,7 +61,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
     """Turn links between files of the repository into links between pages of the site."""
     site = page.file.src_uri
+    markdown = markdown.replace(MOVED_PATHS, moved_paths())
     return site_links(markdown, site, REPOSITORY_PATHS.get(site, f"docs/{site}"))
+
+
+def moved_paths() -> str:
+    """The table of old import paths, as the package itself has it."""
+    from hf_maskadapter import _MOVED, _new_path
+
+    rows = ["| old | new |", "|---|---|"]
+    for old in _MOVED:
+        path, name = _new_path(old)
+        new = path if path.startswith("lab.") else f"hf_maskadapter.{path}"
+        rows.append(f"| `hf_maskadapter.{old.replace(':', '.')}` | `{new}{'.' * bool(name)}{name}` |")
+    return "\n".join(rows)
 
 
 def site_links(markdown: str, site: str, repository: str) -> str:
@@ -93,6 +111,36 @@ def site_links(markdown: str, site: str, repository: str) -> str:
         parts += [LINK.sub(rewrite, markdown[end : fence.start()]), fence.group()]
         end = fence.end()
     return "".join([*parts, LINK.sub(rewrite, markdown[end:])])
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """Turn references in the docstrings, which are written as Transformers writes them, into links."""
+    from mkdocs.utils import get_relative_url
+
+    anchors = reference_anchors()
+
+    def link(match: re.Match[str]) -> str:
+        name = match[1].removeprefix("~")
+        *_, owner, last = ["", *name.split(".")]
+        known, member = (last, "") if last in anchors else (owner, f".{last}")
+        if known not in anchors:
+            return f"<code>{name}</code>"
+        site, anchor = anchors[known]
+        target = get_relative_url(files.src_uris[site].url, page.url)
+        return f'<a href="{target}#{anchor}{member}"><code>{name}</code></a>'
+
+    html = re.sub(r"\[<code>(~?[A-Za-z_][\w.]*)</code>\]", link, html)
+    return re.sub(r"<code>([^<]*`[^<]*)</code>", lambda match: match.group().replace("`", ""), html)
+
+
+@cache
+def reference_anchors() -> dict[str, tuple[str, str]]:
+    """Page and anchor of each public name."""
+    return {
+        path.rpartition(".")[2]: (site, f"hf_maskadapter.{path}")
+        for site, page in reference_pages().items()
+        for path in re.findall(r"^::: hf_maskadapter\.(\S+)$", page, re.MULTILINE)
+    }
 
 
 def public_names() -> dict[str, list[str]]:
@@ -168,7 +216,7 @@ def commands_page() -> str:
         for group in command._action_groups:
             shown = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
             if shown:
-                parts += [f"**{group.title or 'Options'}**", *map(definition, shown)]
+                parts += [f"**{(group.title or 'options').capitalize()}**", *map(definition, shown)]
     return "\n\n".join([*parts, ""])
 
 

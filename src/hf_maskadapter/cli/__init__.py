@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from . import annotate, convert, demo, pretrain, segment, train
+from . import annotate, convert, demo, evaluate, prepare, pretrain, publish, segment, train
 from .errors import run_to_status
 from .options import Command, make_parser, parse_command
 
@@ -21,8 +21,11 @@ COMMANDS: tuple[Command[Any], ...] = (
     annotate.COMMAND,
     demo.COMMAND,
     convert.COMMAND,
+    prepare.COMMAND,
     pretrain.COMMAND,
     train.COMMAND,
+    evaluate.COMMAND,
+    publish.COMMAND,
 )
 """The commands, in the order in which the help lists them."""
 

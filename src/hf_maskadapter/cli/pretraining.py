@@ -21,13 +21,13 @@ from torch.utils.data import DataLoader
 from ..data import SegmentationStream, create_training_loader
 from ..data.captions import CropCollator, PictureCrops, SegmentCrops, load_captioned_pictures
 from ..data.sampling import sample_generator
-from ..evaluation.report import versions
 from ..files import write_json
 from ..hub.cards import training_card
 from ..miniature import checkpoint_path
 from ..model.modeling_clip import ConvolutionalClipModel
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.processing_maskadapter import MaskAdapterProcessor
+from ..provenance import versions
 from ..training.checkpoints import CheckpointError
 from ..training.clip_stage import ContrastivePretraining, spread_text_embeddings
 from ..training.optimization import LearningRateSchedule

@@ -28,7 +28,6 @@ from ..data import (
     create_training_loader,
 )
 from ..data.loading import load_segmentation_dataset
-from ..evaluation.report import versions
 from ..files import folder_lock, replacing_folder, write_json
 from ..hub.adapter_weights import add_adapter, save_adapter_weights
 from ..hub.cards import CARD_NAME, training_card
@@ -37,6 +36,7 @@ from ..hub.pushing import prepare_repository, push_finished_work
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.modeling_text_classifier import EncodedVocabulary
 from ..model.processing_maskadapter import MaskAdapterProcessor
+from ..provenance import versions
 from ..training.adapter_stages import AdapterStage, GroundTruthWarmup, MixedMaskTraining
 from ..training.checkpoints import CheckpointStore
 from ..training.generator_stage import MaskGeneratorTraining

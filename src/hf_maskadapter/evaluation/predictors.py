@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import abc
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,14 +18,14 @@ from ..model.post_processing_maskadapter import (
     post_process_semantic_segmentation,
 )
 from ..model.vocabulary import Vocabulary
+from ..provenance import describe_model
+from .options import LabelMatching, MaskSource, Task
 
 if TYPE_CHECKING:
     from ..data import SegmentationSample
     from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 
-Task = Literal["semantic", "panoptic", "instance"]
 TASKS: tuple[Task, ...] = ("semantic", "panoptic", "instance")
-MaskSource = Literal["generator", "annotation"]
 
 NO_CLASS = -1
 """Class index of pixels that a prediction leaves without a class, and of ignored pixels in annotations."""
@@ -219,9 +218,7 @@ class MaskAdapterPredictor(Predictor):
 
     def describe(self) -> dict[str, Any]:
         return {
-            "class": type(self.model).__name__,
-            "config": json.loads(self.model.config.to_json_string()),
-            "image_processor": json.loads(self.processor.image_processor.to_json_string()),
+            **describe_model(self.model, self.processor),
             "prompt_templates": list(self.templates),
             "masks": self.masks,
             "methods": [vars(method) for method in self.methods],
@@ -364,9 +361,6 @@ def label_segments(
     )
 
 
-LabelMatching = Literal["names", "order"]
-
-
 def match_labels(id2label: Mapping[int, str], vocabulary: Vocabulary, matching: LabelMatching = "names") -> list[int]:
     """Class index of each label of a model with fixed labels.
 
@@ -454,11 +448,8 @@ class UniversalPredictor(Predictor):
         self._stuff_labels = {label for label, index in enumerate(self.class_of_label) if index in stuff}
 
     def describe(self) -> dict[str, Any]:
-        image_processor = getattr(self.processor, "image_processor", self.processor)
         return {
-            "class": type(self.model).__name__,
-            "config": json.loads(self.model.config.to_json_string()),
-            "image_processor": json.loads(image_processor.to_json_string()),
+            **describe_model(self.model, self.processor),
             "class_of_label": self.class_of_label,
             "methods": [vars(method) for method in self.methods],
         }

@@ -134,8 +134,8 @@ class ExponentialMovingAverage:
             parameter.copy_(values[name])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages by name."""
-        return dict(self._averages)
+        """The averages by name, in the form in which files hold them."""
+        return {name: average.contiguous() for name, average in self._averages.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
