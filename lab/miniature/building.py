@@ -237,14 +237,14 @@ def _build(work_dir: Path, output_dir: Path, settings: BuildSettings, parts: Seq
     with timed("clip"):
         clip = train_clip(tokenizer, settings, work_dir / "clip")
     segmenter = build_segmenter(clip, build_segmenter_config(clip.config, settings.withheld), settings.seed)
-    for name, part in segmenter_parts(segmenter, tokenizer, settings).items():
+    for name, training in segmenter_parts(segmenter, tokenizer, settings).items():
         folder = work_dir / name
-        if part.max_steps == 0:
+        if training.max_steps == 0:
             continue
         if name in parts:
             with timed(name):
-                schedule = Schedule(part.max_steps, part.learning_rate)
-                train_stage(part.build_stage(), part.batches, schedule, folder)
+                schedule = Schedule(training.max_steps, training.learning_rate)
+                train_stage(training.build_stage(), training.batches, schedule, folder)
         elif finished_steps(folder):
             segmenter.load_state_dict(trained_weights(folder), strict=False)
     segmenter.eval()

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +257,31 @@ def test_the_script_is_launched(launcher, processes, options):
     assert f"{processes} process(es)" in done.stderr
     assert "Trained 3 steps" in done.stdout
     assert (Path(options["output_dir"]) / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_ends_with_one_line_and_its_status(number, status, tiny_model_dir, data_dir, tmp_path):
+    out = tmp_path / "out"
+    words = f"--stage warmup --model {tiny_model_dir} --dataset {data_dir} --output_dir {out} --crop_size 64"
+    words += " --batch_size 2 --max_steps 100000 --num_workers 1 --logging_steps 1"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, "-m", "hf_maskadapter.cli", "train", *words.split()]
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while process.poll() is None and not (out / "log.jsonl").exists():
+            time.sleep(0.05)
+        os.killpg(process.pid, number)  # the loader's worker, too
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == status, errors[-3000:]
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith(f"maskadapter train: interrupted by {number.name} after step ")
+    assert last.endswith(
+        f"saved in {checkpoint}; to go on, give the command again with --resume-from-checkpoint latest"
+    )
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)

@@ -177,7 +177,7 @@ def test_weight_decay_is_for_matrices_and_kernels_only(tokenizer):
     spared = stage.no_weight_decay()
     for name, parameter in stage.named_parameters():
         assert (name in spared) == (parameter.ndim < 2 or "embedding" in name), name
-    assert "clip.text_model.embeddings.token_embedding.weight" in spared
+    assert sum("token_embedding" in name for name in spared) == 1
 
 
 def test_a_step_cannot_be_divided_since_its_pictures_are_compared(tokenizer, tmp_path):

@@ -18,7 +18,8 @@ Stage = Literal["warmup", "mixed", "generator"]
 
 def changed(kind: type, name: str, default: Any = dataclasses.MISSING) -> Any:
     """A field that is as in the dataclass above, but for its default: without one it must be given."""
-    return dataclasses.field(default=default, metadata=kind.__dataclass_fields__[name].metadata)
+    field = next(field for field in dataclasses.fields(kind) if field.name == name)
+    return dataclasses.field(default=default, metadata=field.metadata)
 
 
 @dataclass(kw_only=True)
@@ -328,7 +329,9 @@ class TrainingOptions:
         Raises:
             ValueError: if the stage has no such preset.
         """
-        nested = {name: dict(value) if isinstance(value, Mapping) else value for name, value in given.items()}
+        nested: dict[str, Any] = {
+            name: dict(value) if isinstance(value, Mapping) else value for name, value in given.items()
+        }
         if nested.get("preset") is None:
             return nested
         try:
