@@ -32,9 +32,10 @@ def label_values(value: Any) -> np.ndarray:
         ValueError: if it has colours, or another shape.
         TypeError: if its values are not whole numbers.
     """
-    array = _channels_of_picture(value) if isinstance(value, Image.Image) else as_array(value)
+    is_picture = isinstance(value, Image.Image)
+    array = _channels_of_picture(value) if is_picture else as_array(value)
     if array.ndim == 3:
-        if array.shape[-1] > 4 and array.shape[0] <= 4:
+        if not is_picture and (len(array) == 1 or (len(array) <= 4 < array.shape[-1])):
             array = np.moveaxis(array, 0, -1)
         colors = array[..., :1] if array.shape[-1] in (1, 2) else array[..., :3]
         if array.shape[-1] <= 4 and (colors[..., :1] == colors).all():
