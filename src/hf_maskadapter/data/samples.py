@@ -310,7 +310,7 @@ class SampleReader:
         records = _as_records(segments_info, where)
         listed = [int(record["id"]) for record in records]
         try:
-            checked_ids(listed)
+            checked_ids(listed, lowest=1)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from None
         try:

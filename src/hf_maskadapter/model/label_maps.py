@@ -95,14 +95,20 @@ def segment_ids(
     )
 
 
-def checked_ids(ids: Iterable[int]) -> dict[int, int]:
+def checked_ids(ids: Iterable[int], *, lowest: int | None = None) -> dict[int, int]:
     """The place of each segment in a list.
 
+    Args:
+        ids: the segments that `segments_info` lists.
+        lowest: the least that a segment's id may be; 1 in COCO's form, where 0 means no segment.
+
     Raises:
-        ValueError: if one is listed twice.
+        ValueError: if one is listed twice, or is too low.
     """
     places: dict[int, int] = {}
     for place, number in enumerate(ids):
+        if lowest is not None and number < lowest:
+            raise ValueError(f"segments_info lists the segment id {number}; ids begin at {lowest}, 0 means no segment.")
         if number in places:
             raise ValueError(f"segments_info lists the segment id {number} twice.")
         places[number] = place
