@@ -20,7 +20,7 @@ def tool() -> Callable[..., Any]:
     python = os.environ.get("MASKADAPTER_TOOLS")
     if not python:
         pytest.skip(
-            "MASKADAPTER_TOOLS must name the Python of an environment with datumaro and label-studio-sdk: "
+            "MASKADAPTER_TOOLS must name the Python of an environment with datumaro, label-studio-sdk and supervision: "
             "python -m venv ENV && ENV/bin/pip install -r tests/exchange/tools/requirements.txt, then ENV/bin/python"
         )
 

@@ -1,4 +1,4 @@
-"""Calls of datumaro and of Label Studio's converter, for the Python in whose environment they are installed.
+"""Calls of datumaro, Label Studio's converter and supervision, for the Python in whose environment they are installed.
 
 Reads a call as JSON, `{"call": name, ...}`, from its input and prints what comes of it as JSON. Masks are lists of the
 lengths of runs, row by row, background first.
@@ -99,6 +99,21 @@ def decode_brush(encoded: list[int], size: list[int]) -> list[int]:
     return run_lengths(brush.decode_rle(encoded).reshape(*size, 4)[..., 3] > 0)
 
 
+def write_coco_with_supervision(masks: list[list[int]], size: list[int], folder: str, **options: Any) -> Any:
+    """Detections of one class on the picture `a.png` of a folder, as COCO's file; returns their boxes."""
+    import supervision
+    from PIL import Image
+
+    path = f"{folder}/a.png"
+    Image.new("RGB", (size[1], size[0])).save(path)
+    arrays = np.stack([mask_of(lengths, size).astype(bool) for lengths in masks])
+    boxes = supervision.mask_to_xyxy(arrays)
+    detections = supervision.Detections(xyxy=boxes, mask=arrays, class_id=np.zeros(len(masks), dtype=int))
+    dataset = supervision.DetectionDataset(classes=["cat"], images=[path], annotations={path: detections})
+    dataset.as_coco(annotations_path=f"{folder}/annotations.json", **options)
+    return boxes.tolist()
+
+
 CALLS = {
     function.__name__: function
     for function in (
@@ -109,6 +124,7 @@ CALLS = {
         import_coco_to_label_studio,
         read_datumaro,
         validate_label_studio,
+        write_coco_with_supervision,
     )
 }
 
