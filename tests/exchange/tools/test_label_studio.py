@@ -116,6 +116,27 @@ class TestBrushes:
         ]
         assert (read[0].mask == box(SIZE, 2, 8, 3, 11)).all()
 
+    def test_brushes_with_labels_of_their_own_control_are_lost_there_and_read_here(self, tool, tmp_path):
+        config = tmp_path / "label_config.xml"
+        config.write_text(
+            '<View><Image name="img" value="$image"/><Brush name="brush" toName="img"/>'
+            '<Labels name="classes" toName="img"><Label value="cat"/></Labels></View>'
+        )
+        common = {"id": "r", "to_name": "img", "original_width": 16, "original_height": 12, "image_rotation": 0}
+        value = {"format": "rle", "rle": encode_brush(RING)}
+        result = [
+            {**common, "type": "brush", "from_name": "brush", "value": value},
+            {**common, "type": "labels", "from_name": "classes", "value": {**value, "labels": ["cat"]}},
+        ]
+        annotation = {"id": 1, "completed_by": 1, "created_at": "2026-01-01T10:00:00Z", "result": result}
+        export = tmp_path / "export.json"
+        export.write_text(json.dumps([{"id": 1, "data": {"image": "a.png"}, "annotations": [annotation]}]))
+        ((segment,),) = read_results(export, "label-studio").results
+        assert (segment.label, segment.area) == ("cat", 57)
+        assert (segment.mask == RING).all()
+        tool("convert_label_studio", config=config, tasks=export, target=tmp_path / "out", kind="BRUSH_TO_COCO")
+        assert json.loads((tmp_path / "out" / "result_coco.json").read_text())["annotations"] == []
+
 
 class TestShapes:
     def test_polygons_are_those_of_its_coco_files(self, tool, tmp_path):
