@@ -11,16 +11,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor
-from hf_maskadapter.cli import main, pretrain
-from hf_maskadapter.cli.options import parse_command
+from hf_maskadapter.cli import main
+from hf_maskadapter.cli.pretrain import parse_options, pretraining_options
 from hf_maskadapter.cli.pretraining import CaptionBatches, CropData, run_pretraining
+from hf_maskadapter.cli.train import training_options
 from hf_maskadapter.cli.training import run_training
 from hf_maskadapter.data import DataError
 from hf_maskadapter.training.checkpoints import CheckpointError
 from hf_maskadapter.training.log import StepLog
 from support import toy
 from support.project_scripts import SCRIPTS
-from support.training_options import pretraining_options, training_options
 from support.two_processes import run_by_two_processes
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate_state", "on_the_cpu")
@@ -42,7 +42,7 @@ def options(tiny_model_dir, data_dir, tmp_path):
 
 def train_clip(options, **changes):
     toy.reset_accelerate()
-    return run_pretraining(pretraining_options(**options | changes))
+    return run_pretraining(pretraining_options(options | changes))
 
 
 def weights(output_dir):
@@ -92,7 +92,7 @@ class TestResult:
             "max_steps": 1,
             "num_workers": 0,
         }
-        assert run_training(training_options(**stage)).step == 1
+        assert run_training(training_options(stage)).step == 1
 
     def test_with_a_new_clip_has_new_weights_everywhere(self, options):
         train_clip(options, new_clip=True, max_steps=1, seed=1)
@@ -304,10 +304,12 @@ class TestOptions:
     NEEDED = ("--dataset", "d", "--output_dir", "o")
 
     def parse(self, *words):
-        return parse_command([pretrain.COMMAND], ["pretrain", *self.NEEDED, *words], "0")[1]
+        return parse_options([*self.NEEDED, *words])
 
     def test_a_caption_column_means_captions(self):
-        assert pretraining_options(dataset="d", output_dir="o", max_steps=1, caption_column="text").data.captions
+        assert pretraining_options(
+            {"dataset": "d", "output_dir": "o", "max_steps": 1, "caption_column": "text"}
+        ).data.captions
 
     def test_are_read_from_a_command_line(self):
         found = self.parse(*["--max_steps", "5", "--context", "1", "3", "--no-train_logit_scale"])
@@ -321,5 +323,5 @@ class TestOptions:
 
     def test_the_output_folder_does_not_decide_the_weights(self):
         options = {"dataset": "d", "max_steps": 1}
-        moved = pretraining_options(**options, output_dir="elsewhere", num_workers=9)
-        assert pretraining_options(**options, output_dir="o").fingerprint() == moved.fingerprint()
+        moved = pretraining_options(options | {"output_dir": "elsewhere", "num_workers": 9})
+        assert pretraining_options(options | {"output_dir": "o"}).fingerprint() == moved.fingerprint()

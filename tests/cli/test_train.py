@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor
 from hf_maskadapter.cli import main, training
+from hf_maskadapter.cli.train import training_options
 from hf_maskadapter.data import DataError
 from hf_maskadapter.hub.adapter_weights import load_with_adapter
 from hf_maskadapter.training.log import StepLog
 from support import toy
 from support.project_scripts import SCRIPTS
-from support.training_options import training_options
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -48,7 +48,7 @@ def options(tiny_model_dir, data_dir, tmp_path):
 
 def train(options, **changes):
     toy.reset_accelerate()
-    return training.run_training(training_options(**options | changes))
+    return training.run_training(training_options(options | changes))
 
 
 def predict(model, processor, picture):

@@ -7,16 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from hf_maskadapter.cli import train
-from hf_maskadapter.cli.options import parse_command
 from hf_maskadapter.training.optimization import LearningRateSchedule
 from hf_maskadapter.training.options import PRESETS, PretrainingOptions, RunOptions, TrainingOptions, flat, places
-from support.training_options import training_options
 
 NEEDED = {"stage": "warmup", "model": "m", "dataset": "d", "output_dir": "o"}
 
 
 def arguments(**options):
-    return Found(training_options(**NEEDED | options))
+    return Found(train.training_options(NEEDED | options))
 
 
 class Found(SimpleNamespace):
@@ -30,7 +28,7 @@ class Found(SimpleNamespace):
 
 
 def parse_arguments(words):
-    return Found(parse_command([train.COMMAND], ["train", *words], "0")[1])
+    return Found(train.parse_options(words))
 
 
 class TestPresets:

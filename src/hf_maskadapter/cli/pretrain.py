@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import __version__
 from ..training.options import PretrainingOptions
 from .errors import EXIT_OK
-from .options import Command
+from .options import Command, options_by_names, parse_command
 from .train import HOW_TO_GO_ON, show_messages
 
 
@@ -44,4 +48,24 @@ COMMAND = Command(
     run=run,
 )
 
-__all__ = ["COMMAND", "run"]
+
+def pretraining_options(named: Mapping[str, Any]) -> PretrainingOptions:
+    """Options by the names that they have on the command line, with `_` for `-`.
+
+    Raises:
+        TypeError: if there is no option of a name.
+        ValueError: if options do not fit.
+    """
+    return options_by_names(PretrainingOptions, named)
+
+
+def parse_options(words: Sequence[str]) -> PretrainingOptions:
+    """Read a command line.
+
+    Raises:
+        SystemExit: if it is wrong, after a message.
+    """
+    return parse_command([COMMAND], [COMMAND.name, *words], __version__)[1]
+
+
+__all__ = ["COMMAND", "parse_options", "pretraining_options", "run"]

@@ -314,11 +314,14 @@ def save_result(
 
 
 __all__ = [
+    "FORMER_CHECKPOINT",
     "CaptionBatches",
     "CropData",
     "PretrainingResult",
+    "describe",
     "load_model",
     "open_crops",
+    "require_no_former_checkpoint",
     "run_pretraining",
     "save_result",
 ]

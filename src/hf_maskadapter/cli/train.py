@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from .. import __version__
 from ..training.options import TrainingOptions
 from .errors import EXIT_OK
-from .options import Command
+from .options import Command, options_by_names, parse_command
 
 
 def run(options: TrainingOptions) -> int:
@@ -51,4 +54,27 @@ COMMAND = Command(
     run=run,
 )
 
-__all__ = ["COMMAND", "HOW_TO_GO_ON", "run", "show_messages"]
+
+def training_options(named: Mapping[str, Any]) -> TrainingOptions:
+    """Options by the names that they have on the command line, completed by the preset that they name.
+
+    Args:
+        named: values by name, with `_` for `-`; what is not given comes from the preset, or else is the default.
+
+    Raises:
+        TypeError: if there is no option of a name.
+        ValueError: if the stage has no such preset, or options do not fit.
+    """
+    return options_by_names(TrainingOptions, named)
+
+
+def parse_options(words: Sequence[str]) -> TrainingOptions:
+    """Read a command line.
+
+    Raises:
+        SystemExit: if it is wrong, after a message.
+    """
+    return parse_command([COMMAND], [COMMAND.name, *words], __version__)[1]
+
+
+__all__ = ["COMMAND", "HOW_TO_GO_ON", "parse_options", "run", "show_messages", "training_options"]

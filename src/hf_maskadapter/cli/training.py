@@ -63,6 +63,11 @@ logger = logging.getLogger(__name__)
 
 Dataset = SegmentationDataset | SegmentationStream
 
+STAGES: dict[str, Callable[..., SegmenterStage]] = {
+    stage.name: stage for stage in (GroundTruthWarmup, MixedMaskTraining, MaskGeneratorTraining)
+}
+"""The stages on a segmenter by name."""
+
 
 def run_training(options: TrainingOptions) -> TrainingResult:
     """Train as the options say, and save the trained model.
@@ -255,7 +260,7 @@ def train(trainer: Trainer, run: RunOptions, options: dict[str, Any]) -> Trainin
     try:
         return trainer.train(run.resume_from_checkpoint)
     except DataError as error:
-        raise DataError(_message_of_worker(error)) from error
+        raise DataError(message_of_worker(error)) from error
     finally:
         accelerator.end_training()
 
@@ -361,15 +366,16 @@ def build_stage(
         "train_void": targets.train_void,
         "seed": optimization.seed,
     }
+    stage = STAGES[options.stage]
     if options.stage == "generator":
-        return MaskGeneratorTraining(segmenter, vocabulary, options.masks, **common)
+        return stage(segmenter, vocabulary, options.masks, **common)
     common["gradient_checkpointing"] = optimization.gradient_checkpointing
     common["adapter_implementation"] = optimization.adapter_implementation
     if targets.max_ground_truth_masks is not None:
         common["max_ground_truth_masks"] = targets.max_ground_truth_masks
-    if options.stage == "warmup":
-        return GroundTruthWarmup(segmenter, vocabulary, **common)
-    return MixedMaskTraining(segmenter, vocabulary, **common, **dataclasses.asdict(options.matching))
+    if options.stage == "mixed":
+        common |= dataclasses.asdict(options.matching)
+    return stage(segmenter, vocabulary, **common)
 
 
 def build_validation(
@@ -509,7 +515,7 @@ def trained_weights(trainer: Trainer, result: TrainingResult, keep: str) -> dict
     return weights
 
 
-def _message_of_worker(error: Exception) -> str:
+def message_of_worker(error: Exception) -> str:
     """The message alone of an error that a data loader's worker passed on with its traceback."""
     return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
 
@@ -528,6 +534,7 @@ __all__ = [
     "MODEL_FOLDER",
     "OPTIONS_FILE",
     "RESULT_FILE",
+    "STAGES",
     "build_stage",
     "build_transform",
     "build_validation",
@@ -538,6 +545,7 @@ __all__ = [
     "make_accelerator",
     "make_optimizer",
     "make_settings",
+    "message_of_worker",
     "number_of_steps",
     "open_dataset",
     "require_fitting_crop",

@@ -9,11 +9,14 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from ..data.options import DatasetOptions, option, option_group
 
 Stage = Literal["warmup", "mixed", "generator"]
+STAGE_NAMES: tuple[str, ...] = get_args(Stage)
+DATA = "data"
+"""What the commands' help calls [`DataOptions`]."""
 
 
 def changed(kind: type, name: str, default: Any = dataclasses.MISSING) -> Any:
@@ -295,7 +298,7 @@ class TrainingOptions:
     preset: Literal["fcclip", "maft"] | None = option("published hyperparameters, which other options override", None)
     start: StartOptions = option_group(StartOptions, "the model")
     run: RunOptions = option_group(RunOptions, "the run")
-    data: DataOptions = option_group(DataOptions, "data", DATA_FLAGS)
+    data: DataOptions = option_group(DataOptions, DATA, DATA_FLAGS)
     validation: ValidationOptions = option_group(ValidationOptions, "validation")
     cache: FeatureCacheOptions = option_group(FeatureCacheOptions, "kept features")
     augmentation: AugmentationOptions = option_group(AugmentationOptions, "augmentation")
@@ -439,7 +442,7 @@ class PretrainingOptions:
 
     start: PretrainingStartOptions = option_group(PretrainingStartOptions, "the model")
     run: RunOptions = option_group(RunOptions, "the run")
-    data: CaptionDataOptions = option_group(CaptionDataOptions, "data", DATA_FLAGS)
+    data: CaptionDataOptions = option_group(CaptionDataOptions, DATA, DATA_FLAGS)
     crops: CropOptions = option_group(CropOptions, "crops")
     optimization: PretrainingOptimizationOptions = option_group(PretrainingOptimizationOptions, "optimisation")
 
