@@ -10,7 +10,7 @@ import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULE_OF = {
     "ConvNextClipConfig": "model.configuration_maskadapter",
@@ -34,7 +34,7 @@ _MODULE_OF = {
     "SamMaskGenerator": "model.modeling_mask_generator_sam",
     "UniversalMaskGenerator": "model.modeling_mask_generator_universal",
     "ClassifiedMask": "model.mask_classification",
-    "read_masks": "model.masks",
+    "read_masks": "model.mask_collections",
     "MaskAdapterForOpenVocabularySegmentation": "model.modeling_maskadapter",
     "MaskAdapterModel": "model.modeling_maskadapter",
     "MaskAdapterOutput": "model.modeling_maskadapter",

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from hf_maskadapter import read_masks
-from hf_maskadapter.model.masks import decode_rle, draw_polygons
+from hf_maskadapter.model.masks import coco_mask, decode_run_lengths
 
 SIZE = (6, 8)
 FIRST, SECOND = np.zeros(SIZE, dtype=bool), np.zeros(SIZE, dtype=bool)
@@ -122,16 +122,16 @@ def test_files_are_read(tmp_path):
 @given(arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))), st.booleans())
 def test_run_length_encodings_are_decoded_as_by_pycocotools(mask, compress):
     rle = encoded(mask, compress)
-    np.testing.assert_array_equal(decode_rle(rle), mask)
+    np.testing.assert_array_equal(decode_run_lengths(rle), mask)
     if compress:
         as_text = json.loads(json.dumps(rle | {"counts": rle["counts"].decode()}))
-        np.testing.assert_array_equal(decode_rle(as_text), mask)
+        np.testing.assert_array_equal(decode_run_lengths(as_text), mask)
 
 
 def test_large_runs_are_decoded():
     mask = np.zeros((900, 1200), dtype=bool)
     mask[100:700, 300:900] = True
-    np.testing.assert_array_equal(decode_rle(encoded(mask, True)), mask)
+    np.testing.assert_array_equal(decode_run_lengths(encoded(mask, True)), mask)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -140,7 +140,7 @@ def test_polygons_nearly_agree_with_pycocotools(seed):
     angles = np.sort(rng.uniform(0, 2 * np.pi, 9))
     radii = rng.uniform(20, 60, 9)
     points = np.stack([80 + radii * np.cos(angles), 70 + radii * np.sin(angles)], axis=1)
-    found = draw_polygons([points.ravel().tolist()], (140, 160))
+    found = coco_mask([points.ravel().tolist()], (140, 160))
     expected = coco.decode(coco.merge(coco.frPyObjects([points.ravel().tolist()], 140, 160))).astype(bool)
     assert (found & expected).sum() / (found | expected).sum() > 0.97
 

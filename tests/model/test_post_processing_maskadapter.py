@@ -575,9 +575,9 @@ def test_semantic_segments_are_the_label_maps_classes():
 def test_panoptic_segments_are_those_of_the_map():
     outputs = make_outputs(batch_size=2, num_masks=12)
     expected = post_process_panoptic_segmentation(
-        outputs, threshold=0.3, overlap_mask_area_threshold=0.5, label_ids_to_fuse={0, 3, 4}
+        outputs, threshold=0.3, overlap_mask_area_threshold=0.2, label_ids_to_fuse={0, 3, 4}
     )
-    found = segment(outputs, "panoptic", VOCABULARY, threshold=0.3, overlap_mask_area_threshold=0.5)
+    found = segment(outputs, "panoptic", VOCABULARY, threshold=0.3, overlap_mask_area_threshold=0.2)
     assert sum(len(result) for result in found) > 4
     for result, panoptic in zip(found, expected, strict=True):
         assert result.class_ids.tolist() == [info["label_id"] for info in panoptic["segments_info"]]

@@ -137,7 +137,7 @@ def _file_name(name: str, args: argparse.Namespace) -> str:
 
 def _read(item: NamedPicture) -> Image.Image:
     from ..data.samples import DataError
-    from ..model.image_processing_maskadapter import as_viewer_shows
+    from ..model.pictures import as_viewer_shows
 
     try:
         return as_viewer_shows(item.read())

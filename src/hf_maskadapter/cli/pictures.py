@@ -141,7 +141,7 @@ def _jobs(pictures: Sequence[Path], output: str) -> list[_Job]:
 
 
 def _read_picture(path: Path) -> Image.Image:
-    from ..model.image_processing_maskadapter import read_picture
+    from ..model.pictures import read_picture
 
     try:
         return read_picture(path)

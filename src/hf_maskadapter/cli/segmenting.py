@@ -119,7 +119,8 @@ class Segmenting:
         assert self._known_world is not None
         model = self._segmenter.model
         inputs = self._segmenter.image_processor(images=[picture.convert("RGB")], return_tensors="pt")
-        return self._known_world.holds(model.clip, inputs["pixel_values"].to(model.device, model.dtype))[0]
+        features = model.clip.get_feature_maps(inputs["pixel_values"].to(model.device, model.dtype))
+        return self._known_world.holds(features[-1])[0]
 
 
 def _known_world(model: str) -> KnownWorld | None:

@@ -26,9 +26,10 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from PIL import Image
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from ..model.masks import colors_to_ids, decode_run_lengths, ids_to_colors
 from ..model.vocabulary import Vocabulary, load_label_set
 from .folders import index_coco_panoptic, index_coco_stuff, pair_files, read_json, split_aliases
-from .samples import IGNORE_INDEX, DataError, SampleReader, dataset_id_mapping, id_to_rgb, rgb_to_id
+from .samples import IGNORE_INDEX, DataError, SampleReader, dataset_id_mapping
 
 _SHARD_BYTES = 256 << 20  # of pictures in one Parquet file, uncompressed
 _ROW_GROUP = 100  # rows: what a reader must load at once
@@ -84,44 +85,6 @@ class RawLayout:
     def vocabulary(self) -> Vocabulary:
         """The classes."""
         return Vocabulary.from_label_set(self.label_set)
-
-
-def decode_rle(segmentation: Mapping[str, Any]) -> np.ndarray:
-    """Mask of COCO's run-length encoding, (height, width) bool.
-
-    Args:
-        segmentation: `size` (height, width) and `counts`, lengths of runs down the columns, beginning with background;
-            as a list or as COCO's compressed string.
-
-    Raises:
-        ValueError: if the runs do not fill the size.
-    """
-    height, width = segmentation["size"]
-    counts = segmentation["counts"]
-    if isinstance(counts, (str, bytes)):
-        counts = _decompress_counts(counts.encode() if isinstance(counts, str) else counts)
-    counts = np.asarray(counts, dtype=np.int64)
-    if counts.sum() != height * width or (counts < 0).any():
-        raise ValueError(f"The runs of a mask sum to {counts.sum()}, but its size is {height}×{width}.")
-    values = np.arange(len(counts)) % 2 == 1
-    return np.repeat(values, counts).reshape(width, height).T
-
-
-def _decompress_counts(text: bytes) -> list[int]:
-    """Five bits a character with a continuation bit, signed; from the third on differences to the count before last."""
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = character - 48
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20:
-            continue
-        if bits & 0x10:
-            value -= 1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-        value = shift = 0
-    return counts
 
 
 @lru_cache(maxsize=8)
@@ -200,7 +163,7 @@ def _read_coco_panoptic(path: Path, segments: list[dict[str, Any]]) -> PanopticA
     if unknown:
         raise DataError(f"{path}: category_id {unknown[0]} is not one of COCO's panoptic categories.")
     return PanopticAnnotation(
-        rgb_to_id(_open(path)),
+        colors_to_ids(_open(path)),
         [{**segment, "category_id": index} for segment, index in zip(segments, classes, strict=True)],
     )
 
@@ -345,7 +308,7 @@ def _paint_context(size: tuple[int, int], regions: list[tuple[int, Any]], path: 
     for category, segmentation in regions:
         if category not in class_of:
             raise DataError(f"{path}: category {category} is not one of the 59 classes.")
-        labels[decode_rle(segmentation)] = class_of[category]
+        labels[decode_run_lengths(segmentation)] = class_of[category]
     return labels
 
 
@@ -682,7 +645,7 @@ def _row(record: RawRecord, vocabulary: Vocabulary) -> dict[str, Any]:
     annotation = record.read()
     row: dict[str, Any] = {"id": record.id, "image": {"bytes": picture, "path": f"{record.id}{record.image.suffix}"}}
     if isinstance(annotation, PanopticAnnotation):
-        row["panoptic_map"] = _png(id_to_rgb(annotation.ids))
+        row["panoptic_map"] = _png(ids_to_colors(annotation.ids))
         row["segments_info"] = [
             {
                 "id": segment["id"],
@@ -750,6 +713,5 @@ __all__ = [
     "PanopticAnnotation",
     "RawLayout",
     "RawRecord",
-    "decode_rle",
     "prepare_dataset",
 ]

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data.samples import id_to_rgb, rgb_to_id
 from ..files import write_atomically
+from ..model.masks import colors_to_ids, ids_to_colors
 from ..model.segments import Segments
 from ..model.vocabulary import Vocabulary
 from ..visualization import Color, class_colors
@@ -56,7 +56,7 @@ class CocoPanoptic(ResultFormat):
         numbers = segment_numbers([segment.class_id for segment in result.segments], self._colors())
         path = self.picture_file(file_name_of(result))
         path.parent.mkdir(parents=True, exist_ok=True)
-        painted = Image.fromarray(id_to_rgb(np.array([0, *numbers])[places]))
+        painted = Image.fromarray(ids_to_colors(np.array([0, *numbers])[places]))
         write_atomically(path, partial(painted.save, format="PNG"))
         ids = category_ids(self.vocabulary)
         segments = []
@@ -141,7 +141,7 @@ def _numbers_near(color: Color) -> Iterator[int]:
         for offset in itertools.product(range(-reach, reach + 1), repeat=3):
             near = base + np.array(offset) * _STEP
             if max(map(abs, offset)) == reach and near.min() >= 0 and near.max() <= 255 and near.any():
-                yield int(rgb_to_id(near))
+                yield int(colors_to_ids(near))
     yield from range(1, 1 << 24)
 
 
@@ -153,7 +153,7 @@ def _results(
         for annotation in content["annotations"]:
             image = images[annotation["image_id"]]
             with Image.open(path.with_suffix("") / annotation["file_name"]) as file:
-                ids = rgb_to_id(np.asarray(file.convert("RGB")))
+                ids = colors_to_ids(np.asarray(file.convert("RGB")))
             info = [
                 {"id": entry["id"], "label_id": indices[entry["category_id"]], "score": entry.get("score")}
                 for entry in annotation["segments_info"]

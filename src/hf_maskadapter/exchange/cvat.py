@@ -16,12 +16,12 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from ..files import write_atomically, write_json
+from ..model.masks import from_run_lengths, polygon_mask, run_lengths
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from ..visualization import class_colors
 from .formats import ExchangeError, Records, ResultFormat, main_file
-from .results import StoredResults, polygon_mask
-from .run_lengths import from_run_lengths, run_lengths
+from .results import StoredResults
 
 FILE = "annotations.xml"
 LABELS_FILE = "labels.json"

@@ -21,12 +21,12 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from ..files import write_atomically, write_text
+from ..model.masks import polygon_mask, run_lengths
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from ..visualization import class_colors
 from .formats import ExchangeError, Records, ResultFormat, file_name_of, main_file, read_json_file, write_json_list
-from .results import StoredResults, polygon_mask
-from .run_lengths import run_lengths
+from .results import StoredResults
 
 FILE = "tasks.json"
 CONFIG_FILE = "label_config.xml"

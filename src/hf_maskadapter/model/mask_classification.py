@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .image_processing_maskadapter import read_picture
-from .masks import read_masks
+from .mask_collections import read_masks
 from .modeling_text_classifier import EncodedVocabulary
+from .pictures import read_picture
 from .vocabulary import Vocabulary
 
 _MASKS_AT_A_TIME = 64

@@ -16,10 +16,10 @@ from transformers import AutoModelForUniversalSegmentation
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from .image_processing_maskadapter import read_picture
-from .masks import read_masks
+from .mask_collections import read_masks
 from .modeling_maskadapter import MaskAdapterSegmentationOutput
 from .modeling_text_classifier import EncodedVocabulary
+from .pictures import read_picture
 from .post_processing_maskadapter import TASKS, Task, segment
 from .prefetching import Prefetched, prefetching_pays
 from .segments import Segment, Segments

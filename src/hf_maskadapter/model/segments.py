@@ -17,19 +17,11 @@ import numpy as np
 from PIL import Image
 
 from .class_colors import class_color
-from .masks import as_array, masks_from_array
+from .masks import as_array, binary_mask
 from .vocabulary import Vocabulary
 
 _SHOWN_SIDE = 480  # of the picture that a notebook shows, in pixels
 _SHOWN_ROWS = 50
-
-
-def _binary_mask(mask: Any) -> np.ndarray:
-    array = as_array(mask)
-    if array.ndim != 2:
-        raise ValueError(f"The mask of a segment has shape (height, width), got {array.shape}.")
-    (read,) = masks_from_array(array[None], (array.shape[0], array.shape[1]))
-    return read if read.dtype == bool else read > 0.5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,8 +31,8 @@ class Segment:
     Args:
         class_id: its class, an index into the vocabulary.
         label: the class's name.
-        mask: `(height, width)`, at the picture's size; booleans, 0 and 1, 0 and 255, or soft values, of which more than
-            0.5 is inside. An array, a tensor or a PIL picture; kept as booleans.
+        mask: `(height, width)`, at the picture's size; booleans, or what else [`binary_mask`] reads: 0 and 1, 0 and
+            255, soft values of which more than 0.5 is inside. An array, a tensor or a PIL picture; kept as booleans.
         score: the model's confidence, 0 to 1, where there is one.
         is_crowd: whether it covers a group of objects that are not told apart, as in COCO.
         is_thing: whether it is a countable object or "stuff", where that is known.
@@ -59,7 +51,9 @@ class Segment:
     embedding: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        mask = _binary_mask(self.mask)
+        mask = binary_mask(self.mask)
+        if mask.ndim != 2:
+            raise ValueError(f"The mask of a segment has shape (height, width), got {mask.shape}.")
         object.__setattr__(self, "class_id", int(self.class_id))
         object.__setattr__(self, "mask", mask)
         if self.score is not None:
