@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hf_maskadapter.data.scenes import SceneConfig, SceneDataset
+from hf_maskadapter.model.mask_embedding import log_with_void
 from hf_maskadapter.model.masks import colors_to_ids
-from hf_maskadapter.model.modeling_maskadapter import MaskAdapterSegmentationOutput, log_with_void
+from hf_maskadapter.model.modeling_maskadapter import MaskAdapterSegmentationOutput
 
 _SHARED_MAPS = ("coco_panoptic_sample/panoptic_examples", "camvid/val/annotations")
 _LEAST_SEGMENT = 5e-4  # of the picture

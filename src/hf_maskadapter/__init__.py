@@ -5,7 +5,6 @@ the `zero-shot-image-segmentation` pipeline when Transformers is imported, which
 """
 
 import importlib
-import importlib.util
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -13,14 +12,14 @@ from importlib.machinery import ModuleSpec
 __version__ = "0.2.0"
 
 _MODULE_OF = {
-    "ConvNextClipConfig": "model.configuration_maskadapter",
-    "FcClipMaskGeneratorConfig": "model.configuration_maskadapter",
+    "ConvNextClipConfig": "model.configuration_clips",
+    "FcClipMaskGeneratorConfig": "model.configuration_mask_generators",
     "MaskAdapterConfig": "model.configuration_maskadapter",
-    "ResNetClipConfig": "model.configuration_maskadapter",
-    "SamMaskGeneratorConfig": "model.configuration_maskadapter",
-    "SiglipClipConfig": "model.configuration_maskadapter",
-    "UniversalMaskGeneratorConfig": "model.configuration_maskadapter",
-    "VitClipConfig": "model.configuration_maskadapter",
+    "ResNetClipConfig": "model.configuration_clips",
+    "SamMaskGeneratorConfig": "model.configuration_mask_generators",
+    "SiglipClipConfig": "model.configuration_clips",
+    "UniversalMaskGeneratorConfig": "model.configuration_mask_generators",
+    "VitClipConfig": "model.configuration_clips",
     "DenseClipModel": "model.modeling_clip",
     "DenseClipOutput": "model.modeling_clip",
     "ConvNextClipModel": "model.modeling_clip_convnext",
@@ -30,14 +29,14 @@ _MODULE_OF = {
     "load_clip": "model.modeling_clip_vit",
     "EncodedVocabulary": "model.modeling_text_classifier",
     "FcClipMaskGenerator": "model.modeling_mask_generator_fcclip",
-    "MaskGeneratorOutput": "model.modeling_mask_generator_fcclip",
+    "MaskGeneratorOutput": "model.modeling_mask_generator",
     "SamMaskGenerator": "model.modeling_mask_generator_sam",
     "UniversalMaskGenerator": "model.modeling_mask_generator_universal",
     "ClassifiedMask": "model.mask_classification",
     "read_masks": "model.mask_collections",
     "MaskAdapterForOpenVocabularySegmentation": "model.modeling_maskadapter",
-    "MaskAdapterModel": "model.modeling_maskadapter",
-    "MaskAdapterOutput": "model.modeling_maskadapter",
+    "MaskAdapterModel": "model.modeling_adapter",
+    "MaskAdapterOutput": "model.modeling_adapter",
     "MaskAdapterSegmentationOutput": "model.modeling_maskadapter",
     "MaskAdapterImageProcessor": "model.image_processing_maskadapter",
     "MaskAdapterImageProcessorPil": "model.image_processing_maskadapter",
@@ -50,6 +49,8 @@ _MODULE_OF = {
     "load_with_adapter": "hub.adapter_weights",
 }
 _REGISTERING_MODULES = (
+    "model.configuration_clips",
+    "model.configuration_mask_generators",
     "model.configuration_maskadapter",
     "model.modeling_clip_convnext",
     "model.modeling_clip_resnet",
@@ -57,6 +58,7 @@ _REGISTERING_MODULES = (
     "model.modeling_mask_generator_fcclip",
     "model.modeling_mask_generator_universal",
     "model.modeling_mask_generator_sam",
+    "model.modeling_adapter",
     "model.modeling_maskadapter",
     "model.image_processing_maskadapter",
     "model.processing_maskadapter",
@@ -74,28 +76,32 @@ def _register_with_transformers() -> None:
 class _RegisterOnFirstUse(MetaPathFinder):
     """Import hook that registers this package's classes with Transformers' Auto classes once.
 
-    It acts right after the first import of Transformers, or of a module of this package that needs Transformers,
-    whichever comes first.
+    It acts right after the first import of Transformers, or of a module of the model's that imports it, whichever comes
+    first. Modules that are imported on the way wait for the outermost one, since they are half loaded until then.
     """
 
-    triggers = frozenset(
-        {"transformers"}
-        | {f"{__name__}.{module}" for module in (*_REGISTERING_MODULES, "model.modeling_text_classifier")}
-    )
+    def __init__(self):
+        self.depth = 0
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
-        if fullname not in self.triggers:
+        if fullname != "transformers" and not fullname.startswith(f"{__name__}.model."):
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        finders = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in finders)), None)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 
             def load_and_register(module) -> None:
-                load(module)
-                _register_with_transformers()
+                self.depth += 1
+                try:
+                    load(module)
+                finally:
+                    self.depth -= 1
+                if self.depth == 0 and "transformers" in sys.modules and self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                    _register_with_transformers()
 
-            spec.loader.exec_module = load_and_register
+            spec.loader.exec_module = load_and_register  # type: ignore[method-assign]
         return spec
 
 

@@ -14,7 +14,8 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .configuration_maskadapter import PIXEL_MEAN, PIXEL_STD, MaskAdapterConfig
+from .configuration_clips import PIXEL_MEAN, PIXEL_STD
+from .configuration_maskadapter import MaskAdapterConfig
 from .masks import as_array, colors_to_ids, masks_from_array
 from .pictures import naming, read_picture
 from .post_processing_maskadapter import (

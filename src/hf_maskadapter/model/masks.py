@@ -87,15 +87,11 @@ def binary_mask(mask: Any) -> np.ndarray:
     if may_be_grey and all(is_smooth_mask(one) for one in array.reshape(-1, *array.shape[-2:])):
         return array > 127
     raise ValueError(
-        f"A mask must hold booleans, 0 and 1, 0 and 255, or floats between 0 and 1 (inside above 0.5); got "
-        f"{array.dtype} with {_number_of_values(array)} different values from {low} to {high}. Turn logits into "
+        "A mask must hold booleans, integers 0 and 1 or 0 and 255, or floats in [0, 1] (inside above 0.5); got "
+        f"{array.dtype} with {len(np.unique(array))} different values from {low} to {high}. Turn logits into "
         "probabilities by a sigmoid first, a map of labels into one mask for each, grey values into a mask by a "
         "threshold."
     )
-
-
-def _number_of_values(array: np.ndarray) -> int:
-    return len(np.unique(array))
 
 
 def is_smooth_mask(values: np.ndarray) -> bool:
@@ -109,7 +105,7 @@ def is_smooth_mask(values: np.ndarray) -> bool:
     """
     low, high = values.min(), values.max()
     if low > _NEARLY_OUTSIDE or high < _NEARLY_INSIDE or high > 255:
-        return high == 0 or low == 255 or (low >= _NEARLY_INSIDE and high <= 255)
+        return bool(low >= _NEARLY_INSIDE and high <= 255 and len(np.unique(values)) > 2)
     is_between = (values > 0) & (values < 255)
     levels = np.unique(values[is_between])
     if not len(levels):
@@ -143,11 +139,11 @@ def share_of_flat_pixels(values: np.ndarray, chosen: np.ndarray) -> float:
 
 
 def masks_from_array(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Masks as booleans or, soft ones, as floats, `(num_masks, height, width)`.
+    """Masks of a picture as booleans or, soft ones, as floats, `(num_masks, height, width)`.
 
     Args:
-        array: `(num_masks, height, width)` or one mask `(height, width)`: booleans, integers 0 and 1 or 0 and 255, or
-            floats in [0, 1].
+        array: `(num_masks, height, width)` or one mask `(height, width)`: floats in [0, 1], which stay as they are, or
+            anything else that [`binary_mask`] takes.
         size: height and width of the picture.
 
     Raises:
@@ -162,16 +158,9 @@ def masks_from_array(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
             f"Masks must have shape (num_masks, {size[0]}, {size[1]}), the picture's size as a viewer shows it, got "
             f"{array.shape}."
         )
-    if array.dtype == bool:
-        return array
-    if array.dtype.kind in "iu" and any(np.isin(array, (0, inside)).all() for inside in (1, 255)):
-        return array > 0
     if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:  # false for NaN
         return array.astype(np.float32)
-    raise ValueError(
-        f"Masks must be booleans, integers 0 and 1 or 0 and 255, or floats in [0, 1], got {array.dtype} from "
-        f"{array.min()} to {array.max()}."
-    )
+    return binary_mask(array)
 
 
 # --- run lengths ------------------------------------------------------------------------------------------------------

@@ -180,7 +180,9 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         if vocabulary is None:
             raise ValueError('Say what to look for, for example candidate_labels=["cat", "sofa", "wall"].')
         picture = read_picture(image, timeout=timeout)
-        own_masks = None if masks is None else read_masks(masks, (picture.height, picture.width)).masks
+        own_masks = (
+            None if masks is None else read_masks(masks, (picture.height, picture.width), may_be_empty=True).masks
+        )
         of_picture = {} if own_masks is None else {"masks": [own_masks]}
         features = self.processor(images=[picture], **of_picture, return_tensors="pt")
         return {
