@@ -14,7 +14,9 @@ import torch
 
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from hf_maskadapter.evaluation import load_predictor
-from hf_maskadapter.evaluation.report import model_hash, update_model_card, without_nan
+from hf_maskadapter.evaluation.report import without_nan
+from hf_maskadapter.hub.card_results import update_model_card
+from hf_maskadapter.provenance import model_hash
 from support.data_samples import encode, labels, picture, save
 from support.project_scripts import SCRIPTS, load_script
 from support.two_processes import free_port

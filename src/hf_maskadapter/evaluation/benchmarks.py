@@ -16,9 +16,9 @@ from ..data.loading import load_segmentation_dataset
 from ..data.raw_layouts import RAW_LAYOUTS, PanopticAnnotation, RawLayout
 from ..data.samples import IGNORE_INDEX, DataError, SampleReader, SegmentationSample
 from ..data.scenes import SceneDataset, scene_vocabulary
+from ..hub.published import PUBLISHED, TITLES
 from ..model.vocabulary import Vocabulary
 from .predictors import Task
-from .published import PUBLISHED, TITLES
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ..data.loading import load_segmentation_dataset
 from ..files import write_json, write_text
+from ..hub.card_results import update_model_card
 from ..hub.errors import explaining
 from ..hub.pushing import prepare_repository, push_finished_work
 from ..model.configuration_maskadapter import MaskAdapterConfig
@@ -24,7 +25,7 @@ from .benchmarks import SceneSamples, get_benchmark
 from .evaluator import EvaluationResult, evaluate_model
 from .predictors import LabelMatching, MaskAdapterPredictor, MaskSource, Method, Predictor, Task, UniversalPredictor
 from .progress import ProgressStore
-from .report import describe_run, remove_old_pictures, report_text, summary_table, update_model_card, without_nan
+from .report import describe_run, remove_old_pictures, report_text, summary_table, without_nan
 
 RESULTS = "results.json"
 REPORT = "report.md"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +18,7 @@ from ..model.post_processing_maskadapter import (
     post_process_semantic_segmentation,
 )
 from ..model.vocabulary import Vocabulary
+from ..provenance import describe_model
 
 if TYPE_CHECKING:
     from ..data import SegmentationSample
@@ -219,9 +219,7 @@ class MaskAdapterPredictor(Predictor):
 
     def describe(self) -> dict[str, Any]:
         return {
-            "class": type(self.model).__name__,
-            "config": json.loads(self.model.config.to_json_string()),
-            "image_processor": json.loads(self.processor.image_processor.to_json_string()),
+            **describe_model(self.model, self.processor),
             "prompt_templates": list(self.templates),
             "masks": self.masks,
             "methods": [vars(method) for method in self.methods],
@@ -454,11 +452,8 @@ class UniversalPredictor(Predictor):
         self._stuff_labels = {label for label, index in enumerate(self.class_of_label) if index in stuff}
 
     def describe(self) -> dict[str, Any]:
-        image_processor = getattr(self.processor, "image_processor", self.processor)
         return {
-            "class": type(self.model).__name__,
-            "config": json.loads(self.model.config.to_json_string()),
-            "image_processor": json.loads(image_processor.to_json_string()),
+            **describe_model(self.model, self.processor),
             "class_of_label": self.class_of_label,
             "methods": [vars(method) for method in self.methods],
         }

@@ -4,8 +4,6 @@
 [`ResultWriter`] does the same picture by picture and goes on where it was stopped. Each format has a file of its own.
 """
 
-from ..model.segments import Segment as ResultSegment
-from ..model.segments import Segments as PictureResult
 from .errors import ExchangeError
 from .formats import ResultFormat
 from .reading import LeftOut, StoredResults
@@ -15,9 +13,7 @@ __all__ = [
     "FORMATS",
     "ExchangeError",
     "LeftOut",
-    "PictureResult",
     "ResultFormat",
-    "ResultSegment",
     "ResultWriter",
     "StoredResults",
     "read_results",

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrained
 
 import hf_maskadapter
 
-from ..evaluation.report import card_with_results, eval_results
 from .adapter_weights import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME
+from .card_results import card_with_results, eval_results
 from .cards import CARD_NAME, OPEN_VOCABULARY_LIMITS, ModelCardFacts, fill_repository, is_hub_id, render_card
 from .released import RELEASED, released_card
 from .remote_code import save_remote_code

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..evaluation.published import PUBLISHED, TITLES
-from ..evaluation.report import markdown_table
 from .cards import OPEN_VOCABULARY_LIMITS, ModelCardFacts, render_card
+from .markdown import markdown_table
+from .published import PUBLISHED, TITLES
 
 _LAION_LARGE = "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup"
 _LAION_BASE = "laion/CLIP-convnext_base_w_320-laion_aesthetic-s13B-b82K-augreg"
