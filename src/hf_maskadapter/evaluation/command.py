@@ -23,9 +23,10 @@ from ..model.processing_maskadapter import MaskAdapterProcessor
 from ..model.vocabulary import Vocabulary
 from .benchmarks import SceneSamples, get_benchmark
 from .evaluator import EvaluationResult, evaluate_model
-from .predictors import LabelMatching, MaskAdapterPredictor, MaskSource, Method, Predictor, Task, UniversalPredictor
+from .predictors import MaskAdapterPredictor, MaskSource, Method, Predictor, Task
 from .progress import ProgressStore
 from .report import describe_run, remove_old_pictures, report_text, summary_table, without_nan
+from .universal_predictor import LabelMatching, UniversalPredictor
 
 RESULTS = "results.json"
 REPORT = "report.md"

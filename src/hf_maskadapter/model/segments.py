@@ -239,6 +239,35 @@ class Segments(Sequence[Segment]):
         found = [Segment.of_class(vocabulary, value, values == value) for value in present]
         return cls(found, values.shape, vocabulary, "semantic", picture)
 
+    @classmethod
+    def from_classified_masks(
+        cls,
+        masks: Sequence[Any],
+        vocabulary: Vocabulary,
+        size: tuple[int, int] | None = None,
+        picture: str | None = None,
+    ) -> Segments:
+        """What [`classify_masks`] returns for a picture, in the same order.
+
+        Args:
+            masks: of one picture.
+            vocabulary: the classes that they were given, also where that was an encoded vocabulary.
+            size: height and width of the picture; needed only where there is no mask.
+            picture: see above.
+
+        Raises:
+            ValueError: if the vocabulary lacks a class, or there is neither a mask nor a size.
+        """
+        if size is None:
+            if not masks:
+                raise ValueError("There is no mask, so that the picture's size must be given: size=(height, width).")
+            size = masks[0].mask.shape
+        found = [
+            Segment.of_class(vocabulary, one.label_id, one.mask, score=one.score, embedding=one.embedding)
+            for one in masks
+        ]
+        return cls(found, size, vocabulary, picture=picture)
+
     def __len__(self) -> int:
         return len(self.segments)
 
