@@ -39,7 +39,8 @@ def bilinear_taps(old: int, new: int, positions: Tensor) -> tuple[Tensor, Tensor
     """What a bilinear resize mixes (`align_corners=False`, no antialiasing).
 
     Args:
-        old, new: lengths before and after.
+        old: length before.
+        new: length after.
         positions: some of the new positions, `(n,)`.
 
     Returns:
@@ -95,6 +96,10 @@ class Axis(NamedTuple):
         """Masks of `cells` resized to the `padded` input, cropped to the `image`, resized to the `wanted` length.
 
         Args:
+            cells: length of the masks.
+            padded: length of the padded input.
+            image: the picture's length inside it.
+            wanted: length of the result.
             resize_scores: whether scores are resized last, instead of mask values.
         """
         to_image, to_wanted = Taps.bilinear(cells, padded, image), Taps.bilinear(image, wanted)
