@@ -122,8 +122,9 @@ def match_panoptic(prediction: Any, reference: Any, sample_id: SampleId = 0) -> 
     Args:
         prediction: [`Segments`]; or a dict of ``segmentation``, a map of segment ids, and ``segments_info``, a list
             of dicts with ``id`` and ``label_id`` or ``category_id``, as the `post_process_panoptic_segmentation`
-            functions of Transformers and of this package give it. The map is (height, width), or (height, width, 3) with id = R +
-            256·G + 256²·B (COCO's PNG). Pixels of id 0 or less that no segment lists belong to no segment.
+            functions of Transformers and of this package give it. The map is (height, width), or (height, width, 3)
+            with id = R + 256·G + 256²·B (COCO's PNG). Pixels of id 0 or less that no segment lists belong to no
+            segment.
         reference: The same for the annotation, with an optional ``"iscrowd"`` in each segment. Id 0 (or less) is void.
         sample_id: What messages call the sample.
 
