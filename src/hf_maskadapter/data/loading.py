@@ -136,7 +136,7 @@ def load_segmentation_dataset(
         source: one of
 
             - a data set of the Hub (`"owner/name"`), or whatever else `datasets.load_dataset` opens;
-            - a folder that `Dataset.save_to_disk` or `scripts/prepare_dataset.py` wrote, or a single `.parquet`,
+            - a folder that `Dataset.save_to_disk` or `maskadapter prepare` wrote, or a single `.parquet`,
               `.arrow`, `.jsonl` or WebDataset `.tar` file;
             - a folder with pictures and label maps: `images/` beside `labels/` (or `annotations/`, ...), with or
               without folders for splits;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,14 +15,13 @@ from ..model.post_processing_maskadapter import post_process_semantic_segmentati
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from ..provenance import describe_model
+from .options import MaskSource, Task
 
 if TYPE_CHECKING:
     from ..data import SegmentationSample
     from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 
-Task = Literal["semantic", "panoptic", "instance"]
 TASKS: tuple[Task, ...] = ("semantic", "panoptic", "instance")
-MaskSource = Literal["generator", "annotation"]
 
 NO_CLASS = -1
 """Class index of pixels that a prediction leaves without a class, and of ignored pixels in annotations."""

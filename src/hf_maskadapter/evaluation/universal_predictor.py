@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,12 +15,11 @@ from ..model.masks import binary_mask
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from ..provenance import describe_model
-from .predictors import NO_CLASS, EvaluationItem, Method, Prediction, Predictor, Task
+from .options import LabelMatching, Task
+from .predictors import NO_CLASS, EvaluationItem, Method, Prediction, Predictor
 
 if TYPE_CHECKING:
     from ..data import SegmentationSample
-
-LabelMatching = Literal["names", "order"]
 
 
 def match_labels(id2label: Mapping[int, str], vocabulary: Vocabulary, matching: LabelMatching = "names") -> list[int]:
@@ -176,4 +175,4 @@ def _to_device(value: Any, device: torch.device) -> Any:
     return value.to(device) if isinstance(value, Tensor) else value
 
 
-__all__ = ["LabelMatching", "UniversalPredictor", "match_labels"]
+__all__ = ["UniversalPredictor", "match_labels"]
