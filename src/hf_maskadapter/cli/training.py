@@ -168,7 +168,7 @@ def make_accelerator(run: RunOptions, optimization: OptimizationOptions, accumul
 
 @contextlib.contextmanager
 def claimed_output(run: RunOptions, accelerator: Accelerator) -> Iterator[None]:
-    """Be the only run that writes to the output folder, and find out at once whether it can go on from what is there.
+    """Be the only run that writes to the output folder, from finding out whether it can go on there to its end.
 
     Raises:
         CheckpointError: if the checkpoint to go on from cannot be used, or the folder holds those of another run.
@@ -190,7 +190,10 @@ def claimed_output(run: RunOptions, accelerator: Accelerator) -> Iterator[None]:
             raise error
         if failure[0] is not None:
             raise ValueError(failure[0])
-        yield
+        try:
+            yield
+        finally:
+            accelerator.end_training()  # at the very end, since the processes cannot speak with each other after it
 
 
 @contextlib.contextmanager
@@ -261,8 +264,6 @@ def train(trainer: Trainer, run: RunOptions, options: dict[str, Any]) -> Trainin
         return trainer.train(run.resume_from_checkpoint)
     except DataError as error:
         raise DataError(message_of_worker(error)) from error
-    finally:
-        accelerator.end_training()
 
 
 def load_weights(
