@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from .label_maps import segment_ids
+from .label_maps import distinct_segments, segment_ids
 from .masks import (
     as_array,
     coco_mask,
@@ -36,7 +36,6 @@ _FORMS = (
 )
 _INSIDE = ("masks", "segmentation", "mask")  # of results in dicts, in the order in which they are looked for
 _ATTRIBUTES = ("mask", "pred_masks")  # of detections: supervision, Detectron2
-_LABELS = ("label_id", "category_id", "label")  # of an entry of segments_info
 _MANY_VALUES = 64  # of a map, from which on it may be a photograph
 _LEAST_FLAT = 0.2  # share of a map's pixels, its background left out, that look like all around them
 _MOST_BYTES = 1 << 31  # of a picture's masks
@@ -210,7 +209,7 @@ def _masks_of_result(result: Any, size: tuple[int, int], segments_info: Any, ign
     elif _are_lists_of_numbers(value) and [len(row) for row in value] == [size[1]] * size[0]:
         value = as_array(value)
     if isinstance(value, Image.Image) or (isinstance(value, np.ndarray) and not _is_stack(value, size)):
-        return _listed_segments(value, size, _distinct_segments(segments_info), must_be_there)
+        return _listed_segments(value, size, distinct_segments(segments_info), must_be_there)
     masks = _stack_of_result(value, size, len(segments_info))
     return _without_empty_ones(ReadMasks(masks))
 
@@ -222,36 +221,6 @@ def _nothing(size: tuple[int, int]) -> ReadMasks:
 def _without_empty_ones(read: ReadMasks) -> ReadMasks:
     kept = [number for number, mask in enumerate(read.masks) if (mask > 0.5).any()]
     return ReadMasks(read.masks[kept], [read.ids[number] for number in kept])
-
-
-def _distinct_segments(segments_info: Any) -> list[Mapping]:
-    """The entries of `segments_info`, those that were fused once.
-
-    Raises:
-        ValueError: if an entry has no id, or two of one id are not the same class.
-    """
-    entries: dict[int, Mapping] = {}
-    for entry in segments_info:
-        try:
-            number = entry["id"]
-            if not is_number(number) or number != int(number):
-                raise ValueError
-        except (KeyError, TypeError, ValueError):
-            raise ValueError('segments_info must be a list of dicts with an "id" each, a whole number.') from None
-        number = int(number)
-        if number not in entries:
-            entries[number] = entry
-            continue
-        labels = [next((other[name] for name in _LABELS if name in other), None) for other in (entries[number], entry)]
-        if labels[0] != labels[1]:
-            raise ValueError(
-                f"segments_info lists the segment {number} twice, as class {labels[0]} and as class {labels[1]}: "
-                "Transformers gives one id to several segments where label_ids_to_fuse is set. Post-process without "
-                "it, and fuse afterwards."
-            )
-        if labels[0] is None:
-            raise ValueError(f"segments_info lists the segment {number} twice.")
-    return list(entries.values())
 
 
 def _is_stack(array: np.ndarray, size: tuple[int, int]) -> bool:
@@ -336,7 +305,7 @@ def _masks_of_picture(
     image = ImageOps.exif_transpose(image)
     _check_size((image.height, image.width), size)
     if segments_info is not None:
-        return _listed_segments(image, size, _distinct_segments(segments_info), must_be_there=True)
+        return _listed_segments(image, size, distinct_segments(segments_info), must_be_there=True)
     if (mask := _mask_of_picture(image, is_jpeg)) is not None:
         return ReadMasks(mask[None])
     if image.mode == "1":
@@ -399,7 +368,7 @@ def _masks_of_array(
     array: np.ndarray, size: tuple[int, int], segments_info: Any, ignore_index: int | None
 ) -> ReadMasks:
     if segments_info is not None and not _is_stack(array, size):
-        return _listed_segments(array, size, _distinct_segments(segments_info), must_be_there=True)
+        return _listed_segments(array, size, distinct_segments(segments_info), must_be_there=True)
     if _is_outline(array, size):
         return ReadMasks(_mask_of_entry(array, size, 0)[None])
     array = _without_channel(array)
