@@ -129,6 +129,7 @@ def distinct_segments(segments_info: Any) -> list[Mapping]:
     for entry in segments_info:
         try:
             number = entry["id"]
+            number = number.item() if hasattr(number, "item") else number
             if not is_number(number) or number != int(number):
                 raise ValueError
         except (KeyError, TypeError, ValueError):
