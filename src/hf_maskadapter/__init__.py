@@ -45,6 +45,7 @@ _MODULE_OF = {
     "MaskAdapterImageProcessor": "model.image_processing_maskadapter",
     "MaskAdapterImageProcessorPil": "model.image_processing_maskadapter",
     "MaskAdapterProcessor": "model.processing_maskadapter",
+    "segment": "model.post_processing_maskadapter",
     "PROMPT_TEMPLATES": "model.vocabulary",
     "Vocabulary": "model.vocabulary",
     "VocabularyClass": "model.vocabulary",
@@ -113,6 +114,9 @@ _MOVED: dict[str, str] = {
     "evaluation.command": "cli.evaluation",
     "evaluation.command:load_predictor": "evaluation.loading",
     "evaluation.functional:rgb_to_id": "model.masks:colors_to_ids",
+    "evaluation.predictors:LabelMatching": "evaluation.options",
+    "evaluation.predictors:UniversalPredictor": "evaluation.universal_predictor",
+    "evaluation.predictors:match_labels": "evaluation.universal_predictor",
     "evaluation.presets": "evaluation.benchmarks",
     "evaluation.published": "hub.published",
     "evaluation.report:card_with_results": "hub.card_results",
@@ -187,7 +191,10 @@ _MOVED: dict[str, str] = {
     "visualization.colors": "model.class_colors",
     "visualization.colors:INK": "visualization.lettering",
     "visualization.colors:PAPER": "visualization.lettering",
+    "visualization.segments": "visualization.index_map",
+    "visualization.segments:Segments": "visualization.index_map:IndexMap",
     "visualization.segments:as_array": "model.masks",
+    "visualization.segments:as_picture": "model.pictures:as_viewer_shows",
     "vocabulary": "model.vocabulary",
 }
 
