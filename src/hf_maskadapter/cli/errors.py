@@ -81,7 +81,7 @@ def run_to_status(name: str, work: Callable[[], int], extra: str = "") -> int:
 
 
 def run_script(work: Callable[[], str | None]) -> int:
-    """Do the work of a script that is no command, print what it returns, and end as a command does.
+    """Do the work of a script of your own, print what it returns, and end as a command does. Goes with version 0.3.
 
     Returns:
         The exit status, see [`run_to_status`].
