@@ -158,10 +158,6 @@ def test_links_to_files_and_sections_exist(page):
         assert not anchor or anchor in anchors(there), link
 
 
-LATER = {"docs/coming_from.md", "docs/migration.md", "docs/numbers.md"}
-LATER |= {f"docs/learn/{name}.md" for name in ("data", "pretrain", "publish", "train")}
-
-
 def parsed_options() -> dict[str, set[str]]:
     """The options of each command, with dashes."""
     return {
@@ -181,8 +177,6 @@ def launched_command(words: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES.get)
 def test_commands_and_options_in_a_page_exist(page):
-    if NAMES[page] in LATER:
-        pytest.skip("speaks of commands that are being built")
     options = parsed_options()
     lines = [line for block in BLOCKS[page] if block.kind in ("bash", "text") for line in command_lines(block)]
     lines += [
@@ -219,8 +213,6 @@ def benchmark_options() -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES.get)
 def test_options_that_a_page_speaks_of_exist(page):
-    if NAMES[page] in LATER:
-        pytest.skip("speaks of commands that are being built")
     known = set().union(*parsed_options().values())
     known |= {name.replace("--", "--no-", 1) for name in known} | OTHER_TOOLS | benchmark_options()
     for code in re.findall(r"`([^`\n]+)`", prose(TEXT[page])):
