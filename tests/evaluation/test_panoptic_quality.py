@@ -171,6 +171,30 @@ def test_an_id_beyond_one_byte_is_read_from_coco_colors():
     assert _counts(picture, picture) == {3: (1, 0, 0)}
 
 
+def test_a_prediction_in_which_nothing_was_found_counts_misses_only():
+    reference = _picture([[1, 2, 2, 0]], {1: 3, 2: 8})
+    for nothing in (torch.full((1, 4), -1.0), np.full((1, 4), -1.0), np.full((1, 4), -1)):
+        assert _counts({"segmentation": nothing, "segments_info": []}, reference) == {3: (0, 0, 1), 8: (0, 0, 1)}
+
+
+def test_predicted_segments_may_be_numbered_from_zero_and_come_as_floats():
+    reference = _picture([[1, 2, 2, 0]], {1: 3, 2: 8})
+    infos = [{"id": 0, "label_id": 3}, {"id": 1, "label_id": 8}]
+    for kind in (np.int64, np.float32):
+        prediction = {"segmentation": np.array([[0, 1, 1, -1]], dtype=kind), "segments_info": infos}
+        assert _counts(prediction, reference) == {3: (1, 0, 0), 8: (1, 0, 0)}
+
+
+def test_a_fused_entry_may_be_listed_again_but_not_as_another_class():
+    reference = _picture([[1, 1, 2, 2]], {1: 8, 2: 3})
+    sky, person = {"id": 1, "label_id": 8, "was_fused": True}, {"id": 2, "label_id": 3, "was_fused": False}
+    prediction = {"segmentation": np.array([[1, 1, 2, 2]]), "segments_info": [sky, person, sky]}
+    assert _counts(prediction, reference) == {8: (1, 0, 0), 3: (1, 0, 0)}
+    prediction["segments_info"].append({"id": 2, "label_id": 5, "was_fused": False})
+    with pytest.raises(ValueError, match="lists the segment 2 twice"):
+        match_panoptic(prediction, reference)
+
+
 def test_thing_flags_that_are_unknown_count_in_the_total_only():
     picture = _picture([[1, 2]], {1: 3, 2: 8})
     result = PanopticQuality({3: True, 8: None}).compute(predictions=[picture], references=[picture])

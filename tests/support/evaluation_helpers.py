@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hf_maskadapter.cli.running import leave_process_group
+from hf_maskadapter.cli.errors import leave_process_group
 from hf_maskadapter.data import SegmentationSample, SegmentInfo
 from hf_maskadapter.evaluation.predictors import Method, Prediction, Predictor, label_segments
 from hf_maskadapter.model.vocabulary import Vocabulary

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .benchmarks import BENCHMARKS, Benchmark
-    from .command import load_predictor, run_evaluation
     from .evaluator import EvaluationResult, evaluate_model
+    from .loading import load_predictor
     from .mask_average_precision import MaskAveragePrecision
     from .mean_iou import MeanIoU
     from .panoptic_quality import PanopticQuality
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .streaming_metric import StreamingMetric
 
 _MODULES = {
-    "BENCHMARKS": "presets",
-    "Benchmark": "presets",
+    "BENCHMARKS": "benchmarks",
+    "Benchmark": "benchmarks",
     "EvaluationResult": "evaluator",
     "MaskAdapterPredictor": "predictors",
     "MaskAveragePrecision": "mask_average_precision",
@@ -33,8 +33,7 @@ _MODULES = {
     "StreamingMetric": "streaming_metric",
     "UniversalPredictor": "predictors",
     "evaluate_model": "evaluator",
-    "load_predictor": "command",
-    "run_evaluation": "command",
+    "load_predictor": "loading",
 }
 
 __all__ = [
@@ -52,7 +51,6 @@ __all__ = [
     "evaluate_model",
     "load_predictor",
     "metric_path",
-    "run_evaluation",
 ]
 
 

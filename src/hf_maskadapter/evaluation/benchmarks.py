@@ -92,7 +92,7 @@ class Benchmark:
         """Opens its data.
 
         Args:
-            data_dir: The folder with the download, or what ``scripts/prepare_dataset.py`` made of it.
+            data_dir: The folder with the download, or what ``maskadapter prepare`` made of it.
             tasks: What is to be measured; default: the benchmark's tasks.
             synonyms_file: A list of synonyms for each class.
 

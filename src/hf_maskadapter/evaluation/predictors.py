@@ -6,7 +6,7 @@ import abc
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,14 +19,13 @@ from ..model.post_processing_maskadapter import (
 )
 from ..model.vocabulary import Vocabulary
 from ..provenance import describe_model
+from .options import LabelMatching, MaskSource, Task
 
 if TYPE_CHECKING:
     from ..data import SegmentationSample
     from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 
-Task = Literal["semantic", "panoptic", "instance"]
 TASKS: tuple[Task, ...] = ("semantic", "panoptic", "instance")
-MaskSource = Literal["generator", "annotation"]
 
 NO_CLASS = -1
 """Class index of pixels that a prediction leaves without a class, and of ignored pixels in annotations."""
@@ -360,9 +359,6 @@ def label_segments(
         instance=instances,
         segment_labels=list(labels),
     )
-
-
-LabelMatching = Literal["names", "order"]
 
 
 def match_labels(id2label: Mapping[int, str], vocabulary: Vocabulary, matching: LabelMatching = "names") -> list[int]:

@@ -59,7 +59,7 @@ RELEASED = {
             (
                 "The published number of A-150 was measured with MAFT+'s panoptic formula of the text transfer, which "
                 "this preset sets; the others without it (preset `mask-adapter-maft-plus-convnext-large-semantic`, or "
-                "`--no-text_transfer_panoptic` of `scripts/evaluate.py`).",
+                "`--no-text_transfer_panoptic` of `maskadapter evaluate`).",
             ),
         ),
     )
@@ -115,9 +115,10 @@ def released_card(preset: str) -> str:
             "**Published** by the authors (mIoU in per cent, arXiv 2412.04533), with their code and lists of synonyms:",
             markdown_table(["benchmark", "published mIoU"], published),
             "**Measured here**: none. The released weights could not be downloaded where this package was built. To "
-            "measure, convert the checkpoint and run, for example: `accelerate launch scripts/evaluate.py --model "
-            "MODEL --benchmark ade20k_150 --data_dir ADEChallengeData2016 --vocabulary ade20k_150_with_prompt_eng.txt "
-            "--model_card README.md`, which writes the numbers into this card's metadata.",
+            "measure, convert the checkpoint and run, for example: `accelerate launch -m hf_maskadapter.cli evaluate "
+            "--model MODEL --benchmark ade20k_150 --data_dir ADEChallengeData2016 --vocabulary "
+            "ade20k_150_with_prompt_eng.txt --model_card README.md`, which writes the numbers into this card's "
+            "metadata.",
         ],
         limits=[
             *OPEN_VOCABULARY_LIMITS,

@@ -197,15 +197,17 @@ def _masks_of_result(result: Any, size: tuple[int, int], segments_info: Any, ign
             segments_info = result.get("segments_info")
     else:
         value = _attribute_inside(result) if not hasattr(result, "__len__") or len(result) else None
+    if _is_array(value):
+        value = as_array(value)
     if value is None or (hasattr(value, "__len__") and not len(value)):
         return _nothing(size)
     if segments_info is None:
         return _without_empty_ones(_read(value, size, None, ignore_index))
-    if not len(segments_info):
+    if not len(segments_info) and not (isinstance(value, np.ndarray) and _is_stack(value, size)):
         return _nothing(size)
     if isinstance(value, (str, os.PathLike)):
         value = _open(value)
-    elif _is_array(value) or (_are_lists_of_numbers(value) and [len(row) for row in value] == [size[1]] * size[0]):
+    elif _are_lists_of_numbers(value) and [len(row) for row in value] == [size[1]] * size[0]:
         value = as_array(value)
     if isinstance(value, Image.Image) or (isinstance(value, np.ndarray) and not _is_stack(value, size)):
         return _listed_segments(value, size, _distinct_segments(segments_info), must_be_there)
@@ -445,7 +447,7 @@ def _listed_segments(value: Any, size: tuple[int, int], entries: Sequence[Mappin
     """The segments of a map that `segments_info` lists, in its order; those without a pixel may be left out."""
     ids = [int(entry["id"]) for entry in entries]
     try:
-        values = segment_ids(value, ids, size, leave_out_unlisted=True)
+        values = segment_ids(value, ids, size, unlisted="drop")
     except (ValueError, TypeError) as error:
         raise type(error)(f"The map of segments {error}") from None
     present = set(np.unique(values).tolist())
