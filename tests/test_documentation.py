@@ -178,10 +178,11 @@ def launched_command(words: list[str]) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES.get)
 def test_commands_and_options_in_a_page_exist(page):
     options = parsed_options()
+    text = prose(TEXT[page])
+    if NAMES[page] == "docs/migration.md":
+        text = re.sub(r"^\|[^|]*\|", "|", text, flags=re.MULTILINE)  # what was
     lines = [line for block in BLOCKS[page] if block.kind in ("bash", "text") for line in command_lines(block)]
-    lines += [
-        code for code in re.findall(r"`([^`\n]+)`", prose(TEXT[page])) if re.search(r"maskadapter(\.cli)? \w", code)
-    ]
+    lines += [code for code in re.findall(r"`([^`\n]+)`", text) if re.search(r"maskadapter(\.cli)? \w", code)]
     for line in lines:
         for words in commands(line):
             name, *arguments = launched_command(words) or [""]
