@@ -102,6 +102,10 @@ class TestShapes:
         (result,) = read(tmp_path, shapes).results
         assert [(segment.label, segment.area) for segment in result] == [("cat", 8), ("dog", 4), ("cat", 1), ("cat", 1)]
 
+    def test_shapes_that_are_outside_are_not_seen(self, tmp_path):
+        shape = '<box label="cat" xtl="0" ytl="0" xbr="2" ybr="2" outside="{}"/>'
+        assert len(read_masks(tmp_path, shape.format(1) + shape.format(0))) == 1
+
     @pytest.mark.parametrize(("value", "is_crowd"), [("true", True), ("1", True), ("false", False), ("0", False)])
     def test_crowds_are_those_of_cvats_attribute(self, tmp_path, value, is_crowd):
         shape = (

@@ -113,7 +113,9 @@ def add_options(parser: Any, kind: type, prefix: str = "", flags: Mapping[str, t
             keywords["choices"] = metadata["choices"]()
             del keywords["metavar"]
         if metadata["positional"]:
-            parser.add_argument(path, **keywords, **({} if needed or "nargs" in keywords else {"nargs": "?"}))
+            # A default of its own, since argparse gives the mark for "absent" to the type as if it were a word.
+            optional = {"nargs": "?", "default": None if needed else field.default}
+            parser.add_argument(path, **({} if needed else optional) | keywords)
             continue
         names = (flags or {}).get(field.name) or metadata["flags"] or (f"--{field.name.replace('_', '-')}",)
         if field_type is bool and field.default is False:

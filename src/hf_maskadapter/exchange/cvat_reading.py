@@ -151,6 +151,7 @@ def _images(
             shapes = [
                 _shape(child, child.get("label"), child.get("group_id"), f"{where}, {child.tag} {number}")
                 for number, child in enumerate(element)
+                if child.get("outside") != "1"
             ]
             if of_frame:
                 shapes += of_frame.pop(read_whole_number(element.get("id"), "id", where), [])
