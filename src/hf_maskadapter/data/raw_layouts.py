@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..model.label_maps import segment_ids
+from ..model.label_maps import checked_ids, segment_ids
 from ..model.masks import decode_run_lengths
 from ..model.vocabulary import Vocabulary, load_label_set
 from .folders import index_coco_panoptic, index_coco_stuff, pair_files, read_json
@@ -142,6 +142,7 @@ def _coco_panoptic_133(root: Path, split: str) -> list[RawRecord]:
 
 def _read_segment_ids(path: Path, listed: list[int]) -> np.ndarray:
     try:
+        checked_ids(listed, lowest=1)
         with Image.open(path) as image:
             return segment_ids(image, listed).astype(np.int32)
     except (OSError, TypeError, ValueError) as error:

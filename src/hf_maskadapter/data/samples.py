@@ -296,7 +296,8 @@ class SampleReader:
         raise DataError(
             f"{where}: the label map holds {listed_values(values.tolist())}, outside the vocabulary: {expected} "
             f"(ignored values: {ignored}). Give the vocabulary that the labels were made for, a mapping "
-            "(label_mapping), reduce_labels if 0 means unlabelled and classes count from 1, or further values to ignore (ignore_index)."
+            "(label_mapping), reduce_labels if 0 means unlabelled and classes count from 1, or further values to "
+            "ignore (ignore_index)."
             + (" Is 255 the second class? Then label_mapping={0: 0, 255: 1}." if self._lacks_second(values) else "")
         )
 
@@ -309,7 +310,7 @@ class SampleReader:
         records = _as_records(segments_info, where)
         listed = [int(record["id"]) for record in records]
         try:
-            checked_ids(listed)
+            checked_ids(listed, lowest=1)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from None
         try:

@@ -117,6 +117,7 @@ class MaskAdapterImageProcessorPil(PilBackend):
                 optionally `iscrowd`; segments that are not listed and crowds are left out.
             masks: for each picture masks of its size, `(num_masks, height, width)`: booleans, integers 0 and 1 or 0 and
                 255, or floats in [0, 1].
+            **kwargs: settings of the processor to replace in this call, as in [`MaskAdapterImageProcessorKwargs`].
 
         Returns:
             `pixel_values` `(batch_size, 3, height, width)`; `pixel_mask` `(batch_size, height, width)`, 1 for pixels of

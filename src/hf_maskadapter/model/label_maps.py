@@ -32,9 +32,10 @@ def label_values(value: Any) -> np.ndarray:
         ValueError: if it has colours, or another shape.
         TypeError: if its values are not whole numbers.
     """
-    array = _channels_of_picture(value) if isinstance(value, Image.Image) else as_array(value)
+    is_picture = isinstance(value, Image.Image)
+    array = _channels_of_picture(value) if is_picture else as_array(value)
     if array.ndim == 3:
-        if array.shape[-1] > 4 and array.shape[0] <= 4:
+        if not is_picture and (len(array) == 1 or (len(array) <= 4 < array.shape[-1])):
             array = np.moveaxis(array, 0, -1)
         colors = array[..., :1] if array.shape[-1] in (1, 2) else array[..., :3]
         if array.shape[-1] <= 4 and (colors[..., :1] == colors).all():
@@ -94,14 +95,20 @@ def segment_ids(
     )
 
 
-def checked_ids(ids: Iterable[int]) -> dict[int, int]:
+def checked_ids(ids: Iterable[int], *, lowest: int | None = None) -> dict[int, int]:
     """The place of each segment in a list.
 
+    Args:
+        ids: the segments that `segments_info` lists.
+        lowest: the least that a segment's id may be; 1 in COCO's form, where 0 means no segment.
+
     Raises:
-        ValueError: if one is listed twice.
+        ValueError: if one is listed twice, or is too low.
     """
     places: dict[int, int] = {}
     for place, number in enumerate(ids):
+        if lowest is not None and number < lowest:
+            raise ValueError(f"segments_info lists the segment id {number}; ids begin at {lowest}, 0 means no segment.")
         if number in places:
             raise ValueError(f"segments_info lists the segment id {number} twice.")
         places[number] = place

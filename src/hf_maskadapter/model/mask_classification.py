@@ -64,8 +64,10 @@ def classify_masks(
             polygons and annotations, label maps, panoptic PNGs, detections with a `.mask`.
         vocabulary: a [`Vocabulary`] or what [`Vocabulary.parse`] reads; or an encoded one, to encode it once only.
         processor: the model's processor.
-        segments_info, ignore_index: as [`read_masks`], for maps.
-        mask_embedding, mask_pooling: how masks are classified, instead of the model's configuration.
+        segments_info: as [`read_masks`], for maps.
+        ignore_index: as [`read_masks`], for maps.
+        mask_embedding: how masks are classified, instead of the model's configuration.
+        mask_pooling: likewise.
 
     Returns:
         One entry for each mask, in the masks' order; none for the result of a model in which nothing was found.
