@@ -15,6 +15,7 @@ import torch
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, cli
 from hf_maskadapter.evaluation import load_predictor
 from hf_maskadapter.evaluation.report import without_nan
+from hf_maskadapter.files import folder_lock
 from hf_maskadapter.hub.card_results import update_model_card
 from hf_maskadapter.provenance import model_hash
 from support.data_samples import encode, labels, picture, save
@@ -76,6 +77,25 @@ def test_a_folder_is_evaluated_and_everything_is_written(evaluate, folder, tiny_
     assert "holds results" in capsys.readouterr().err
     assert evaluate(*options, *methods, "--overwrite", "--batch_size", 1, "--num_workers", 1) == 0
     assert read(out / "results.json")["results"] == results["results"]
+
+
+def test_a_second_run_on_the_output_folder_is_refused(evaluate, folder, tiny_model_dir, tmp_path, capsys):
+    with folder_lock(tmp_path / "out", "evaluate"):
+        assert evaluate("--model", tiny_model_dir, "--dataset", folder, "--output_dir", tmp_path / "out") == 2
+    assert f"out is in use: process {os.getpid()}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_can_be_called_by_its_options_names(folder, tiny_model_dir, tmp_path):
+    from hf_maskadapter.cli.evaluation import run_evaluation
+
+    summary = run_evaluation(
+        model=str(tiny_model_dir), dataset=str(folder), split="val", mask_embedding=("pooling",), output_dir=tmp_path
+    )
+    assert "| pooling |" in summary
+    assert list(read(tmp_path / "results.json")["results"]) == ["pooling"]
+    with pytest.raises(TypeError, match="no option 'batchsize'"):
+        run_evaluation(model="m", dataset="d", batchsize=2)
 
 
 def test_an_interrupted_command_goes_on(evaluate, folder, tiny_model_dir, tmp_path, capsys, monkeypatch):

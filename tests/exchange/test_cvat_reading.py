@@ -198,6 +198,16 @@ class TestVideo:
 
 
 class TestHead:
+    def test_labels_are_matched_as_the_file_spells_them(self, tmp_path):
+        path = tmp_path / "annotations.xml"
+        path.write_text(
+            "<annotations><meta><task><labels><label><name> big  cat </name></label></labels></task></meta>"
+            '<image id="0" name="a.png" width="5" height="5">'
+            '<box label=" big  cat " xtl="0" ytl="0" xbr="2" ybr="2"/></image></annotations>'
+        )
+        ((segment,),) = read_results(path, "cvat").results
+        assert segment.class_id == 0
+
     @pytest.mark.parametrize("kind", ["task", "job", "project"])
     def test_exports_of_tasks_jobs_and_projects_are_read(self, tmp_path, kind):
         path = tmp_path / "annotations.xml"
