@@ -293,7 +293,7 @@ def test_a_model_that_does_not_exist_is_named(evaluate, folder, tmp_path, capsys
 
 
 def test_a_universal_model_is_compared_and_has_no_methods(evaluate, folder, tmp_path, capsys):
-    from evaluation.test_predictors import mask2former
+    from evaluation.test_universal_predictor import mask2former
 
     model, processor = mask2former(["sky", "road", "cat"])
     model.save_pretrained(tmp_path / "m2f")

@@ -27,6 +27,8 @@ from hf_maskadapter.evaluation.functional import (  # noqa: E402
     match_detections,
     merge_detections,
 )
+from hf_maskadapter.model.segments import Segment, Segments  # noqa: E402
+from hf_maskadapter.model.vocabulary import Vocabulary  # noqa: E402
 
 CATEGORIES = [2, 3, 7]
 KEYS = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"]
@@ -168,6 +170,25 @@ def test_reads_instances_from_a_map_of_segment_ids_and_leaves_out_stuff():
             references=[{"segmentation": annotated, "segments_info": segments}],
         )
         np.testing.assert_allclose(result["per_category_ap"], [1.0, 1.0, np.nan])
+
+
+def test_segments_are_read_with_the_best_first_and_without_stuff_in_annotations():
+    vocabulary = Vocabulary.from_list(["sky", "dog", "cat"], things=["dog", "cat"])
+    masks = np.zeros((4, 6, 8), dtype=bool)
+    masks[0, :2], masks[1, 2:4], masks[2, 4:, :4], masks[3, 4:, 4:] = True, True, True, True
+    entries = [(1, 0.4, False), (2, 0.9, False), (1, 0.9, True)]
+    found = [
+        Segment.of_class(vocabulary, class_id, mask, score=score, is_crowd=is_crowd)
+        for (class_id, score, is_crowd), mask in zip(entries, masks[1:], strict=True)
+    ]
+    segments = Segments(found, (6, 8), vocabulary)
+    with_sky = Segments([*found, Segment.of_class(vocabulary, 0, masks[0])], (6, 8), vocabulary)
+    prediction = {"masks": masks[[2, 3, 1]], "labels": [2, 1, 1], "scores": [0.9, 0.9, 0.4]}
+    reference = {"masks": masks[1:], "labels": [1, 2, 1], "iscrowd": [0, 0, 1]}
+    expected = match_detections(prediction, reference).state_dict()
+    assert match_detections(segments, with_sky).state_dict() == expected
+    with pytest.raises(ValueError, match="no `score`"):
+        match_detections(with_sky, reference)
 
 
 SQUARES = np.zeros((2, 10, 10), dtype=bool)

@@ -17,6 +17,8 @@ torch = pytest.importorskip("torch")
 
 from hf_maskadapter.evaluation import PanopticQuality, metric_path  # noqa: E402
 from hf_maskadapter.evaluation.functional import match_panoptic, merge_panoptic, panoptic_quality  # noqa: E402
+from hf_maskadapter.model.segments import Segments  # noqa: E402
+from hf_maskadapter.model.vocabulary import Vocabulary  # noqa: E402
 
 CATEGORIES = {3: True, 5: True, 8: False, 13: False}
 seeds = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4)
@@ -162,6 +164,18 @@ def test_accepts_coco_colors_pictures_tensors_and_label_ids():
                 {"segmentation": segmentation, "segments_info": infos}, reference | {"segmentation": annotated}
             )
             assert found == expected
+
+
+def test_segments_count_as_their_map():
+    vocabulary = Vocabulary.from_list(["dog", "cat"])
+    ids = np.array([[1, 1, 2], [1, 1, 2], [0, 2, 2]])
+    infos = [{"id": 1, "label_id": 0}, {"id": 2, "label_id": 1}]
+    reference = {"segmentation": np.array([[1, 1, 1], [1, 1, 2], [1, 2, 2]]), "segments_info": infos}
+    segments = Segments.from_segmentation(ids, infos, vocabulary)
+    found = match_panoptic(segments, reference)
+    assert found.state_dict() == match_panoptic({"segmentation": ids, "segments_info": infos}, reference).state_dict()
+    assert found[0].segmentation_quality == 4 / 6
+    assert found[1].segmentation_quality == 3 / 4
 
 
 def test_an_id_beyond_one_byte_is_read_from_coco_colors():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import re
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub import hf_hub_download, list_repo_files
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -167,25 +169,41 @@ def _load_safetensors(path: Path, name: str) -> dict[str, Tensor]:
 
 def _load_pickle(path: Path, name: str) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         forbidden = _FORBIDDEN_GLOBAL.search(str(error))
-        if forbidden is None:
+        if forbidden is None:  # what PyTorch says begins with how to switch its safety off, which is no advice
             raise ConversionError(
                 f"{name} is truncated, damaged or holds more than tensors and plain values; nothing of it was "
-                f"executed. PyTorch says: {_first_line(error)}"
-            ) from error
+                "executed. Fetch it again, or save the state dict alone where you trust the file."
+            ) from None
         raise ConversionError(
             f"{name} was refused: beside tensors it holds the Python object {forbidden[1]}, and reading that could run "
             "code. Nothing was executed. Get a file with tensors only, or save the state dict alone where you trust "
             "the file."
-        ) from error
+        ) from None
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes torch.load raise almost anything
         raise ConversionError(
             f"{name} is truncated or damaged, or not a checkpoint: fetch it again. PyTorch says: {_first_line(error)}"
         ) from error
+
+
+def _numpy_globals() -> list[Any]:
+    """What pickles of NumPy's numbers and arrays name, which training scripts leave beside the weights.
+
+    They hold values alone. NumPy 1 and 2 call the same functions by other names; arrays of Python objects are left out.
+    """
+    multiarray = importlib.import_module("numpy._core.multiarray")
+    functions = [
+        (getattr(multiarray, function), f"numpy.{core}.multiarray.{function}")
+        for core in ("core", "_core")
+        for function in ("scalar", "_reconstruct")
+    ]
+    dtypes = {type(np.dtype(code)) for code in np.typecodes["All"] if code != "O"}
+    return [*functions, np.dtype, np.ndarray, *dtypes]
 
 
 def _find_state_dict(content: Any, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:

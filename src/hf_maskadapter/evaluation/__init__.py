@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from .mask_average_precision import MaskAveragePrecision
     from .mean_iou import MeanIoU
     from .panoptic_quality import PanopticQuality
-    from .predictors import MaskAdapterPredictor, Method, Predictor, UniversalPredictor
+    from .predictors import MaskAdapterPredictor, Method, Predictor
     from .streaming_metric import StreamingMetric
+    from .universal_predictor import UniversalPredictor
 
 _MODULES = {
     "BENCHMARKS": "benchmarks",
@@ -31,7 +32,7 @@ _MODULES = {
     "PanopticQuality": "panoptic_quality",
     "Predictor": "predictors",
     "StreamingMetric": "streaming_metric",
-    "UniversalPredictor": "predictors",
+    "UniversalPredictor": "universal_predictor",
     "evaluate_model": "evaluator",
     "load_predictor": "loading",
 }

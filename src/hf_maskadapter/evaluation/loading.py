@@ -13,7 +13,8 @@ from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentatio
 from ..model.processing_maskadapter import MaskAdapterProcessor
 from ..model.vocabulary import Vocabulary
 from .options import PredictorOptions
-from .predictors import MaskAdapterPredictor, Method, Predictor, UniversalPredictor
+from .predictors import MaskAdapterPredictor, Method, Predictor
+from .universal_predictor import UniversalPredictor
 
 
 def load_predictor(

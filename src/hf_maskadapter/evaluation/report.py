@@ -64,24 +64,9 @@ def class_map(prediction: Prediction) -> np.ndarray:
     """A prediction of any task as class indices, ``(height, width)``, `NO_CLASS` where there is none."""
     if prediction.semantic is not None:
         return np.asarray(_to_numpy(prediction.semantic))
-    result = prediction.panoptic or prediction.instance
+    result = prediction.instance if prediction.panoptic is None else prediction.panoptic
     assert result is not None
-    if "masks" in result:
-        masks, labels = list(result["masks"]), list(result["labels"])
-    else:
-        segmentation = result["segmentation"]
-        labels = [info.get("label_id", info.get("category_id")) for info in result["segments_info"]]
-        if getattr(segmentation, "ndim", 3) == 2:
-            ids = _to_numpy(segmentation)
-            masks = [ids == info["id"] for info in result["segments_info"]]
-        else:
-            masks = [_to_numpy(mask) for mask in segmentation]
-    if not masks:
-        return np.zeros((0, 0), np.int64)
-    classes = np.full(masks[0].shape, NO_CLASS, np.int64)
-    for mask, label in zip(reversed(masks), reversed(labels), strict=True):  # the best instance comes first, and on top
-        classes[mask] = label
-    return classes
+    return result.label_map(NO_CLASS)
 
 
 def picture_of(sample: SegmentationSample, maps: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> Image.Image:

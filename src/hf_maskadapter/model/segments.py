@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
@@ -17,18 +18,12 @@ import numpy as np
 from PIL import Image
 
 from .class_colors import class_color
+from .label_maps import distinct_segments
 from .masks import as_array, binary_mask
 from .vocabulary import Vocabulary
 
 _SHOWN_SIDE = 480  # of the picture that a notebook shows, in pixels
 _SHOWN_ROWS = 50
-
-
-def _binary_mask(mask: Any) -> np.ndarray:
-    array = as_array(mask)
-    if array.ndim != 2:
-        raise ValueError(f"The mask of a segment has shape (height, width), got {array.shape}.")
-    return binary_mask(array)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,15 +33,15 @@ class Segment:
     Args:
         class_id: its class, an index into the vocabulary.
         label: the class's name.
-        mask: `(height, width)`, at the picture's size; booleans, 0 and 1, 0 and 255, or soft values, of which more than
-            0.5 is inside. An array, a tensor or a PIL picture; kept as booleans.
+        mask: `(height, width)`, at the picture's size; booleans, or what else [`binary_mask`] reads: 0 and 1, 0 and
+            255, soft values of which more than 0.5 is inside. An array, a tensor or a PIL picture; kept as booleans.
         score: the model's confidence, 0 to 1, where there is one.
         is_crowd: whether it covers a group of objects that are not told apart, as in COCO.
         is_thing: whether it is a countable object or "stuff", where that is known.
         embedding: `(embed_dim,)`, the normalised mask embedding in CLIP's space, where it was asked for.
 
     Raises:
-        ValueError: if the mask has another shape or other values.
+        ValueError: if the mask has another shape or other values, or the score is not finite.
     """
 
     class_id: int
@@ -58,13 +53,17 @@ class Segment:
     embedding: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        mask = _binary_mask(self.mask)
+        mask = binary_mask(self.mask)
+        if mask.ndim != 2:
+            raise ValueError(f"The mask of a segment has shape (height, width), got {mask.shape}.")
         object.__setattr__(self, "class_id", int(self.class_id))
         object.__setattr__(self, "mask", mask)
         if self.score is not None:
             object.__setattr__(self, "score", float(self.score))
         if self.embedding is not None:
             object.__setattr__(self, "embedding", as_array(self.embedding))
+        if self.score is not None and not math.isfinite(self.score):
+            raise ValueError(f"The score of a segment must be a finite number, got {self.score}.")
 
     @classmethod
     def of_class(cls, vocabulary: Vocabulary, class_id: int, mask: Any, **fields: Any) -> Segment:
@@ -205,13 +204,13 @@ class Segments(Sequence[Segment]):
             picture: see above.
 
         Raises:
-            ValueError: if the vocabulary lacks a class, or the map is none.
+            ValueError: if the vocabulary lacks a class, the map is none, or one id is that of two classes.
         """
         ids = as_array(segmentation)
         if ids.ndim != 2:
             raise ValueError(f"A map of segment ids has shape (height, width), got {ids.shape}.")
         found = []
-        for info in segments_info:
+        for info in distinct_segments(segments_info):
             mask = ids == info["id"]
             if mask.any():
                 fields = {"score": info.get("score"), "is_crowd": bool(info.get("iscrowd", False))}
@@ -243,6 +242,35 @@ class Segments(Sequence[Segment]):
         present = [int(value) for value in np.unique(values) if value >= 0 and value != ignore_index]
         found = [Segment.of_class(vocabulary, value, values == value) for value in present]
         return cls(found, values.shape, vocabulary, "semantic", picture)
+
+    @classmethod
+    def from_classified_masks(
+        cls,
+        masks: Sequence[Any],
+        vocabulary: Vocabulary,
+        size: tuple[int, int] | None = None,
+        picture: str | None = None,
+    ) -> Segments:
+        """What [`classify_masks`] returns for a picture, in the same order.
+
+        Args:
+            masks: of one picture.
+            vocabulary: the classes that they were given, also where that was an encoded vocabulary.
+            size: height and width of the picture; needed only where there is no mask.
+            picture: see above.
+
+        Raises:
+            ValueError: if the vocabulary lacks a class, or there is neither a mask nor a size.
+        """
+        if size is None:
+            if not masks:
+                raise ValueError("There is no mask, so that the picture's size must be given: size=(height, width).")
+            size = masks[0].mask.shape
+        found = [
+            Segment.of_class(vocabulary, one.label_id, one.mask, score=one.score, embedding=one.embedding)
+            for one in masks
+        ]
+        return cls(found, size, vocabulary, picture=picture)
 
     def __len__(self) -> int:
         return len(self.segments)

@@ -99,6 +99,10 @@ class Axis(NamedTuple):
         """Masks of `cells` resized to the `padded` input, cropped to the `image`, resized to the `wanted` length.
 
         Args:
+            cells: length of the masks.
+            padded: length of the padded input.
+            image: the picture's length inside it.
+            wanted: length of the result.
             resize_scores: whether scores are resized last, instead of mask values.
         """
         to_image, to_wanted = Taps.bilinear(cells, padded, image), Taps.bilinear(image, wanted)

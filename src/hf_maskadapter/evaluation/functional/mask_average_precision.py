@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...model.masks import as_array, binary_mask, checked_run_lengths, is_polygon
+from ...model.segments import Segments
 from .label_maps import SampleId, as_segment_map, to_numpy
 from .panoptic_quality import check_categories
 
@@ -129,7 +130,8 @@ def match_detections(prediction: Any, reference: Any, sample_id: SampleId = 0) -
     """Matches the instance masks of one image.
 
     Args:
-        prediction: A dict, either of ``masks``, ``scores`` and ``labels`` (one of each per instance) or of
+        prediction: [`Segments`]; or a dict, either of ``masks``, ``scores`` and ``labels`` (one of each per
+            instance) or of
             ``segmentation`` and ``segments_info`` as `post_process_instance_segmentation` gives them
             (``[{"id", "label_id" or "category_id", "score"}, ...]``). Masks are a (instances, height, width) array or
             tensor, a list of (height, width) maps, or COCO run-length encodings: booleans, 0 and 1 or 255, or
@@ -259,7 +261,9 @@ def _parse(value: Any, role: str, sample_id: SampleId, mask_api: Any) -> list[di
     name = f"The {role} of sample {sample_id!r}"
     if value is None:
         raise ValueError(f"{name} is missing (None).")
-    if isinstance(value, Mapping) and {"segmentation", "segments_info"} <= value.keys():
+    if isinstance(value, Segments):
+        value = _from_result(value, role, sample_id)
+    elif isinstance(value, Mapping) and {"segmentation", "segments_info"} <= value.keys():
         value = _from_segments(value, role, sample_id)
     required = ("masks", "labels") if role == "reference" else ("masks", "labels", "scores")
     if not isinstance(value, Mapping) or not set(required) <= value.keys():
@@ -300,6 +304,18 @@ def _whole(label: Any, name: str) -> int:
 def _area(given: Any, mask: dict[str, Any], mask_api: Any) -> float:
     """The area that an annotation tells, else the mask's."""
     return float(mask_api.area(mask)) if given is None else float(given)
+
+
+def _from_result(value: Segments, role: str, sample_id: SampleId) -> dict[str, Any]:
+    found = value.best_first() if role == "prediction" else [one for one in value if one.is_thing is not False]
+    if role == "prediction" and any(one.score is None for one in found):
+        raise ValueError(f"A segment in the prediction of sample {sample_id!r} has no `score`.")
+    return {
+        "masks": [one.mask for one in found],
+        "labels": [one.class_id for one in found],
+        "scores": [one.score for one in found] if role == "prediction" else None,
+        "iscrowd": [int(one.is_crowd) for one in found],
+    }
 
 
 def _from_segments(value: Mapping[str, Any], role: str, sample_id: SampleId) -> dict[str, Any]:

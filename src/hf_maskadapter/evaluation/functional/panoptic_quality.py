@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...model.segments import Segments
 from .label_maps import SampleId, as_segment_map, check_same_size, pair_counts
 
 # The IoU of a match lies in (0.5, 1], where doubles are whole multiples of 2**-53: their sum is kept as an integer.
@@ -118,12 +119,12 @@ def match_panoptic(prediction: Any, reference: Any, sample_id: SampleId = 0) -> 
     """Matches the segments of one image.
 
     Args:
-        prediction: A dict of ``segmentation``, a map of segment ids, and ``segments_info``, a list of dicts with
-            ``id`` and ``label_id`` or ``category_id``, as the `post_process_panoptic_segmentation` functions of
-            Transformers and of this package give it. The map is (height, width), or (height, width, 3) with id = R +
-            256·G + 256²·B (COCO's PNG). Pixels of id 0 or less that no segment lists belong to no segment: where
-            nothing was found, Transformers gives a map of floats −1, which counts misses only. An entry that was fused
-            may be listed again.
+        prediction: [`Segments`]; or a dict of ``segmentation``, a map of segment ids, and ``segments_info``, a list
+            of dicts with ``id`` and ``label_id`` or ``category_id``, as the `post_process_panoptic_segmentation`
+            functions of Transformers and of this package give it. The map is (height, width), or (height, width, 3)
+            with id = R + 256·G + 256²·B (COCO's PNG). Pixels of id 0 or less that no segment lists belong to no
+            segment: where nothing was found, Transformers gives a map of floats −1, which counts misses only. An entry
+            that was fused may be listed again.
         reference: The same for the annotation, with an optional ``"iscrowd"`` in each segment. Id 0 (or less) is void.
         sample_id: What messages call the sample.
 
@@ -271,6 +272,8 @@ def _parse(value: Any, role: str, sample_id: SampleId) -> tuple[Any, dict[int, t
     """The map of segment ids and, by id, (category, is crowd)."""
     if value is None:
         raise ValueError(f"The {role} of sample {sample_id!r} is missing (None).")
+    if isinstance(value, Segments):
+        value = value.panoptic_map()
     if not isinstance(value, Mapping) or not {"segmentation", "segments_info"} <= value.keys():
         raise ValueError(
             f"The {role} of sample {sample_id!r} must be a dict with `segmentation` (a map of segment ids) and "

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_maskadapter.training.feature_cache import FeatureCache
+from hf_maskadapter.training.cache import FeatureCache
 from support import toy
 from training.test_stages import batch
 
