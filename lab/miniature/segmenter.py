@@ -52,7 +52,7 @@ def build_segmenter_config(clip_config: ConvNextClipConfig, withheld: str | None
         training_vocabulary=[[name] for name in training_class_names(withheld)],
         ensemble_alpha=0.55,
         ensemble_beta=0.8,
-        overlap_threshold=0.5,
+        overlap_threshold=0.6,
     )
 
 
