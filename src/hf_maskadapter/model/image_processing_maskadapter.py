@@ -48,7 +48,7 @@ class MaskAdapterImageProcessorKwargs(ImagesKwargs, total=False):
         Value of label maps, as they come, that is no class. Negative values never are.
     do_reduce_labels (`bool`, *optional*, defaults to `False`):
         Whether label maps count from 1 and 0 is no class either (ADE20K).
-    """
+    """  # noqa: D205 (the form in which Transformers documents keyword arguments)
 
     size_divisor: int
     ignore_index: int | None
