@@ -6,11 +6,13 @@ import hashlib
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub import hf_hub_download, list_repo_files
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -39,6 +41,7 @@ _HUB_SOURCE = re.compile(
 )
 _NAME_ONLY = re.compile(r"(?:hf://)?[\w-][\w.-]*/[\w.-]+")
 _FORBIDDEN_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_UNPICKLING_REASON = re.compile(r"WeightsUnpickler error: ([^\n]+)")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def read_checkpoint(
             pickle with code in it.
     """
     path, name = locate(source, revision, token)
-    state, ignored = _find_state_dict(_load(path, name), name)
+    state, ignored = find_state_dict(_load(path, name), name)
     state = _without_wrapper_prefix(state)
     broken = [key for key, tensor in state.items() if not tensor.is_meta and not torch.isfinite(tensor).all()]
     if broken:
@@ -166,14 +169,18 @@ def _load_safetensors(path: Path, name: str) -> dict[str, Tensor]:
 
 
 def _load_pickle(path: Path, name: str) -> Any:
+    is_archive = zipfile.is_zipfile(path)  # mapped from disk instead of read; older files cannot be
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_values()):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except pickle.UnpicklingError as error:
         forbidden = _FORBIDDEN_GLOBAL.search(str(error))
         if forbidden is None:
+            # The rest of PyTorch's message advises to switch its protection off.
+            reason = _UNPICKLING_REASON.search(str(error))
             raise ConversionError(
-                f"{name} is truncated, damaged or holds more than tensors and plain values; nothing of it was "
-                f"executed. PyTorch says: {_first_line(error)}"
+                f"{name} is truncated, damaged or holds more than tensors and plain values; nothing of it was executed"
+                + (f" ({reason[1].strip().rstrip('.')})." if reason else ".")
             ) from error
         raise ConversionError(
             f"{name} was refused: beside tensors it holds the Python object {forbidden[1]}, and reading that could run "
@@ -188,7 +195,20 @@ def _load_pickle(path: Path, name: str) -> Any:
         ) from error
 
 
-def _find_state_dict(content: Any, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _numpy_values() -> list[Any]:
+    """What NumPy's numbers and arrays are pickled with, under the names of NumPy 1 and 2: plain data, no code."""
+    makers = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(1).__reduce__()[0]}
+    named = [(maker, f"numpy.{core}.multiarray.{name}") for name, maker in makers.items() for core in ("core", "_core")]
+    kinds = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?SU"}
+    return [*named, np.dtype, np.ndarray, *kinds]
+
+
+def find_state_dict(content: Any, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The state dict in what a checkpoint file holds, and what lies beside it with the reason to ignore it.
+
+    Raises:
+        ConversionError: if there is none.
+    """
     ignored: dict[str, str] = {}
     if isinstance(content, Mapping):
         nested = next((key for key in _STATE_DICT_KEYS if isinstance(content.get(key), Mapping)), None)
@@ -226,4 +246,4 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
 
 
-__all__ = ["Checkpoint", "locate", "read_checkpoint"]
+__all__ = ["Checkpoint", "find_state_dict", "locate", "read_checkpoint"]
