@@ -22,12 +22,12 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
 )
 
+from hf_maskadapter.model.modeling_adapter import MaskAdapterModel, MaskAdapterOutput
 from hf_maskadapter.model.modeling_clip_convnext import ConvNextBlock, ConvNextTrunk
-from hf_maskadapter.model.modeling_mask_generator_fcclip import FcClipMaskGenerator, MaskGeneratorOutput
+from hf_maskadapter.model.modeling_mask_generator import MaskGeneratorOutput
+from hf_maskadapter.model.modeling_mask_generator_fcclip import FcClipMaskGenerator
 from hf_maskadapter.model.modeling_maskadapter import (
     MaskAdapterForOpenVocabularySegmentation,
-    MaskAdapterModel,
-    MaskAdapterOutput,
     MaskAdapterSegmentationOutput,
 )
 from hf_maskadapter.model.modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits, tokenize_prompts

@@ -18,9 +18,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hf_maskadapter.data.samples import rgb_to_id
 from hf_maskadapter.data.scenes import SceneConfig, SceneDataset
-from hf_maskadapter.model.modeling_maskadapter import MaskAdapterSegmentationOutput, log_with_void
+from hf_maskadapter.model.mask_embedding import log_with_void
+from hf_maskadapter.model.masks import colors_to_ids
+from hf_maskadapter.model.modeling_maskadapter import MaskAdapterSegmentationOutput
 
 _SHARED_MAPS = ("coco_panoptic_sample/panoptic_examples", "camvid/val/annotations")
 _LEAST_SEGMENT = 5e-4  # of the picture
@@ -64,7 +65,7 @@ def read_segment_maps(folders: Sequence[Path] | None = None, maps_per_folder: in
         for path in paths[:: -(-len(paths) // maps_per_folder)]:
             with Image.open(path) as picture:
                 pixels = np.asarray(picture)
-            maps.append(rgb_to_id(pixels) if pixels.ndim == 3 else pixels.astype(np.int32))
+            maps.append(colors_to_ids(pixels) if pixels.ndim == 3 else pixels.astype(np.int32))
     source = "annotations of " + ", ".join("/".join(folder.parts[-2:]) for folder in folders)
     if not maps:
         scenes = SceneDataset("validation", 4, SceneConfig(size=256))

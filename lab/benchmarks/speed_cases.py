@@ -17,14 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from hf_maskadapter.model.configuration_maskadapter import (
-    ConvNextClipConfig,
-    FcClipMaskGeneratorConfig,
-    MaskAdapterConfig,
-)
+from hf_maskadapter.model.configuration_clips import ConvNextClipConfig
+from hf_maskadapter.model.configuration_mask_generators import FcClipMaskGeneratorConfig
+from hf_maskadapter.model.configuration_maskadapter import MaskAdapterConfig
 from hf_maskadapter.model.image_processing_maskadapter import MaskAdapterImageProcessor
-from hf_maskadapter.model.modeling_mask_generator_fcclip import MaskGeneratorOutput
-from hf_maskadapter.model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterModel
+from hf_maskadapter.model.modeling_adapter import MaskAdapterModel
+from hf_maskadapter.model.modeling_mask_generator import MaskGeneratorOutput
+from hf_maskadapter.model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from hf_maskadapter.model.modeling_text_classifier import EncodedVocabulary
 from hf_maskadapter.model.post_processing_maskadapter import (
     post_process_panoptic_segmentation,

@@ -26,11 +26,9 @@ from hf_maskadapter.data.scenes import (
 )
 from hf_maskadapter.files import write_atomically, write_json
 from hf_maskadapter.miniature.known_world import KnownWorld
-from hf_maskadapter.model.configuration_maskadapter import (
-    ConvNextClipConfig,
-    FcClipMaskGeneratorConfig,
-    MaskAdapterConfig,
-)
+from hf_maskadapter.model.configuration_clips import ConvNextClipConfig
+from hf_maskadapter.model.configuration_mask_generators import FcClipMaskGeneratorConfig
+from hf_maskadapter.model.configuration_maskadapter import MaskAdapterConfig
 from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
 from hf_maskadapter.model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from hf_maskadapter.model.vocabulary import Vocabulary

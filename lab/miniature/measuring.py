@@ -23,8 +23,9 @@ from hf_maskadapter.data.scenes import (
     split_combinations,
     split_seed,
 )
-from hf_maskadapter.model.modeling_mask_generator_fcclip import MaskGeneratorOutput
-from hf_maskadapter.model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation, geometric_ensemble
+from hf_maskadapter.model.mask_embedding import geometric_ensemble
+from hf_maskadapter.model.modeling_mask_generator import MaskGeneratorOutput
+from hf_maskadapter.model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from hf_maskadapter.model.modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
 from hf_maskadapter.model.post_processing_maskadapter import post_process_semantic_segmentation
 from hf_maskadapter.training.losses import pairwise_mask_iou

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTokenizer
 
 from hf_maskadapter.data.scenes import ATTRIBUTES, COMBINATIONS, STUFF, Combination, Scene, SceneConfig, draw_scene
-from hf_maskadapter.model.configuration_maskadapter import ConvNextClipConfig
+from hf_maskadapter.model.configuration_clips import ConvNextClipConfig
 from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
 from hf_maskadapter.model.vocabulary import PROMPT_TEMPLATES
 from hf_maskadapter.training.contrastive import ContrastiveBatch, ContrastiveTrainer

@@ -1,13 +1,26 @@
-"""Files that appear complete or not at all: written under a temporary name in their folder, then renamed."""
+"""Files and folders that appear complete or not at all, JSON, and one writer for each folder.
+
+Files and folders are written under a temporary name beside their own, then renamed.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
+
+LOCK = ".lock"
+"""Name of the file in a folder that tells who writes to it."""
+
+
+class FolderInUseError(OSError):
+    """Another run writes to the folder; the message says which, and what to do."""
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], sync: bool = False) -> None:
@@ -21,7 +34,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], sync: bool =
     Raises:
         OSError: if the file cannot be written; an earlier one of its name stays as it was.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.unfinished")
+    temporary = temporary_name(path)
     try:
         with temporary.open("xb") as file:
             write(file)
@@ -52,4 +65,119 @@ def write_json(path: Path, content: Any, indent: int | None = None, sync: bool =
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n", sync)
 
 
-__all__ = ["write_atomically", "write_json", "write_text"]
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder` that takes its place when the block ends, and is removed if it fails.
+
+    Folders above it that are missing are made, and removed again if the block fails.
+
+    Raises:
+        OSError: if a file cannot be written; the message names the folder. The old folder is then as it was.
+        FolderInUseError: if another run is writing the same folder.
+    """
+    missing_parents = [parent for parent in folder.absolute().parents if not parent.exists()]
+    unfinished = temporary_name(folder)
+    try:
+        unfinished.mkdir(parents=True)
+        with _lock(folder.with_name(f".{folder.name}{LOCK}"), folder, "write it"):
+            yield unfinished
+            _exchange(unfinished, folder)
+    except BaseException as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        for parent in missing_parents:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        from safetensors import SafetensorError
+
+        if isinstance(error, OSError | SafetensorError) and not isinstance(error, FolderInUseError):
+            reason = getattr(error, "strerror", None) or str(error)
+            raise OSError(f"Cannot write {folder}: {reason}. Nothing was left behind.") from error
+        raise
+
+
+def _exchange(unfinished: Path, folder: Path) -> None:
+    replaced = temporary_name(folder, "replaced")
+    if folder.exists():
+        folder.rename(replaced)
+    try:
+        unfinished.rename(folder)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(folder)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def temporary_name(path: Path, kind: str = "unfinished") -> Path:
+    """A hidden name beside a file or folder that no other process uses."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{kind}")
+
+
+@contextlib.contextmanager
+def folder_lock(folder: str | os.PathLike[str], purpose: str) -> Iterator[Path]:
+    """Be the only run that writes to a folder, which is made if need be and removed again if it stays empty.
+
+    The operating system holds the lock and lets go of it when the process ends, however it ends: a lock whose owner has
+    died is taken over. On a network file system it holds between machines if the file system passes locks on to its
+    server (NFS from version 4 on, Lustre mounted with `flock`), and otherwise among the processes of one machine.
+
+    Args:
+        folder: the folder.
+        purpose: what the owner does, for the message that another run gets, such as "train".
+
+    Raises:
+        FolderInUseError: if another run holds the lock; the message names its host, process and purpose.
+        OSError: if the folder cannot be written to.
+    """
+    folder = Path(folder)
+    missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _lock(folder / LOCK, folder, purpose):
+            yield folder
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def _lock(path: Path, folder: Path, purpose: str) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise FolderInUseError(
+            f"{folder} is in use: {_owner(path)}. Wait until it has ended, end it, or choose another folder."
+        ) from None
+    try:
+        owner = {"host": socket.gethostname(), "process": os.getpid(), "purpose": purpose}
+        with contextlib.suppress(OSError):  # where the system lets nobody write to a locked file
+            path.write_text(json.dumps(owner), encoding="utf-8")
+        yield
+    finally:
+        # While it is held: another run that has opened the file meanwhile sees that it is gone, and makes a new one.
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _owner(path: Path) -> str:
+    """Who holds a lock, as a message says it."""
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {owner['process']} on {owner['host']} writes to it ({owner['purpose']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run writes to it"
+
+
+__all__ = [
+    "FolderInUseError",
+    "folder_lock",
+    "replacing_folder",
+    "temporary_name",
+    "write_atomically",
+    "write_json",
+    "write_text",
+]

@@ -374,7 +374,7 @@ class TestMistakes:
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(cli.pictures, "_write_results", interrupt)
+        monkeypatch.setattr(cli.segment, "_write_results", interrupt)
         assert segment("picture.png") == 130
         assert_one_error(capsys, "interrupted")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from itertools import islice
 
 import pytest
@@ -12,6 +13,7 @@ from hf_maskadapter.data import (
     DataError,
     TrainingDataset,
     TrainingTransform,
+    collate_training_samples,
     create_training_loader,
     load_segmentation_dataset,
 )
@@ -88,7 +90,7 @@ def test_pytorchs_random_numbers_are_left_alone(source):
 
 
 def test_masks_may_be_left_to_the_device(source):
-    assert "mask_labels" not in batches(source, mask_labels=False)[0]
+    assert "mask_labels" not in batches(source, collate=partial(collate_training_samples, mask_labels=False))[0]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -13,10 +13,10 @@ from hf_maskadapter.data import (
     DataError,
     SegmentationDataset,
     SegmentationStream,
-    id_to_rgb,
     load_segmentation_dataset,
 )
 from hf_maskadapter.data import loading as loading_module
+from hf_maskadapter.model.masks import ids_to_colors
 from hf_maskadapter.model.vocabulary import Vocabulary
 from support.data_samples import encode, labels, picture, save
 
@@ -208,7 +208,7 @@ def test_panoptic_columns():
     source = datasets.Dataset.from_dict(
         {
             "image": [{"bytes": encode(picture(0, 3, 1)), "path": None}],
-            "panoptic_map": [{"bytes": encode(id_to_rgb(ids)), "path": None}],
+            "panoptic_map": [{"bytes": encode(ids_to_colors(ids)), "path": None}],
             "segments_info": [segments],
         }
     )

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from hf_maskadapter.data import RAW_LAYOUTS, DataError, load_segmentation_dataset, prepare_dataset
-from hf_maskadapter.data.preparation import decode_rle
+from hf_maskadapter.model.masks import decode_run_lengths
 from hf_maskadapter.model.vocabulary import Vocabulary
 from support.data_samples import labels, picture, save
 from support.project_scripts import load_script
@@ -255,7 +255,7 @@ def test_cityscapes_panoptic(tmp_path):
 
 @given(npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, max_side=20)))
 def test_run_lengths_decode_to_the_mask_they_came_from(mask):
-    np.testing.assert_array_equal(decode_rle(encode_rle(mask)), mask)
+    np.testing.assert_array_equal(decode_run_lengths(encode_rle(mask)), mask)
 
 
 @given(npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, max_side=70)), st.booleans())
@@ -264,12 +264,12 @@ def test_compressed_run_lengths_decode_as_cocos_own_code_does(mask, as_text):
     encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     if as_text:
         encoded["counts"] = encoded["counts"].decode()
-    np.testing.assert_array_equal(decode_rle(encoded), mask)
+    np.testing.assert_array_equal(decode_run_lengths(encoded), mask)
 
 
 def test_run_lengths_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"sum to 5, but its size is 2×3"):
-        decode_rle({"size": [2, 3], "counts": [2, 3]})
+        decode_run_lengths({"size": [2, 3], "counts": [2, 3]})
 
 
 # --- The result ---

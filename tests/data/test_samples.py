@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from hf_maskadapter.data import DataError, SampleReader, dataset_id_mapping, id_to_rgb, rgb_to_id
+from hf_maskadapter.data import DataError, SampleReader, dataset_id_mapping
+from hf_maskadapter.model.masks import colors_to_ids, ids_to_colors
 from hf_maskadapter.model.vocabulary import Vocabulary
 from support.data_samples import encode, labels, picture, save
 
@@ -33,7 +34,7 @@ def panoptic_row(ids, segments, image=None):
     image = picture(0, ids.shape[1], ids.shape[0]) if image is None else image
     return {
         "image": {"bytes": encode(image), "path": "a/street.png"},
-        "panoptic_map": {"bytes": encode(id_to_rgb(ids)), "path": None},
+        "panoptic_map": {"bytes": encode(ids_to_colors(ids)), "path": None},
         "segments_info": segments,
     }
 
@@ -46,12 +47,12 @@ def panoptic_reader(**options):
 
 @given(npst.arrays(np.int64, npst.array_shapes(min_dims=2, max_dims=2), elements=st.integers(0, 2**24 - 1)))
 def test_segment_numbers_survive_their_colors(ids):
-    np.testing.assert_array_equal(rgb_to_id(id_to_rgb(ids)), ids)
+    np.testing.assert_array_equal(colors_to_ids(ids_to_colors(ids)), ids)
 
 
 def test_segment_numbers_beyond_24_bits_are_refused():
     with pytest.raises(ValueError, match="16777216"):
-        id_to_rgb(np.array([1 << 24]))
+        ids_to_colors(np.array([1 << 24]))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])

@@ -5,7 +5,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterModel
-from hf_maskadapter.model.modeling_maskadapter import geometric_ensemble
+from hf_maskadapter.model.mask_embedding import geometric_ensemble
 from support import tiny_generators, tiny_models
 
 from_parts = MaskAdapterForOpenVocabularySegmentation.from_parts

@@ -83,6 +83,21 @@ def test_masks_that_do_not_fit_are_one_clear_error(model, processor, picture, ma
         model.classify_masks(picture, masks[:, 1:], NAMES, processor)
 
 
+def test_our_own_instance_results_are_classified_and_nothing_found_is_nothing(model, processor, picture):
+    inputs = processor(images=[picture], return_tensors="pt")
+    outputs = model(**inputs, vocabulary=model.encode_vocabulary(NAMES, processor))
+    size = (picture.height, picture.width)
+    (result,) = processor.image_processor.post_process_instance_segmentation(outputs, top_k=6, target_sizes=[size])
+    values = result["segmentation"].numpy()
+    visible = [info["id"] for info in result["segments_info"] if (values == info["id"]).any()]
+    assert visible
+    found = model.classify_masks(picture, result, NAMES, processor)
+    assert [mask.id for mask in found] == visible
+    np.testing.assert_array_equal(found[0].mask, values == visible[0])
+    nothing = {"segmentation": torch.full(size, -1.0), "segments_info": []}
+    assert model.classify_masks(picture, nothing, NAMES, processor) == []
+
+
 def test_regions_are_compared_with_texts(model, processor, picture, masks):
     found = model.classify_masks(picture, masks, NAMES, processor)
     texts = ["sky", "a cat, asleep", "sky"]
@@ -120,6 +135,12 @@ class TestPipeline:
         found = segmenter(inputs, candidate_labels=NAMES, batch_size=3)
         assert [len(found[0]), len(found[2])] == [3, 1]
         assert all(segment["score"] is None for segment in found[1])
+
+    def test_a_picture_without_masks_has_an_empty_result_and_stops_no_other(self, segmenter, picture, masks):
+        nothing = {"image": picture, "masks": []}
+        found = segmenter([{"image": picture, "masks": masks}, nothing, picture], candidate_labels=NAMES, batch_size=3)
+        assert [len(segments) for segments in found[:2]] == [3, 0]
+        assert segmenter(nothing, candidate_labels=NAMES) == []
 
     def test_needs_no_generator(self, processor, model, picture, masks):
         bare = MaskAdapterForOpenVocabularySegmentation.from_parts(model.clip, None, model.adapter)

@@ -15,7 +15,7 @@ from hf_maskadapter import (
     VitClipModel,
     load_clip,
 )
-from hf_maskadapter.model.configuration_maskadapter import PIXEL_MEAN, PIXEL_STD, SIGLIP_PIXEL_MEAN
+from hf_maskadapter.model.configuration_clips import PIXEL_MEAN, PIXEL_STD, SIGLIP_PIXEL_MEAN
 from hf_maskadapter.model.modeling_clip_vit import as_dense_clip
 from hf_maskadapter.model.modeling_text_classifier import tokenize_prompts
 from support import tiny_models, toy

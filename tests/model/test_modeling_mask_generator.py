@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from hf_maskadapter import MaskAdapterImageProcessorPil
-from hf_maskadapter.model.configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
+from hf_maskadapter.model.configuration_clips import PIXEL_MEAN, PIXEL_STD
 from hf_maskadapter.model.modeling_mask_generator import (
     OUTSIDE_LOGIT,
     place_masks,

@@ -1,10 +1,9 @@
 """The mask generator, and the contract with Transformers' Mask2Former modules that it relies on."""
 
-import pytest
 import torch
 from transformers.models.mask2former import modeling_mask2former as mask2former
 
-from hf_maskadapter.model.modeling_mask_generator_fcclip import Float32SinePositionEmbedding, pool_inside_masks
+from hf_maskadapter.model.modeling_mask_generator_fcclip import Float32SinePositionEmbedding
 from support import tiny_models
 
 
@@ -50,18 +49,6 @@ def test_sine_positions_are_computed_in_single_precision():
     rounded = embedding(shape, "cpu", torch.bfloat16)
     assert rounded.dtype == torch.bfloat16
     assert torch.equal(rounded, exact.to(torch.bfloat16))
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
-def test_pooling_is_the_mean_inside_each_mask_and_zero_for_an_empty_one(dtype):
-    features = torch.randn(2, 5, 6, 7)
-    masks = torch.zeros(2, 3, 6, 7, dtype=dtype)
-    masks[:, 0, 2:4, 1:5] = 1
-    masks[:, 1] = 1
-    pooled = pool_inside_masks(features, masks)
-    torch.testing.assert_close(pooled[:, 0], features[:, :, 2:4, 1:5].mean(dim=(-2, -1)))
-    torch.testing.assert_close(pooled[:, 1], features.mean(dim=(-2, -1)))
-    assert not pooled[:, 2].any()
 
 
 def test_class_branch_is_skipped_without_a_vocabulary():

@@ -13,8 +13,7 @@ from transformers import SamImageProcessorPil
 from transformers.models.sam import image_processing_pil_sam
 
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, SamMaskGenerator
-from hf_maskadapter.model.modeling_mask_generator import stack_masks
-from hf_maskadapter.model.modeling_mask_generator_fcclip import MaskGeneratorOutput
+from hf_maskadapter.model.modeling_mask_generator import MaskGeneratorOutput, stack_masks
 from hf_maskadapter.model.modeling_mask_generator_sam import (
     box_ious,
     boxes_of_masks,

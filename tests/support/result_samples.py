@@ -25,3 +25,18 @@ def assert_equal(result: Segments, expected: Segments, scores: bool = True) -> N
 
     assert (result.picture, result.size) == (expected.picture, expected.size)
     assert content(result) == content(expected)
+
+
+def box(size: tuple[int, int], top: int, bottom: int, left: int, right: int) -> np.ndarray:
+    """A mask of a rectangle, given by the edges of its pixels."""
+    mask = np.zeros(size, dtype=bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def centers_inside(corners: list[tuple[float, float]], size: tuple[int, int]) -> np.ndarray:
+    """The pixels whose centres lie inside a polygon, as matplotlib sees it; corners must keep away from the centres."""
+    from matplotlib.path import Path
+
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    return Path([*corners, corners[0]]).contains_points(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(size)

@@ -6,6 +6,7 @@ Run as a program it trains in a process of its own, also under `torch.distribute
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hf_maskadapter.cli.running import leave_process_group
-from hf_maskadapter.data import SegmentationSample, SegmentInfo, TrainingTransform, create_training_loader
+from hf_maskadapter.data import (
+    SegmentationSample,
+    SegmentInfo,
+    TrainingTransform,
+    collate_training_samples,
+    create_training_loader,
+)
 from hf_maskadapter.training.optimization import LearningRateSchedule, parameter_groups
 from hf_maskadapter.training.stages import GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining
 from hf_maskadapter.training.trainer import Trainer, TrainerSettings
@@ -132,7 +139,7 @@ def trainer(
         num_processes=accelerator.num_processes,
         process_index=accelerator.process_index,
         num_workers=num_workers,
-        mask_labels=False,
+        collate=partial(collate_training_samples, mask_labels=False),
     )
     groups = parameter_groups(of_stage, 0.05)
     return Trainer(

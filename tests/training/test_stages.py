@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from hf_maskadapter import EncodedVocabulary
 from hf_maskadapter.data import collate_training_samples
-from hf_maskadapter.model.configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
+from hf_maskadapter.model.configuration_clips import PIXEL_MEAN, PIXEL_STD
 from hf_maskadapter.training.stages import GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining
 from support import toy
 

@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ..data.options import option
 from ..files import write_atomically
 from .errors import EXIT_OK, UserError, one_line
 from .models import silence_transformers
-from .pictures import OVERLAY_SUFFIXES
+from .options import Command, names_as_classes
+from .segment import OVERLAY_SUFFIXES
 
 _PANEL_SIZE = 384
 _HEAT_MAPS = 4
 
 
-def add_parser(commands: Any) -> None:
-    """Set up the command's options."""
-    parser = commands.add_parser(
-        "demo",
-        help="draw a scene and segment it with the embedded model",
-        description="Draw a scene of coloured, textured shapes from a seed, segment it with the embedded model and "
-        "labels of your choice, and write one picture: input, truth, mask pooling and Mask-Adapter side by side, and "
-        "where the adapter looks. Nothing is downloaded.",
-    )
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="picture file to write")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the scene, default 0")
-    parser.add_argument(
-        "--labels",
+@dataclass(kw_only=True)
+class DemoOptions:
+    """Which scene, what to look for, and where the picture goes."""
+
+    output: Path = option("picture file to write", metavar="FILE")
+    seed: int = option("of the scene", 0)
+    labels: str | None = option(
+        'class names separated by commas, such as "striped red star, grass"; default: what the scene shows, and as '
+        "many things that it does not show",
+        None,
         metavar="NAMES",
-        help='class names separated by commas, such as "striped red star, grass"; default: what the scene shows, and '
-        "as many things that it does not show",
     )
-    parser.add_argument("--model", metavar="DIR", help="a miniature of your own; default: the embedded one")
-    parser.set_defaults(run=run)
+    model: str | None = option("a miniature of your own; default: the embedded one", None, metavar="DIR")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: DemoOptions) -> int:
     """Draw, segment, and write the picture."""
-    if args.output.suffix.lower() not in OVERLAY_SUFFIXES:
-        raise UserError(f"--output {args.output} must end in one of {', '.join(OVERLAY_SUFFIXES)}")
-    if args.seed < 0:
-        raise UserError(f"--seed must not be negative, got {args.seed}")
+    if options.output.suffix.lower() not in OVERLAY_SUFFIXES:
+        raise UserError(f"--output {options.output} must end in one of {', '.join(OVERLAY_SUFFIXES)}")
+    if options.seed < 0:
+        raise UserError(f"--seed must not be negative, got {options.seed}")
     silence_transformers()
     from PIL import Image
 
@@ -49,25 +44,30 @@ def run(args: argparse.Namespace) -> int:
     from ..miniature.demonstration import demonstrate
     from ..model.vocabulary import Vocabulary
 
+    vocabulary = None if options.labels is None else Vocabulary.from_list(names_as_classes(options.labels))
+    segmenter, processor = load_miniature(options.model)
+    demonstration = demonstrate(
+        segmenter, processor, options.seed, vocabulary, panel_size=_PANEL_SIZE, heat_maps=_HEAT_MAPS
+    )
     try:
-        vocabulary = None
-        if args.labels is not None:
-            names = [name.strip() for name in args.labels.split(",")]
-            vocabulary = Vocabulary.from_list([[name] for name in names if name])
-        segmenter, processor = load_miniature(args.model)
-        demonstration = demonstrate(
-            segmenter, processor, args.seed, vocabulary, panel_size=_PANEL_SIZE, heat_maps=_HEAT_MAPS
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(one_line(error)) from error
-    try:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        kind = Image.registered_extensions()[args.output.suffix.lower()]
-        write_atomically(args.output, lambda file: demonstration.picture.save(file, format=kind))
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        kind = Image.registered_extensions()[options.output.suffix.lower()]
+        write_atomically(options.output, lambda file: demonstration.picture.save(file, format=kind))
     except OSError as error:
-        raise UserError(f"cannot write {args.output}: {one_line(error)}") from error
+        raise UserError(f"cannot write {options.output}: {one_line(error)}") from error
     print("Given the true masks (the picture shows results with generated ones):")
     for line in demonstration.lines:
         print(line)
-    print(f"{args.output}: written")
+    print(f"{options.output}: written")
     return EXIT_OK
+
+
+COMMAND = Command(
+    name="demo",
+    summary="draw a scene and segment it with the embedded model",
+    description="Draw a scene of coloured, textured shapes from a seed, segment it with the embedded model and labels "
+    "of your choice, and write one picture: input, truth, mask pooling and Mask-Adapter side by side, and where the "
+    "adapter looks. Nothing is downloaded.",
+    options=DemoOptions,
+    run=run,
+)

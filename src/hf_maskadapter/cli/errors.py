@@ -1,15 +1,32 @@
-"""How the command reports what the user can mend: in one line, with an exit status."""
+"""How every command ends: mistakes in one line, an exit status, and no process left in a group."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import NoReturn
 
-EXIT_OK, EXIT_SOME_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_SOME_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
+
+MENDABLE_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
+"""What the user can mend: wrong values, files and data, the Hub, packages that are not there, numbers that overflow.
+
+The package's own errors derive from these. All others are faults of the program and keep their traceback.
+"""
 
 
 class UserError(Exception):
     """Something that the user can mend: reported in one line, without a traceback."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM); what tidies up after Ctrl-C tidies up after it, too."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,3 +42,89 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def run_to_status(name: str, work: Callable[[], int]) -> int:
+    """Do a command's work, and tell in one line on standard error what went wrong that the user can mend.
+
+    Ctrl-C and SIGTERM end it with one line, too: an interruption's own text, such as where a checkpoint was saved, or
+    "interrupted".
+
+    Args:
+        name: The command, as the line calls it.
+        work: What to do; returns the exit status.
+
+    Returns:
+        The exit status: `work`'s, 2 for a mistake of the user's, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    try:
+        with _terminable():
+            return work()
+    except (UserError, *MENDABLE_ERRORS) as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output, such as `head`, has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_SOME_FAILED
+        if isinstance(error, ImportError) and (error.name or "").startswith("hf_maskadapter"):
+            raise
+        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except Terminated as interruption:
+        print(f"{name}: {one_line(interruption)}", file=sys.stderr)
+        return EXIT_TERMINATED
+    except KeyboardInterrupt as interruption:
+        print(f"{name}: {one_line(interruption) if str(interruption) else 'interrupted'}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    finally:
+        leave_process_group()
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """While the block runs, SIGTERM raises [`Terminated`] in it."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+        raise Terminated("terminated")
+
+    try:
+        before = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:  # not the main thread, which alone may handle signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def leave_process_group() -> None:
+    """End this process's part in PyTorch's process group, if it is in one.
+
+    A process may abort after its work is done if a group's threads still run when Python ends: they let go of the last
+    tensors that they sent. The threads end with the group, which lives as long as a model that was trained in it, often
+    a part of a reference cycle. So call this where nothing of the work is referenced any more.
+    """
+    if "torch.distributed" not in sys.modules:
+        return
+    from torch import distributed
+
+    if not distributed.is_available():
+        return
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+    gc.collect()
+
+
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "EXIT_OK",
+    "EXIT_SOME_FAILED",
+    "EXIT_TERMINATED",
+    "EXIT_USER_ERROR",
+    "MENDABLE_ERRORS",
+    "Parser",
+    "Terminated",
+    "UserError",
+    "leave_process_group",
+    "one_line",
+    "run_to_status",
+]

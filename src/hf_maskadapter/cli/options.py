@@ -1,61 +1,186 @@
-"""Options that several commands have, and what their values mean."""
+"""Commands whose options are dataclasses: a command line made of their fields, and what was given made into them.
+
+argparse from dataclasses and not `transformers.HfArgumentParser`: importing that takes a second, and it flattens.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from ..data.options import option
 from ..model.vocabulary import Vocabulary, label_sets
-from .errors import UserError, one_line
+from .errors import Parser, UserError, one_line
+
+Options = TypeVar("Options")
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Which model, and how it is run: what `load_segmenter` reads."""
-    group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model",
-        metavar="DIR_OR_ID",
-        help="folder of a model, or its name on the Hub; default: the small embedded one, which knows drawn scenes of "
-        "coloured, textured shapes and nothing else",
-    )
-    group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a model on the Hub")
-    group.add_argument("--subfolder", default="", metavar="DIR", help="folder inside the model's repository")
-    group.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the first accelerator there is")
-    group.add_argument(
-        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="default: auto"
-    )
-    group.add_argument(
-        "--mask-embedding",
-        choices=("adapter", "pooling", "crop"),
-        help="how masks are classified; default: as the model's configuration says",
-    )
+@dataclass(frozen=True)
+class Command(Generic[Options]):
+    """A command: what its help says, its options, and what it does.
+
+    Args:
+        name: what the user types.
+        summary: what the list of commands says.
+        description: what the command's own help says.
+        options: the dataclass of its options; fields are [`hf_maskadapter.data.options.option`]s and, for groups of
+            them, `option_group`s of such dataclasses. It refuses what does not go together with a `ValueError`. Where
+            it has a class method `complete(given)`, that takes the values that were given, nested as the dataclasses
+            are, and returns them with those that follow from them, such as a preset's.
+        run: does it; takes the options and returns the exit status.
+    """
+
+    name: str
+    summary: str
+    description: str
+    options: type[Options]
+    run: Callable[[Options], int]
 
 
-def model_name(args: argparse.Namespace) -> str:
-    """What results call the model that the options of `add_model_options` name."""
-    return args.model if args.model is not None else "hf_maskadapter miniature"
+def parse_command(commands: Sequence[Command[Any]], arguments: Sequence[str], version: str) -> tuple[Command[Any], Any]:
+    """The command that the arguments name, and its options.
+
+    Raises:
+        SystemExit: if the arguments are wrong, after a line that says what; or if they ask for help, after it.
+    """
+    parsers: dict[str, argparse.ArgumentParser] = {}
+    parser = make_parser(commands, version, parsers)
+    given = vars(parser.parse_args([_with_dashes(argument) for argument in arguments]))
+    command = next(command for command in commands if command.name == given["command"])
+    try:
+        return command, build_options(command.options, given)
+    except ValueError as error:
+        parsers[command.name].error(one_line(error))
 
 
-def add_vocabulary_options(parser: argparse.ArgumentParser) -> None:
-    """What to look for: what `read_vocabulary` reads."""
-    labels = parser.add_argument_group("what to look for (one of these)").add_mutually_exclusive_group(required=True)
-    labels.add_argument("--labels", metavar="NAMES", help='class names separated by commas: "cat, sofa, wall"')
-    labels.add_argument(
-        "--vocabulary",
-        type=Path,
-        metavar="FILE",
-        help="one class a line, its synonyms separated by commas; also id:name,name lines, and JSON",
-    )
-    labels.add_argument("--label-set", choices=label_sets(), metavar="NAME", help=f"one of {', '.join(label_sets())}")
-    parser.add_argument(
-        "--things",
-        metavar="NAMES",
-        help="the countable classes among these; all others become stuff, of which a panoptic result has one segment",
+def make_parser(
+    commands: Sequence[Command[Any]], version: str, parsers: dict[str, argparse.ArgumentParser] | None = None
+) -> argparse.ArgumentParser:
+    """The parser of all commands; those of the single ones are added to `parsers` by their names."""
+    parser = Parser(prog="maskadapter", description="Open-vocabulary segmentation with Mask-Adapter.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
+    places = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for command in commands:
+        place = places.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.description,
+            argument_default=argparse.SUPPRESS,
+        )
+        add_options(place, command.options)
+        if parsers is not None:
+            parsers[command.name] = place
+    return parser
+
+
+def _with_dashes(argument: str) -> str:
+    """An option's name with dashes, however it is written; values stay as they are."""
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if argument.startswith("--") else argument
+
+
+def add_options(parser: Any, kind: type, prefix: str = "", flags: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    """Offer the fields of a dataclass, and of the dataclasses in its fields, as options.
+
+    `X | None` is an option for X, `bool` one with a `--no-` form, a tuple takes several values, a `Literal` offers its
+    own. What is not given is absent from the parser's result.
+
+    Args:
+        parser: The parser, or a group of one.
+        kind: The dataclass.
+        prefix: Where the dataclass is in the command's.
+        flags: Names on the command line in place of the fields' own.
+    """
+    types_of = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        field_type, path = types_of[field.name], prefix + field.name
+        if dataclasses.is_dataclass(field_type):
+            group = parser.add_argument_group(field.metadata["title"])
+            add_options(group, field_type, f"{path}.", field.metadata["flags"])  # type: ignore[arg-type]
+            continue
+        metadata = field.metadata
+        needed = field.default is dataclasses.MISSING
+        keywords = _value_keywords(field_type) | {"help": metadata["help"] + _default_text(field)}
+        for name, value in (("metavar", metadata["metavar"]), ("type", metadata["parse"])):
+            if value is not None:
+                keywords[name] = value
+        if metadata["choices"] is not None:
+            keywords["choices"] = metadata["choices"]()
+            del keywords["metavar"]
+        if metadata["positional"]:
+            parser.add_argument(path, **keywords, **({} if needed or "nargs" in keywords else {"nargs": "?"}))
+            continue
+        names = (flags or {}).get(field.name) or metadata["flags"] or (f"--{field.name.replace('_', '-')}",)
+        if field_type is bool and field.default is False:
+            parser.add_argument(*names, dest=path, action="store_true", help=keywords["help"])
+            opposite = names[0].replace("--", "--no-", 1)
+            parser.add_argument(opposite, dest=path, action="store_false", help=argparse.SUPPRESS)
+        else:
+            parser.add_argument(*names, dest=path, required=needed, **keywords)
+
+
+def _default_text(field: dataclasses.Field[Any]) -> str:
+    if field.default in (dataclasses.MISSING, None, (), False, ""):
+        return ""
+    values = field.default if isinstance(field.default, tuple) else (field.default,)
+    return f" (default: {' '.join(map(str, values))})"
+
+
+def _value_keywords(kind: Any) -> dict[str, Any]:
+    """Arguments of `add_argument` for a field's type."""
+    if get_origin(kind) in (Union, types.UnionType):  # of several types, one that holds several values, or the first
+        parts = [part for part in get_args(kind) if part is not type(None)]
+        kind = next((part for part in parts if get_origin(part) is tuple), parts[0])
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_origin(kind) is tuple:
+        first, *others = get_args(kind)
+        return _value_keywords(first) | {"nargs": "*" if others == [...] else 1 + len(others)}
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    return {"type": kind, "metavar": {int: "N", float: "X", str: "TEXT"}.get(kind, "PATH")}
+
+
+def build_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """The dataclass of the values that were given: a parser's result, or values by the paths of their fields.
+
+    Raises:
+        ValueError: if they do not go together.
+    """
+    complete = getattr(kind, "complete", lambda nested: nested)
+    return _construct(kind, complete(_nested(kind, given)))
+
+
+def _nested(kind: type, given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    types_of = get_type_hints(kind)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        path = prefix + field.name
+        if dataclasses.is_dataclass(types_of[field.name]):
+            values[field.name] = _nested(types_of[field.name], given, f"{path}.")
+        elif path in given:
+            value = given[path]
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+    return values
+
+
+def _construct(kind: type[Options], nested: Mapping[str, Any]) -> Options:
+    types_of = get_type_hints(kind)
+    return kind(
+        **{
+            name: _construct(types_of[name], value) if dataclasses.is_dataclass(types_of[name]) else value
+            for name, value in nested.items()
+        }
     )
 
 
 def fraction(text: str) -> float:
-    """Type of options from 0 to 1."""
+    """What a word of the command line says, from 0 to 1."""
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text}")
@@ -63,31 +188,79 @@ def fraction(text: str) -> float:
 
 
 def positive(text: str) -> int:
-    """Type of options that count something."""
+    """What a word of the command line says, at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return value
 
 
-def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
-    """The classes that the options of `add_vocabulary_options` name.
+@dataclass(kw_only=True)
+class ModelOptions:
+    """Which segmenter, and how it is run."""
 
-    Raises:
-        UserError: if there are none, or a file cannot be read.
-    """
-    try:
-        if args.vocabulary is not None:
-            vocabulary = Vocabulary.from_file(args.vocabulary)
-        elif args.label_set is not None:
-            vocabulary = Vocabulary.from_label_set(args.label_set)
-        else:
-            vocabulary = Vocabulary.from_list(_names(args.labels))
-        return vocabulary if args.things is None else vocabulary.with_things([n for (n,) in _names(args.things)])
-    except (ValueError, OSError) as error:
-        raise UserError(one_line(error)) from error
+    model: str | None = option(
+        "folder of a model, or its name on the Hub; default: the small embedded one, which knows drawn scenes of "
+        "coloured, textured shapes and nothing else",
+        None,
+        metavar="DIR_OR_ID",
+    )
+    revision: str | None = option(
+        "branch, tag or commit of a model on the Hub", None, flags=("--revision", "--model-revision"), metavar="NAME"
+    )
+    subfolder: str = option("folder inside the model's repository", "", metavar="DIR")
+    device: str | None = option("cpu, cuda, cuda:1, mps; default: the first accelerator there is", None)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("type of the weights", "auto")
+    mask_embedding: Literal["adapter", "pooling", "crop"] | None = option(
+        "how masks are classified; default: as the model's configuration says", None
+    )
+
+    @property
+    def name(self) -> str:
+        """What results call the model."""
+        return self.model if self.model is not None else "hf_maskadapter miniature"
 
 
-def _names(text: str) -> list[list[str]]:
+@dataclass(kw_only=True)
+class VocabularyOptions:
+    """What to look for: exactly one of labels, a file and a label set."""
+
+    labels: str | None = option('class names separated by commas: "cat, sofa, wall"', None, metavar="NAMES")
+    vocabulary: Path | None = option(
+        "one class a line, its synonyms separated by commas; also id:name,name lines, and JSON", None, metavar="FILE"
+    )
+    label_set: str | None = option("a built-in list of classes", None, choices=label_sets)
+    things: str | None = option(
+        "the countable classes among these; all others become stuff, of which a panoptic result has one segment",
+        None,
+        metavar="NAMES",
+    )
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.labels, self.vocabulary, self.label_set) if value is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of --labels, --vocabulary and --label-set")
+
+    def read(self) -> Vocabulary:
+        """The classes.
+
+        Raises:
+            UserError: if there are none, or a file cannot be read.
+        """
+        try:
+            if self.vocabulary is not None:
+                vocabulary = Vocabulary.from_file(self.vocabulary)
+            elif self.label_set is not None:
+                vocabulary = Vocabulary.from_label_set(self.label_set)
+            else:
+                vocabulary = Vocabulary.from_list(names_as_classes(self.labels or ""))
+            if self.things is None:
+                return vocabulary
+            return vocabulary.with_things([name for (name,) in names_as_classes(self.things)])
+        except (ValueError, OSError) as error:
+            raise UserError(one_line(error)) from error
+
+
+def names_as_classes(text: str) -> list[list[str]]:
     """Names separated by commas, each a class without synonyms."""
     return [[name.strip()] for name in text.split(",") if name.strip()]

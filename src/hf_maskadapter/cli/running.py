@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable
 
-
-def leave_process_group() -> None:
-    """End this process's part in PyTorch's process group, if it is in one.
-
-    A process may abort after its work is done if a group's threads still run when Python ends: they let go of the last
-    tensors that they sent. The threads end with the group, which lives as long as a model that was trained in it, often
-    a part of a reference cycle. So call this where nothing of the work is referenced any more.
-    """
-    from torch import distributed
-
-    if not distributed.is_available():
-        return
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
-    gc.collect()
+from .errors import leave_process_group
 
 
 def run_script(work: Callable[[], str | None], *errors: type[Exception]) -> int:

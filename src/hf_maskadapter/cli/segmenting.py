@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ..data.options import option
 from ..model.vocabulary import Vocabulary
 from .errors import UserError, one_line
 from .models import load_segmenter
+from .options import ModelOptions, fraction, positive
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,36 +21,80 @@ if TYPE_CHECKING:
     from ..miniature.known_world import KnownWorld
 
 Item = TypeVar("Item")
+Task = Literal["semantic", "panoptic", "instance"]
 
 _UNKNOWN_PICTURE = (
-    "maskadapter segment: warning: this does not look like the drawn scenes of coloured, textured shapes that the "
-    "small embedded model knows, so its labels mean nothing here. For photographs convert released weights "
-    "(maskadapter convert --help) and name them with --model."
+    "warning: this does not look like the drawn scenes of coloured, textured shapes that the small embedded model "
+    "knows, so its labels mean nothing here. For photographs convert released weights (maskadapter convert --help) and "
+    "name them with --model."
 )
 
 
+@dataclass(kw_only=True)
+class ResultOptions:
+    """What kind of result, and which segments it holds."""
+
+    task: Task | None = option("default: semantic, or the format's", None)
+    threshold: float | None = option(
+        "least score of panoptic and instance segments, 0 to 1", None, metavar="X", parse=fraction
+    )
+    overlap_threshold: float | None = option(
+        "least visible share of a panoptic segment, 0 to 1", None, metavar="X", parse=fraction
+    )
+    batch_size: int = option(
+        "pictures at a time; more than 1 are padded to a common size, which changes results slightly",
+        1,
+        metavar="N",
+        parse=positive,
+    )
+
+    def for_task(self, default: Task) -> Task:
+        """The task, `default` if none is named.
+
+        Raises:
+            UserError: if an option has no meaning for it.
+        """
+        task = self.task or default
+        if self.threshold is not None and task == "semantic":
+            raise UserError(
+                "--threshold is the least score of a segment, but a semantic result gives every pixel its best label: "
+                "choose --task panoptic or instance, or leave it out"
+            )
+        if self.overlap_threshold is not None and task != "panoptic":
+            raise UserError(
+                f"--overlap-threshold is for --task panoptic, not {task}: choose that task, or leave it out"
+            )
+        return task
+
+
 class Segmenting:
-    """A loaded model that segments pictures with a vocabulary, as the options of `maskadapter segment` say.
+    """A loaded model that segments pictures with a vocabulary.
 
     Args:
-        args: the options.
+        command: the command's name, for what it reports.
+        model: which model.
         vocabulary: the classes.
+        options: which segments.
+        task: what kind of result.
 
     Raises:
         UserError: if the model cannot be loaded, or a class's name is too long.
     """
 
-    def __init__(self, args: argparse.Namespace, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, command: str, model: ModelOptions, vocabulary: Vocabulary, options: ResultOptions, task: Task
+    ) -> None:
+        self._command = command
         self._vocabulary = vocabulary
-        self._batch_size = args.batch_size
-        options = {
-            "subtask": args.task,
-            "threshold": args.threshold,
-            "overlap_mask_area_threshold": args.overlap_threshold,
-            "mask_embedding": args.mask_embedding,
+        self._batch_size = options.batch_size
+        keywords = {
+            "subtask": task,
+            "threshold": options.threshold,
+            "overlap_mask_area_threshold": options.overlap_threshold,
+            "mask_embedding": model.mask_embedding,
         }
-        self._options = {name: value for name, value in options.items() if value is not None}
-        self._segmenter = load_segmenter(args)
+        self._keywords = {name: value for name, value in keywords.items() if value is not None}
+        self._segmenter = load_segmenter(model)
         try:
             self._segmenter.encode_vocabulary(vocabulary)
         except ValueError as error:
@@ -95,16 +141,16 @@ class Segmenting:
                     except UserError as error:
                         self.failed += 1
                         progress.update()
-                        tqdm.write(f"maskadapter segment: {error}", file=sys.stderr)
+                        self._report(str(error))
                         continue
                     if self._known_world is not None and not self._is_known(picture):
-                        tqdm.write(_UNKNOWN_PICTURE, file=sys.stderr)
+                        self._report(_UNKNOWN_PICTURE)
                         self._known_world = None
                     waiting.append((item, picture))
                     yield picture
 
             results = self._segmenter(
-                pictures(), candidate_labels=self._vocabulary, batch_size=self._batch_size, **self._options
+                pictures(), candidate_labels=self._vocabulary, batch_size=self._batch_size, **self._keywords
             )
             try:
                 for segments in results:
@@ -114,6 +160,11 @@ class Segmenting:
                 raise UserError(
                     "out of memory: choose a smaller --batch-size, smaller pictures or --device cpu"
                 ) from error
+
+    def _report(self, text: str) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(f"maskadapter {self._command}: {text}", file=sys.stderr)
 
     def _is_known(self, picture: Image.Image) -> bool:
         assert self._known_world is not None

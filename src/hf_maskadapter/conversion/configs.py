@@ -6,12 +6,9 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from ..model.configuration_maskadapter import (
-    ConvNextClipConfig,
-    FcClipMaskGeneratorConfig,
-    MaskAdapterConfig,
-    ResNetClipConfig,
-)
+from ..model.configuration_clips import ConvNextClipConfig, ResNetClipConfig
+from ..model.configuration_mask_generators import FcClipMaskGeneratorConfig
+from ..model.configuration_maskadapter import MaskAdapterConfig
 from .adapter import read_adapter_sizes
 from .errors import ConversionError
 from .fcclip import read_generator_sizes

@@ -17,7 +17,9 @@ from torch import Tensor
 from transformers import CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
-from ..model.configuration_maskadapter import DenseClipConfig, MaskAdapterConfig
+from ..files import replacing_folder
+from ..model.configuration_clips import DenseClipConfig
+from ..model.configuration_maskadapter import MaskAdapterConfig
 from ..model.image_processing_maskadapter import MaskAdapterImageProcessorPil
 from ..model.modeling_clip import DenseClipModel
 from ..model.modeling_clip_convnext import ConvNextClipModel
@@ -42,7 +44,7 @@ from .presets import (
     settings_of_layout,
 )
 from .reading import read_checkpoint
-from .saving import check_output, replacing
+from .saving import check_output
 from .tokenizer import CONTEXT_LENGTH, build_clip_tokenizer
 
 #: A Hub repository with CLIP's tokenizer, which OpenCLIP's ConvNeXt models share.
@@ -327,7 +329,7 @@ def _save(
     report: ConversionReport,
     state: StateDict,
 ) -> None:
-    with replacing(output) as folder:
+    with replacing_folder(output) as folder:
         model.save_pretrained(folder, save_original_format=False, max_shard_size=_SHARD_SIZE)
         processor.save_pretrained(folder)
         text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..model.configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
+from ..model.configuration_clips import PIXEL_MEAN, PIXEL_STD
 from ..model.vocabulary import Vocabulary, check_templates
 from .errors import ConversionError
 from .layouts import (

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 _MODULE_OF = {
     "DataError": "samples",
+    "DatasetOptions": "options",
     "IGNORE_INDEX": "samples",
-    "NamedPicture": "pictures",
-    "PictureSource": "pictures",
-    "RAW_LAYOUTS": "preparation",
+    "NamedPicture": "opening",
+    "PictureSource": "opening",
+    "RAW_LAYOUTS": "raw_layouts",
     "SampleKey": "sampling",
     "SampleReader": "samples",
     "SegmentInfo": "samples",
+    "SourceOptions": "options",
     "SegmentationDataset": "loading",
     "SegmentationSample": "samples",
     "SegmentationStream": "loading",
@@ -29,12 +31,10 @@ _MODULE_OF = {
     "collate_training_samples": "transforms",
     "create_training_loader": "loaders",
     "dataset_id_mapping": "samples",
-    "id_to_rgb": "samples",
     "load_segmentation_dataset": "loading",
     "masks_from_map": "transforms",
-    "open_pictures": "pictures",
+    "open_pictures": "opening",
     "prepare_dataset": "preparation",
-    "rgb_to_id": "samples",
     "sample_generator": "sampling",
     "sample_seed": "sampling",
     "shard_indices": "sampling",
@@ -44,6 +44,7 @@ __all__ = [
     "IGNORE_INDEX",
     "RAW_LAYOUTS",
     "DataError",
+    "DatasetOptions",
     "NamedPicture",
     "PictureSource",
     "SampleKey",
@@ -52,6 +53,7 @@ __all__ = [
     "SegmentationDataset",
     "SegmentationSample",
     "SegmentationStream",
+    "SourceOptions",
     "StreamingBatchSampler",
     "TrainingBatchSampler",
     "TrainingDataset",
@@ -60,12 +62,10 @@ __all__ = [
     "collate_training_samples",
     "create_training_loader",
     "dataset_id_mapping",
-    "id_to_rgb",
     "load_segmentation_dataset",
     "masks_from_map",
     "open_pictures",
     "prepare_dataset",
-    "rgb_to_id",
     "sample_generator",
     "sample_seed",
     "shard_indices",
@@ -88,8 +88,10 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from .loaders import TrainingDataset, create_training_loader
     from .loading import SegmentationDataset, SegmentationStream, load_segmentation_dataset
-    from .pictures import NamedPicture, PictureSource, open_pictures
-    from .preparation import RAW_LAYOUTS, prepare_dataset
+    from .opening import NamedPicture, PictureSource, open_pictures
+    from .options import DatasetOptions, SourceOptions
+    from .preparation import prepare_dataset
+    from .raw_layouts import RAW_LAYOUTS
     from .samples import (
         IGNORE_INDEX,
         DataError,
@@ -97,8 +99,6 @@ if TYPE_CHECKING:
         SegmentationSample,
         SegmentInfo,
         dataset_id_mapping,
-        id_to_rgb,
-        rgb_to_id,
     )
     from .sampling import (
         SampleKey,

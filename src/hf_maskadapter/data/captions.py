@@ -18,9 +18,10 @@ import torch
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-from ..model.configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
+from ..model.configuration_clips import PIXEL_MEAN, PIXEL_STD
 from ..model.vocabulary import Vocabulary
 from .opening import IMAGE_COLUMNS, features_of, find_column, identifying_column, open_source, undecoded
+from .options import DatasetOptions
 from .samples import DataError, SegmentationSample, file_name_of, open_image
 from .sampling import sample_generator
 from .transforms import normalize_image
@@ -130,14 +131,16 @@ def load_captioned_pictures(
         split: the split to open; may be left out if there is only one.
         config_name: configuration of a Hub data set.
         cache_dir: where `datasets` keeps what it downloads.
-        image_column, caption_column, id_column: names of the columns, if they are not the usual ones (`image`,
-            `caption`, `text`, `id`, ...).
+        image_column: column with the pictures, if it is not a usual one (`image`, ...).
+        caption_column: column with the captions, if it is not a usual one (`caption`, `text`, ...).
+        id_column: column that identifies the samples, if it is not a usual one (`id`, ...).
         max_samples: the first so many samples only.
 
     Raises:
         DataError: if the data set cannot be found or is empty, or a column is missing.
     """
-    dataset, _, name = open_source(source, split, config_name, None, False, cache_dir, "dataset", None, None)
+    options = DatasetOptions(config_name=config_name, cache_dir=cache_dir, layout="dataset")
+    dataset, _, name = open_source(source, split, options)
     features = features_of(dataset, name)
     image = find_column(features, name, image_column, IMAGE_COLUMNS, "the pictures (image_column)", is_picture=True)
     caption = find_column(features, name, caption_column, CAPTION_COLUMNS, "the captions (caption_column)")

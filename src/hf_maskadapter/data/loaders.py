@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -55,7 +54,6 @@ def create_training_loader(
     num_batches: int | None = None,
     shuffle: bool = True,
     shuffle_buffer: int = 1000,
-    mask_labels: bool = True,
     collate: Callable[[list[Any]], Any] | None = None,
     num_workers: int = 0,
     pin_memory: bool = False,
@@ -84,11 +82,11 @@ def create_training_loader(
         transform: what is done to them, such as a [`TrainingTransform`].
         batch_size: samples in a batch of this process.
         seed: seed of the order; the augmentation has its own in `transform`.
-        num_processes, process_index: as `Accelerator` tells them.
+        num_processes: number of processes, as `Accelerator` tells it.
+        process_index: this process's number, as `Accelerator` tells it.
         num_batches: stop after so many batches; `None`: endless.
         shuffle: whether to permute each epoch.
         shuffle_buffer: rows of a stream among which to choose the next one at random.
-        mask_labels: whether batches hold the masks beside `mask_map` (see [`collate_training_samples`]).
         collate: makes a batch of transformed samples; by default [`collate_training_samples`].
         num_workers: processes that decode and augment.
         pin_memory: whether to put batches in page-locked memory, for quick copies to a GPU.
@@ -108,7 +106,7 @@ def create_training_loader(
     return DataLoader(
         TrainingDataset(source, transform),
         batch_sampler=sampler,
-        collate_fn=collate or partial(collate_training_samples, mask_labels=mask_labels),
+        collate_fn=collate or collate_training_samples,
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(seed),

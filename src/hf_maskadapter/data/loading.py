@@ -14,13 +14,13 @@ from ..model.vocabulary import Vocabulary
 from .folders import ClassFacts, as_values
 from .opening import (
     IMAGE_COLUMNS,
-    Layout,
     features_of,
     find_column,
     identifying_column,
     open_source,
     undecoded,
 )
+from .options import DatasetOptions, with_named
 from .samples import DataError, SampleReader, SegmentationSample
 
 LABEL_COLUMNS = ("label_map", "annotation", "semantic_map", "segmentation_mask", "mask", "label", "labels")
@@ -124,24 +124,11 @@ class SegmentationStream(_ReadByReader):
 def load_segmentation_dataset(
     source: str | os.PathLike[str] | datasets.Dataset | datasets.IterableDataset,
     vocabulary: Any = None,
+    options: DatasetOptions | None = None,
     *,
     split: str | None = None,
-    config_name: str | None = None,
-    revision: str | None = None,
-    streaming: bool = False,
-    cache_dir: str | os.PathLike[str] | None = None,
-    layout: Layout = "auto",
-    image_folder: str | os.PathLike[str] | None = None,
-    panoptic_folder: str | os.PathLike[str] | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    panoptic_column: str | None = None,
-    segments_column: str | None = None,
-    id_column: str | None = None,
     label_mapping: Mapping[int, int] | None = None,
-    reduce_labels: bool = False,
-    ignore_index: int | Sequence[int] | None = None,
-    ignore_unlisted: bool = False,
+    **named: Any,
 ) -> SegmentationDataset | SegmentationStream:
     """Open a data set for training or evaluation.
 
@@ -158,22 +145,11 @@ def load_segmentation_dataset(
             - a `datasets.Dataset` or `datasets.IterableDataset`.
         vocabulary: anything that `Vocabulary.parse` takes; its order is that of the class indices. `None`: what the
             data set brings along (`vocabulary.json`, `classes.json`, COCO's categories).
+        options: how it is read.
         split: the split to open; may be left out if there is only one.
-        config_name: configuration of a Hub data set.
-        revision: version of a Hub data set.
-        streaming: read the data set while it arrives instead of downloading it.
-        cache_dir: where `datasets` keeps what it downloads.
-        layout: how to read a local folder; `"auto"`: by what it holds.
-        image_folder: folder of the pictures, where a COCO-style annotation file does not tell.
-        panoptic_folder: folder of the panoptic PNGs, where it is not beside the annotation file.
-        image_column, label_column, panoptic_column, segments_column, id_column: names of the columns, if they are not
-            the usual ones (the first of them: `image`, `label_map`, `panoptic_map`, `segments_info`, `id`).
         label_mapping: class index of each value of the label maps or each category id. Default: the data set's own
             (COCO's category ids, the ids in `classes.json`), or the values are class indices.
-        reduce_labels: label maps hold class index + 1, and 0 where there is no label (as ADE20K's).
-        ignore_index: value or values of the label maps that mean "ignored". Default: what the data set says, or else
-            255 and 65535 (65535 alone if there are more than 255 classes).
-        ignore_unlisted: treat all labels outside the vocabulary as ignored instead of as an error.
+        **named: fields of `options` by their names, such as `streaming=True` or `label_column="truth"`.
 
     Returns:
         A [`SegmentationDataset`], or a [`SegmentationStream`] for a streaming data set.
@@ -182,17 +158,17 @@ def load_segmentation_dataset(
         DataError: if the data set cannot be found or is empty, a column is missing, or the classes are not known or do
             not fit the vocabulary.
         ValueError: if arguments contradict each other.
+        TypeError: if there is no option of a name.
     """
-    if reduce_labels and label_mapping is not None:
+    options = with_named(DatasetOptions, options, named)
+    if options.reduce_labels and label_mapping is not None:
         raise ValueError("Give either reduce_labels or label_mapping, not both.")
-    dataset, facts, name = open_source(
-        source, split, config_name, revision, streaming, cache_dir, layout, image_folder, panoptic_folder
-    )
-    columns = _find_columns(dataset, name, image_column, label_column, panoptic_column, segments_column, id_column)
+    dataset, facts, name = open_source(source, split, options)
+    columns = _find_columns(dataset, name, options)
     classes = _reconcile(facts, vocabulary, label_mapping, name)
     mapping: Mapping[int, int] | None = label_mapping if label_mapping is not None else facts.label_mapping
-    ignored = _ignored_values(facts, ignore_index, len(classes))
-    if reduce_labels:
+    ignored = _ignored_values(facts, options.ignore_index, len(classes))
+    if options.reduce_labels:
         mapping = {index + 1: index for index in range(len(classes))}
         ignored = (0, *ignored)
     reader = SampleReader(
@@ -200,7 +176,7 @@ def load_segmentation_dataset(
         **columns,
         label_mapping=mapping,
         ignore_values=ignored,
-        ignore_unlisted=ignore_unlisted,
+        ignore_unlisted=options.ignore_unlisted,
         name=name,
     )
     if isinstance(dataset, datasets.IterableDataset):
@@ -211,21 +187,18 @@ def load_segmentation_dataset(
 def _find_columns(
     dataset: datasets.Dataset | datasets.IterableDataset,
     name: str,
-    image: str | None,
-    label: str | None,
-    panoptic: str | None,
-    segments: str | None,
-    identity: str | None,
+    options: DatasetOptions,
 ) -> dict[str, Any]:
     """Names of the columns as arguments of [`SampleReader`]."""
     features = features_of(dataset, name)
+    label, panoptic, segments = options.label_column, options.panoptic_column, options.segments_column
     if label is not None and panoptic is not None:
         raise ValueError("Give either label_column or panoptic_column, not both.")
 
-    def find(given: str | None, usual: Sequence[str], what: str, **options: bool) -> str | None:
-        return find_column(features, name, given, usual, what, **options)
+    def find(given: str | None, usual: Sequence[str], what: str, **keywords: bool) -> str | None:
+        return find_column(features, name, given, usual, what, **keywords)
 
-    image = find(image, IMAGE_COLUMNS, "the pictures (image_column)", is_picture=True)
+    image = find(options.image_column, IMAGE_COLUMNS, "the pictures (image_column)", is_picture=True)
     if label is None:
         panoptic = find(
             panoptic, PANOPTIC_COLUMNS, "the panoptic maps (panoptic_column)", needed=False, is_picture=True
@@ -241,7 +214,7 @@ def _find_columns(
         "label_column": label,
         "panoptic_column": panoptic,
         "segments_column": segments,
-        "id_column": identifying_column(dataset, features, identity, name),
+        "id_column": identifying_column(dataset, features, options.id_column, name),
     }
 
 

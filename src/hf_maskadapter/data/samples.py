@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..model.masks import colors_to_ids
 from ..model.vocabulary import Vocabulary
 
 IGNORE_INDEX = -1
@@ -95,23 +96,6 @@ class SegmentationSample:
         for segment in self.segments_info:
             class_of_segment[segment.id] = segment.category_id
         return class_of_segment[self.segmentation]
-
-
-def rgb_to_id(colors: np.ndarray) -> np.ndarray:
-    """Numbers of the segments in a panoptic map: (..., 3) uint8 to (...) int32."""
-    channels = colors.astype(np.int32)
-    return channels[..., 0] + 256 * channels[..., 1] + 65536 * channels[..., 2]
-
-
-def id_to_rgb(ids: np.ndarray) -> np.ndarray:
-    """Colours of a panoptic map: (...) integers below 2**24 to (..., 3) uint8.
-
-    Raises:
-        ValueError: if a number does not fit.
-    """
-    if ids.size and (ids.min() < 0 or ids.max() >= 1 << 24):
-        raise ValueError(f"Segment numbers must lie in 0..{(1 << 24) - 1}, got {ids.min()}..{ids.max()}.")
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
 
 
 def dataset_id_mapping(vocabulary: Vocabulary, offset: int = 0) -> dict[int, int]:
@@ -284,7 +268,7 @@ class SampleReader:
         self, colors: np.ndarray, segments_info: Any, where: str
     ) -> tuple[np.ndarray, tuple[SegmentInfo, ...]]:
         if colors.ndim == 3 and colors.shape[2] >= 3:
-            ids = rgb_to_id(colors[..., :3])
+            ids = colors_to_ids(colors)
         elif colors.ndim == 2 and colors.dtype.kind in "ui":
             ids = colors.astype(np.int64)
         else:
@@ -451,7 +435,5 @@ __all__ = [
     "SegmentationSample",
     "dataset_id_mapping",
     "file_name_of",
-    "id_to_rgb",
     "open_image",
-    "rgb_to_id",
 ]

@@ -565,8 +565,11 @@ def load_scenes(
     """The miniature world as a Hugging Face data set; see [`SceneDataset`] for its rows.
 
     Args:
-        split, num_scenes, withheld, seed: see [`SceneDataset`].
+        split: see [`SceneDataset`].
+        num_scenes: see [`SceneDataset`].
         streaming: draw scenes while iterating instead of writing them to the data set cache first.
+        withheld: see [`SceneDataset`].
+        seed: see [`SceneDataset`].
         num_shards: shards of a streamed data set, for several workers or processes.
     """
     import datasets

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..model.configuration_maskadapter import PIXEL_MEAN, PIXEL_STD
+from ..model.configuration_clips import PIXEL_MEAN, PIXEL_STD
 from .samples import SegmentationSample
 from .sampling import sample_generator
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.loading import load_segmentation_dataset
-from ..data.preparation import RAW_LAYOUTS, PanopticAnnotation, RawLayout
+from ..data.raw_layouts import RAW_LAYOUTS, PanopticAnnotation, RawLayout
 from ..data.samples import IGNORE_INDEX, DataError, SampleReader, SegmentationSample
 from ..data.scenes import SceneDataset, scene_vocabulary
 from ..model.vocabulary import Vocabulary

@@ -23,7 +23,7 @@ from .counts import MethodCounts
 _NAME = re.compile(r"generation-(\d+)-(base|process-\d+)\.json")
 
 
-class ProgressError(RuntimeError):
+class ProgressError(RuntimeError, ValueError):
     """Saved progress cannot be used; the message says why and how to go on."""
 
 

@@ -4,16 +4,16 @@
 [`ResultWriter`] does the same picture by picture and goes on where it was stopped. Each format has a file of its own.
 """
 
-from .formats import ExchangeError, ResultFormat
-from .results import PictureResult, ResultSegment, StoredResults
+from .errors import ExchangeError
+from .formats import ResultFormat
+from .reading import LeftOut, StoredResults
 from .writing import FORMATS, ResultWriter, read_results, write_results
 
 __all__ = [
     "FORMATS",
     "ExchangeError",
-    "PictureResult",
+    "LeftOut",
     "ResultFormat",
-    "ResultSegment",
     "ResultWriter",
     "StoredResults",
     "read_results",

@@ -7,8 +7,7 @@ Numbers are chosen so that a segment has its class's colour or one close to it: 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,26 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data.samples import id_to_rgb, rgb_to_id
 from ..files import write_atomically
-from ..model.segments import Segments
+from ..model.class_colors import Color, class_colors
+from ..model.masks import colors_to_ids, ids_to_colors
+from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
-from ..visualization import Color, class_colors
-from .coco_categories import category_ids, from_categories, numbered, to_categories
-from .formats import (
-    ExchangeError,
-    Records,
-    ResultFormat,
-    file_name_of,
-    main_file,
-    picture_name,
-    read_json_file,
-    write_json_lists,
+from .coco_common import (
+    CocoImage,
+    category_ids,
+    numbered,
+    read_categories,
+    read_coco_file,
+    read_crowd_flag,
+    read_images,
+    read_reference,
+    to_categories,
 )
-from .results import StoredResults
+from .errors import ExchangeError
+from .formats import Records, ResultFormat, main_file, picture_name
+from .json_files import write_json_lists
+from .reading import LeftOut, StoredResults, read_name, read_score
 
 FILE = "panoptic.json"
 FOLDER = "panoptic"
@@ -50,31 +52,31 @@ class CocoPanoptic(ResultFormat):
         return self.folder / FOLDER / picture_name(file_name, ".png")
 
     def record(self, result: Segments) -> dict[str, Any]:
-        """Write the PNG. What overlaps is given to the upper segment; a segment of which nothing is left goes."""
+        """Write the PNG. What overlaps is given to the later segment; a segment of which nothing is left goes."""
+        class_ids = self.class_ids(result)
         places = result.segment_map()
-        areas = np.bincount(places.ravel(), minlength=len(result.segments) + 1)
-        numbers = segment_numbers([segment.class_id for segment in result.segments], self._colors())
-        path = self.picture_file(file_name_of(result))
+        numbers = segment_numbers(class_ids, self._colors())
+        path = self.picture_file(str(result.picture))
         path.parent.mkdir(parents=True, exist_ok=True)
-        painted = Image.fromarray(id_to_rgb(np.array([0, *numbers])[places]))
+        painted = Image.fromarray(ids_to_colors(np.array([0, *numbers])[places]))
         write_atomically(path, partial(painted.save, format="PNG"))
         ids = category_ids(self.vocabulary)
         segments = []
-        for place, (number, segment) in enumerate(zip(numbers, result.segments, strict=True), start=1):
-            if areas[place]:
-                visible = replace(segment, mask=places == place)
+        for place, (segment, class_id, number) in enumerate(zip(result, class_ids, numbers, strict=True), start=1):
+            visible = Segment(class_id, segment.label, places == place)
+            if visible.area:
                 segments.append(
                     {
                         "id": number,
-                        "category_id": ids[segment.class_id],
+                        "category_id": ids[class_id],
                         "area": visible.area,
                         "bbox": list(visible.box),
-                        "iscrowd": 0,
+                        "iscrowd": int(segment.is_crowd),
                         **({} if segment.score is None else {"score": segment.score}),
                     }
                 )
         return {
-            "file_name": file_name_of(result),
+            "file_name": result.picture,
             "height": result.height,
             "width": result.width,
             "segments_info": segments,
@@ -111,24 +113,23 @@ class CocoPanoptic(ResultFormat):
     def read(source: Path) -> StoredResults:
         """Read such a JSON file with the PNGs in the folder beside it that has its name."""
         path = main_file(source, FILE)
-        content = read_json_file(path)
-        if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= content.keys():
-            raise ExchangeError(f"{path} is no panoptic file: it needs images, annotations and categories.")
-        vocabulary, indices = from_categories(content["categories"], str(path))
-        return StoredResults(vocabulary, _results(content, vocabulary, indices, path))
+        content = read_coco_file(path, "panoptic")
+        vocabulary, indices = read_categories(content["categories"], _used_categories(content), path)
+        left_out = LeftOut(str(path))
+        return StoredResults(vocabulary, _results(content, vocabulary, indices, path, left_out), left_out)
 
 
-def segment_numbers(label_ids: list[int], colors: list[Color]) -> list[int]:
+def segment_numbers(class_ids: list[int], colors: list[Color]) -> list[int]:
     """A number for each segment of a picture, all different: its class's colour, or the nearest that is left.
 
     Args:
-        label_ids: class index of each segment.
+        class_ids: class index of each segment.
         colors: the colour of each class; none may be black, which means no segment.
     """
     taken: set[int] = set()
     numbers = []
-    for label_id in label_ids:
-        number = next(number for number in _numbers_near(colors[label_id]) if number not in taken)
+    for class_id in class_ids:
+        number = next(number for number in _numbers_near(colors[class_id]) if number not in taken)
         taken.add(number)
         numbers.append(number)
     return numbers
@@ -141,26 +142,104 @@ def _numbers_near(color: Color) -> Iterator[int]:
         for offset in itertools.product(range(-reach, reach + 1), repeat=3):
             near = base + np.array(offset) * _STEP
             if max(map(abs, offset)) == reach and near.min() >= 0 and near.max() <= 255 and near.any():
-                yield int(rgb_to_id(near))
+                yield int(colors_to_ids(near))
     yield from range(1, 1 << 24)
 
 
+def _used_categories(content: dict[str, Any]) -> set[Any]:
+    lists = (annotation.get("segments_info") for annotation in content["annotations"])
+    entries = (entry for infos in lists if isinstance(infos, list) for entry in infos if isinstance(entry, dict))
+    return {value for value in (entry.get("category_id") for entry in entries) if isinstance(value, int)}
+
+
 def _results(
-    content: dict[str, Any], vocabulary: Vocabulary, indices: dict[int, int], path: Path
+    content: dict[str, Any], vocabulary: Vocabulary, indices: dict[int, int], path: Path, left_out: LeftOut
 ) -> Iterator[Segments]:
+    images = read_images(content["images"], path)
+    seen = set()
+    for number, annotation in enumerate(content["annotations"]):
+        where = f"{path}, annotation {number}"
+        image_id = read_reference(annotation.get("image_id"), images, "image_id", where)
+        if image_id in seen:
+            raise ExchangeError(f"{where}: there is another one for the picture {images[image_id].file_name!r}.")
+        seen.add(image_id)
+        yield _result(annotation, images[image_id], vocabulary, indices, path, left_out)
+    for image_id, image in images.items():
+        if image_id not in seen:
+            left_out.add("pictures without an annotation", image.file_name)
+
+
+def _result(
+    annotation: dict[str, Any],
+    image: CocoImage,
+    vocabulary: Vocabulary,
+    indices: dict[int, int],
+    path: Path,
+    left_out: LeftOut,
+) -> Segments:
+    where = f"{path}, picture {image.file_name!r}"
+    file = path.with_suffix("") / read_name(annotation.get("file_name"), f"{where}, its PNG")
+    infos = _infos(annotation.get("segments_info"), where)
+    ids = _segment_ids(file, image, infos.keys(), where)
+    segments = []
+    for number, info in infos.items():
+        of_segment = f"{where}, segment {number}"
+        category_id = read_reference(info.get("category_id"), indices, "category_id", of_segment)
+        score = read_score(info.get("score"), of_segment)
+        is_crowd = read_crowd_flag(info.get("iscrowd"), of_segment)
+        mask = ids == number
+        if mask.any():
+            segments.append(Segment.of_class(vocabulary, indices[category_id], mask, score=score, is_crowd=is_crowd))
+        else:
+            left_out.add("segments without a pixel", of_segment)
+    return Segments(segments, image.size, vocabulary, "panoptic", image.file_name)
+
+
+def _infos(infos: Any, where: str) -> dict[int, dict[str, Any]]:
+    """The entries of `segments_info` by their ids."""
+    if not isinstance(infos, list) or not all(isinstance(info, dict) for info in infos):
+        raise ExchangeError(f"{where}: segments_info must be a list of objects.")
+    read: dict[int, dict[str, Any]] = {}
+    for info in infos:
+        number = info.get("id")
+        if type(number) is not int or number < 1:
+            raise ExchangeError(
+                f"{where}, segment {number}: its id must be a whole number of at least 1; 0 means no segment."
+            )
+        if number in read:
+            raise ExchangeError(f"{where}, segment {number}: segments_info lists it twice.")
+        read[number] = info
+    return read
+
+
+def _segment_ids(file: Path, image: CocoImage, listed: Collection[int], where: str) -> np.ndarray:
+    """`(height, width)` segment numbers of a panoptic PNG, in whatever mode it is stored.
+
+    Pixels are colours, grey ones as well, as lossless optimisers write them; if one channel holds the listed numbers
+    themselves, they are meant.
+    """
     try:
-        images = {image["id"]: image for image in content["images"]}
-        for annotation in content["annotations"]:
-            image = images[annotation["image_id"]]
-            with Image.open(path.with_suffix("") / annotation["file_name"]) as file:
-                ids = rgb_to_id(np.asarray(file.convert("RGB")))
-            info = [
-                {"id": entry["id"], "label_id": indices[entry["category_id"]], "score": entry.get("score")}
-                for entry in annotation["segments_info"]
-            ]
-            yield Segments.from_segmentation(ids, info, vocabulary, "panoptic", image["file_name"])
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise ExchangeError(f"{path} cannot be read ({type(error).__name__}: {error}).") from error
+        with Image.open(file) as opened:
+            one_channel = np.asarray(opened).astype(np.int64) if opened.mode in ("I", "I;16", "I;16B", "L") else None
+            # Pillow would cut more than 8 bits off to make them colours.
+            is_color = not opened.mode.startswith("I")
+            ids = colors_to_ids(np.asarray(opened.convert("RGB")))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ExchangeError(f"{where}: {file} cannot be read: {error}.") from error
+    if one_channel is not None and (not is_color or (_unlisted(ids, listed) and not _unlisted(one_channel, listed))):
+        ids = one_channel
+    if ids.shape != image.size:
+        raise ExchangeError(
+            f"{where}: its size is told as {image.size[1]}×{image.size[0]}, but {file} is {ids.shape[1]}×"
+            f"{ids.shape[0]}: they must be of one size."
+        )
+    if unlisted := _unlisted(ids, listed):
+        raise ExchangeError(f"{where}: {file} holds the segments {unlisted[:5]}, which segments_info does not list.")
+    return ids
+
+
+def _unlisted(ids: np.ndarray, listed: Collection[int]) -> list[int]:
+    return [int(number) for number in np.unique(ids) if number != 0 and int(number) not in listed]
 
 
 __all__ = ["CocoPanoptic", "segment_numbers"]

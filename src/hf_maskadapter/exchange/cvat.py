@@ -1,62 +1,75 @@
-"""CVAT: the XML that it imports and exports as "CVAT for images 1.1", and the labels that a task for it needs.
+"""CVAT: the XML that it imports as "CVAT for images 1.1", and the labels that a task for it needs.
 
 Format: https://docs.cvat.ai/docs/other/xml_format. A mask is cut out at its box, read row by row, and written as
-lengths of runs, background first. CVAT matches pictures by their names.
+lengths of runs, background first. CVAT matches pictures by their names. [`cvat_reading`] reads what it exports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
-from xml.etree import ElementTree
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
 from ..files import write_atomically, write_json
-from ..model.segments import Segment, Segments
+from ..model.class_colors import class_colors
+from ..model.masks import run_lengths
+from ..model.segments import Segments
 from ..model.vocabulary import Vocabulary
-from ..visualization import class_colors
-from .formats import ExchangeError, Records, ResultFormat, main_file
-from .results import StoredResults, polygon_mask
-from .run_lengths import from_run_lengths, run_lengths
+from .cvat_reading import CROWD, read_cvat
+from .errors import ExchangeError
+from .formats import Records, ResultFormat, main_file
+from .reading import StoredResults
 
 FILE = "annotations.xml"
 LABELS_FILE = "labels.json"
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class CvatImages(ResultFormat):
-    """`annotations.xml` to upload to a task, and `labels.json` for the task's label constructor ("Raw")."""
+    """`annotations.xml` to upload to a task, and `labels.json` for the task's label constructor ("Raw").
+
+    A mask that lies over another one gets a `z_order` above it. Where there is a crowd, each mask has the attribute
+    `is_crowd`, as CVAT itself calls it in its COCO export.
+    """
 
     name = "cvat"
 
     def record(self, result: Segments) -> dict[str, Any]:
         """Size and masks."""
+        _check_text(str(result.picture), "The picture's name")
         masks = []
-        for segment in result.segments:  # later ones lie on top
+        for segment, class_id, z_order in zip(result, self.class_ids(result), _z_orders(result), strict=True):
             left, top, width, height = segment.box
             inside = segment.mask[top : top + height, left : left + width]
             rle = ", ".join(map(str, run_lengths(inside.ravel()).tolist()))
             masks.append(
                 {
-                    "label": segment.label,
+                    "label": self.vocabulary.names[class_id],
                     "rle": rle,
                     "left": left,
                     "top": top,
                     "width": width,
                     "height": height,
+                    "z_order": z_order,
+                    "is_crowd": segment.is_crowd,
                 }
             )
         return {"file_name": result.picture, "height": result.height, "width": result.width, "masks": masks}
 
     def assemble(self, records: Records) -> list[Path]:
         """The XML file and the labels."""
-        path, labels = self.folder / FILE, self.folder / LABELS_FILE
-        write_json(labels, _labels(self.vocabulary), indent=1)
-        write_atomically(path, partial(_write_xml, labels=_labels(self.vocabulary), records=records))
-        return [path, labels]
+        for name in self.vocabulary.names:
+            _check_text(name, "The class name")
+        path, labels_path = self.folder / FILE, self.folder / LABELS_FILE
+        has_crowds = any(mask["is_crowd"] for record in records() for mask in record["masks"])
+        labels = _labels(self.vocabulary, has_crowds)
+        write_json(labels_path, labels, indent=1)
+        write_atomically(path, partial(_write_xml, labels=labels, records=records))
+        return [path, labels_path]
 
     def next_steps(self) -> list[str]:
         """Make the task, upload the annotations."""
@@ -68,19 +81,40 @@ class CvatImages(ResultFormat):
 
     @staticmethod
     def read(source: Path) -> StoredResults:
-        """Read such a file, with masks and polygons; classes are those that its head names."""
-        path = main_file(source, FILE)
-        try:
-            names = [str(name.text) for name in ElementTree.parse(path).iterfind("meta//labels/label/name")]
-            vocabulary = Vocabulary.from_list([[name] for name in names])
-        except (OSError, ElementTree.ParseError, ValueError) as error:
-            raise ExchangeError(f"{path} is no CVAT for images 1.1 file: {error}") from error
-        return StoredResults(vocabulary, _results(path, vocabulary))
+        """Read such a file, or what CVAT exports in its own format; see [`read_cvat`]."""
+        return read_cvat(main_file(source, FILE))
 
 
-def _labels(vocabulary: Vocabulary) -> list[dict[str, Any]]:
+def _check_text(text: str, what: str) -> None:
+    if strange := _NOT_IN_XML.search(text):
+        raise ExchangeError(f"{what} {text!r} holds the character {strange[0]!r}, which XML cannot hold: rename it.")
+
+
+def _z_orders(result: Segments) -> list[int]:
+    """The layer of each segment: the lowest one above all earlier segments that it overlaps, counted from 0."""
+    layers = np.zeros(result.size, dtype=np.int64)  # of the uppermost segment, counted from 1
+    z_orders = []
+    for segment in result:
+        z_orders.append(int(layers[segment.mask].max()))
+        layers[segment.mask] = z_orders[-1] + 1
+    return z_orders
+
+
+def _labels(vocabulary: Vocabulary, has_crowds: bool) -> list[dict[str, Any]]:
+    attribute = {
+        "name": CROWD,
+        "mutable": False,
+        "input_type": "checkbox",
+        "default_value": "false",
+        "values": ["false"],
+    }
     return [
-        {"name": name, "color": f"#{red:02x}{green:02x}{blue:02x}", "type": "any", "attributes": []}
+        {
+            "name": name,
+            "color": f"#{red:02x}{green:02x}{blue:02x}",
+            "type": "any",
+            "attributes": [attribute] if has_crowds else [],
+        }
         for name, (red, green, blue) in zip(vocabulary.names, class_colors(vocabulary.names), strict=True)
     ]
 
@@ -90,58 +124,33 @@ def _write_xml(file: IO[bytes], labels: list[dict[str, Any]], records: Records) 
         file.write(text.encode())
 
     size = sum(1 for _ in records())
+    has_crowds = any(label["attributes"] for label in labels)
+    declared = (
+        f"<attribute><name>{CROWD}</name><mutable>False</mutable><input_type>checkbox</input_type>"
+        "<default_value>false</default_value><values>false</values></attribute>"
+        if has_crowds
+        else ""
+    )
     write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta>\n    <task>\n')
     write(f"      <size>{size}</size>\n      <mode>annotation</mode>\n      <labels>\n")
     for label in labels:
         write(
             f"        <label><name>{escape(label['name'])}</name><color>{label['color']}</color><type>any</type>"
-            "<attributes></attributes></label>\n"
+            f"<attributes>{declared}</attributes></label>\n"
         )
     write("      </labels>\n    </task>\n  </meta>\n")
     for number, record in enumerate(records()):
         name = quoteattr(record["file_name"])
         write(f'  <image id="{number}" name={name} width="{record["width"]}" height="{record["height"]}">\n')
         for mask in record["masks"]:
-            place = " ".join(f'{key}="{mask[key]}"' for key in ("left", "top", "width", "height"))
+            place = " ".join(f'{key}="{mask[key]}"' for key in ("left", "top", "width", "height", "z_order"))
+            is_crowd = f'<attribute name="{CROWD}">{str(mask["is_crowd"]).lower()}</attribute>' if has_crowds else ""
             write(
-                f'    <mask label={quoteattr(mask["label"])} source="auto" occluded="0" rle="{mask["rle"]}" {place} '
-                'z_order="0"></mask>\n'
+                f'    <mask label={quoteattr(mask["label"])} source="auto" occluded="0" rle="{mask["rle"]}" {place}>'
+                f"{is_crowd}</mask>\n"
             )
         write("  </image>\n")
     write("</annotations>\n")
-
-
-def _results(path: Path, vocabulary: Vocabulary) -> Iterator[Segments]:
-    for _, element in ElementTree.iterparse(path):
-        if element.tag != "image":
-            continue
-        name = element.get("name", "")
-        try:
-            size = int(element.attrib["height"]), int(element.attrib["width"])
-            segments = tuple(
-                Segment.of_class(vocabulary, vocabulary.names.index(shape.attrib["label"]), _mask(shape, size))
-                for shape in element
-                if shape.tag in ("mask", "polygon")
-            )
-            yield Segments(segments, size, vocabulary, picture=name)
-        except (KeyError, ValueError) as error:
-            raise ExchangeError(
-                f"{path}, picture {name!r}, cannot be read ({type(error).__name__}: {error})."
-            ) from error
-        element.clear()
-
-
-def _mask(shape: ElementTree.Element, size: tuple[int, int]) -> np.ndarray:
-    if shape.tag == "polygon":
-        corners = (pair.split(",") for pair in shape.attrib["points"].split(";"))
-        return polygon_mask([(float(x), float(y)) for x, y in corners], size)
-    left, top, width, height = (int(shape.attrib[key]) for key in ("left", "top", "width", "height"))
-    if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
-        raise ValueError("a mask lies outside of the picture")
-    mask = np.zeros(size, dtype=bool)
-    inside = from_run_lengths([int(count) for count in shape.attrib["rle"].split(",")], width * height)
-    mask[top : top + height, left : left + width] = inside.reshape(height, width)
-    return mask
 
 
 __all__ = ["CvatImages"]

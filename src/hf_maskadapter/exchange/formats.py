@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import abc
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 from ..model.segments import Segments
 from ..model.vocabulary import Vocabulary
-from .results import StoredResults
+from .errors import ExchangeError
+from .reading import StoredResults
 
 Records = Callable[[], Iterator[dict[str, Any]]]
 """Begins anew with the first picture's record at every call, so that none need be kept in memory."""
-
-
-class ExchangeError(ValueError):
-    """Results cannot be written or read; the message says which, why, and how to mend it."""
 
 
 class ResultFormat(abc.ABC):
@@ -38,8 +35,9 @@ class ResultFormat(abc.ABC):
 
     def __init__(self, folder: Path, vocabulary: Vocabulary, model: str = "", image_prefix: str | None = None) -> None:
         self.folder, self.vocabulary, self.model, self.image_prefix = folder, vocabulary, model, image_prefix
+        self._class_ids = {name: index for index, name in enumerate(vocabulary.names)}
 
-    def picture_file(self, file_name: str) -> Path | None:
+    def picture_file(self, file_name: str) -> Path | None:  # noqa: ARG002
         """The file that belongs to one picture alone, if the format has one."""
         return None
 
@@ -48,6 +46,7 @@ class ResultFormat(abc.ABC):
         """Write what belongs to this picture alone; return the rest, which JSON can hold.
 
         Raises:
+            ExchangeError: if the format cannot hold it.
             OSError: if a file cannot be written.
         """
 
@@ -75,6 +74,25 @@ class ResultFormat(abc.ABC):
             ExchangeError: if something is missing or damaged.
         """
 
+    def class_ids(self, result: Segments) -> list[int]:
+        """The class of each segment, as an index into the vocabulary that is written.
+
+        Raises:
+            ExchangeError: if a class is none of the vocabulary's, or a score is no finite number.
+        """
+        for number, segment in enumerate(result):
+            if segment.label not in self._class_ids:
+                raise ExchangeError(
+                    f"{result.picture}, segment {number}: the class {segment.label!r} is none of those to be written: "
+                    f"{', '.join(self.vocabulary.names)}."
+                )
+            if segment.score is not None and not math.isfinite(segment.score):
+                raise ExchangeError(
+                    f"{result.picture}, segment {number} ({segment.label}): the score {segment.score} is no finite "
+                    "number; give None where there is none."
+                )
+        return [self._class_ids[segment.label] for segment in result]
+
 
 def file_name_of(result: Segments) -> str:
     """The file name of a result's picture.
@@ -82,7 +100,7 @@ def file_name_of(result: Segments) -> str:
     Raises:
         ExchangeError: if the result does not tell it.
     """
-    if result.picture is None:
+    if not isinstance(result.picture, str) or not result.picture:
         raise ExchangeError("A result to be written must name its picture: Segments(..., picture=file_name).")
     return result.picture
 
@@ -99,59 +117,9 @@ def picture_name(file_name: str, suffix: str) -> str:
     return str(path.with_name(path.stem + suffix))
 
 
-def write_json_lists(file: IO[bytes], head: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> None:
-    """Write a JSON object whose lists are made while they are written, one entry a line.
-
-    Args:
-        file: the open file.
-        head: keys and values that come first.
-        lists: keys and entries of the lists.
-    """
-    text = json.dumps(head, ensure_ascii=False)[1:-1]
-    file.write(("{" + text).encode())
-    separator = ", " if text else ""
-    for key, entries in lists.items():
-        file.write(f"{separator}{json.dumps(key)}: ".encode())
-        write_json_list(file, entries)
-        separator = ", "
-    file.write(b"}\n")
-
-
-def write_json_list(file: IO[bytes], entries: Iterable[Any]) -> None:
-    """Write a JSON list whose entries are made while they are written, one a line."""
-    file.write(b"[")
-    separator = "\n"
-    for entry in entries:
-        file.write((separator + json.dumps(entry, ensure_ascii=False, separators=(",", ":"))).encode())
-        separator = ",\n"
-    file.write(b"\n]")
-
-
-def read_json_file(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        ExchangeError: if it is not there or no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExchangeError(f"{path} cannot be read as JSON: {error}.") from error
-
-
 def main_file(source: Path, name: str) -> Path:
     """The file itself, or the one of that name in a folder."""
     return source / name if source.is_dir() else source
 
 
-__all__ = [
-    "ExchangeError",
-    "Records",
-    "ResultFormat",
-    "file_name_of",
-    "main_file",
-    "picture_name",
-    "read_json_file",
-    "write_json_list",
-    "write_json_lists",
-]
+__all__ = ["Records", "ResultFormat", "file_name_of", "main_file", "picture_name"]

@@ -14,11 +14,12 @@ import numpy as np
 from PIL import Image
 
 from ..files import write_atomically, write_json
-from ..model.segments import Segments
+from ..model.class_colors import class_colors
+from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
-from ..visualization import class_colors
-from .formats import ExchangeError, Records, ResultFormat, file_name_of, picture_name
-from .results import StoredResults
+from .errors import ExchangeError
+from .formats import Records, ResultFormat, picture_name
+from .reading import LeftOut, StoredResults
 
 FILE = "vocabulary.json"
 FOLDER = "annotations"
@@ -28,7 +29,7 @@ class LabelMaps(ResultFormat):
     """PNGs in `annotations/`, and `vocabulary.json`, which names the values.
 
     Up to 255 classes make PNGs of 8 bits with a palette, in which 255 is "no class"; more make PNGs of 16 bits, which
-    cannot have one, with 65535 for it.
+    cannot have one, with 65535 for it. Where segments overlap, the later one counts; crowds are like other regions.
     """
 
     name = "label-map"
@@ -40,13 +41,14 @@ class LabelMaps(ResultFormat):
 
     def record(self, result: Segments) -> dict[str, Any]:
         """Write the PNG."""
-        path = self.picture_file(file_name_of(result))
+        path = self.picture_file(str(result.picture))
         path.parent.mkdir(parents=True, exist_ok=True)
-        image = label_map_image(result.label_map(ignore_value(self.vocabulary)), self.vocabulary)
+        values = np.array([ignore_value(self.vocabulary), *self.class_ids(result)])
+        image = label_map_image(values[result.segment_map()], self.vocabulary)
         write_atomically(path, partial(image.save, format="PNG"))
-        return {"file_name": file_name_of(result)}
+        return {"file_name": result.picture}
 
-    def assemble(self, records: Records) -> list[Path]:
+    def assemble(self, records: Records) -> list[Path]:  # noqa: ARG002
         """The classes."""
         path = self.folder / FILE
         write_json(path, self.vocabulary.to_dict(), indent=1)
@@ -60,7 +62,7 @@ class LabelMaps(ResultFormat):
             vocabulary = Vocabulary.from_file(path)
         except (ValueError, OSError) as error:
             raise ExchangeError(f"{path} does not name the classes: {error}") from error
-        return StoredResults(vocabulary, _results(source / FOLDER, vocabulary))
+        return StoredResults(vocabulary, _results(source / FOLDER, vocabulary), LeftOut(str(source)))
 
 
 def ignore_value(vocabulary: Vocabulary) -> int:
@@ -94,13 +96,20 @@ def _results(folder: Path, vocabulary: Vocabulary) -> Iterator[Segments]:
     for path in paths:
         try:
             with Image.open(path) as file:
-                labels = np.asarray(file).astype(np.int64)
-        except OSError as error:
+                mode, labels = file.mode, np.asarray(file).astype(np.int64)
+        except (OSError, SyntaxError, ValueError) as error:
             raise ExchangeError(f"{path} cannot be read: {error}.") from error
+        if labels.ndim != 2:
+            raise ExchangeError(f"{path} is a picture of mode {mode}; a label map has one number for each pixel.")
         present = [int(label) for label in np.unique(labels) if label != ignored]
-        if labels.ndim != 2 or (present and present[-1] >= len(vocabulary)):
-            raise ExchangeError(f"{path} is no label map of the {len(vocabulary)} classes that {FILE} names.")
-        yield Segments.from_label_map(labels, vocabulary, ignored, path.relative_to(folder).as_posix())
+        strange = [label for label in present if not 0 <= label < len(vocabulary)]
+        if strange:
+            raise ExchangeError(
+                f"{path} holds the values {strange[:5]}, but {FILE} names {len(vocabulary)} classes, counted from 0; "
+                f"{ignored} is no class."
+            )
+        segments = [Segment.of_class(vocabulary, label, labels == label) for label in present]
+        yield Segments(segments, labels.shape, vocabulary, "semantic", path.relative_to(folder).as_posix())
 
 
 __all__ = ["LabelMaps", "ignore_value", "label_map_image"]

@@ -17,10 +17,11 @@ from ..model.vocabulary import Vocabulary
 from .coco_instance import CocoInstances
 from .coco_panoptic import CocoPanoptic
 from .cvat import CvatImages
-from .formats import ExchangeError, ResultFormat, file_name_of
+from .errors import ExchangeError
+from .formats import ResultFormat, file_name_of
 from .label_map import LabelMaps
 from .label_studio import LabelStudioTasks
-from .results import StoredResults
+from .reading import StoredResults, checked_results
 
 FORMATS: Mapping[str, type[ResultFormat]] = {
     kind.name: kind for kind in (CocoInstances, CocoPanoptic, LabelMaps, LabelStudioTasks, CvatImages)
@@ -28,6 +29,8 @@ FORMATS: Mapping[str, type[ResultFormat]] = {
 """The formats by name."""
 
 JOURNAL = "progress.jsonl"
+RECORD_FORM = 2
+"""Number of the form that records have; one of another form is not gone on with."""
 
 
 class ResultWriter:
@@ -47,7 +50,12 @@ class ResultWriter:
     ) -> None:
         self.format = result_format
         self.path = result_format.folder / JOURNAL
-        head = {"format": result_format.name, "labels": list(result_format.vocabulary.names), **(fingerprint or {})}
+        head = {
+            "format": result_format.name,
+            "form": RECORD_FORM,
+            "labels": list(result_format.vocabulary.names),
+            **(fingerprint or {}),
+        }
         self._head = json.loads(json.dumps(head))
         self._owners: dict[Path, str] = {}
         self._file: IO[bytes] | None = None
@@ -162,7 +170,8 @@ def write_results(
         format_name: one of `FORMATS`.
         results: the pictures' results, read one by one.
         vocabulary: the classes that their `label_id` counts.
-        model, image_prefix: see [`ResultFormat`].
+        model: see [`ResultFormat`].
+        image_prefix: likewise.
 
     Returns:
         The files and folders that were written.
@@ -190,7 +199,8 @@ def read_results(source: str | os.PathLike[str], format_name: str) -> StoredResu
     Raises:
         ExchangeError: if there is no such format, or something is missing or damaged.
     """
-    return _format(format_name).read(Path(source))
+    path = Path(source)
+    return checked_results(_format(format_name).read(path), path if path.is_dir() else path.parent)
 
 
 def _format(name: str) -> type[ResultFormat]:

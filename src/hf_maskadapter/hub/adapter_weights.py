@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ..files import write_atomically, write_json
 from ..model.configuration_maskadapter import MaskAdapterConfig
-from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterModel
+from ..model.modeling_adapter import MaskAdapterModel
+from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from .errors import HubError, explaining
 
 ADAPTER_WEIGHTS_NAME = "mask_adapter.safetensors"

@@ -2,183 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from io import BytesIO
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .configuration_maskadapter import PIXEL_MEAN, PIXEL_STD, MaskAdapterConfig
-from .masks import masks_from_array
+from .configuration_clips import PIXEL_MEAN, PIXEL_STD
+from .configuration_maskadapter import MaskAdapterConfig
+from .masks import as_array, colors_to_ids, masks_from_array
+from .pictures import naming, read_picture
 from .post_processing_maskadapter import (
     post_process_instance_segmentation,
     post_process_panoptic_segmentation,
     post_process_semantic_segmentation,
 )
-
-_BACKGROUND = (255, 255, 255)  # behind transparent pixels, as most viewers show them
-_SIXTEEN_TO_EIGHT_BITS = 257
-_CHANNELS = (1, 3, 4)
-_LONG_NAME = 200  # of a source in an error message; a data address is as long as its picture
-
-
-def as_viewer_shows(image: Any, input_data_format: str | ChannelDimension | None = None) -> Image.Image:
-    """A picture in any common form as an RGB picture that looks as a viewer shows it.
-
-    Args:
-        image: a PIL picture of any mode (EXIF orientation is applied, transparency is put on white, 16-bit values are
-            scaled to 8 bits); or an array or tensor, `(height, width)`, `(height, width, channels)` or
-            `(channels, height, width)` with 1, 3 or 4 channels, of booleans, integers of 8 or 16 bits, or floats in
-            [0, 1] or [0, 255].
-        input_data_format: where an array's channels are, `"channels_first"` or `"channels_last"`. By default it is seen
-            from the shape; if both could be, they are first in a tensor and last in an array.
-
-    Raises:
-        TypeError: if it is none of these.
-        ValueError: if an array's shape or values cannot be a picture's.
-    """
-    if isinstance(image, Image.Image):
-        return _rgb(ImageOps.exif_transpose(image))
-    if not isinstance(image, (np.ndarray, torch.Tensor)):
-        raise TypeError(f"A picture must be a PIL image, an array or a tensor, got {type(image).__name__}.")
-    prefer_first = isinstance(image, torch.Tensor)
-    array = _channels_last(_as_array(image), input_data_format, prefer_first)
-    return _rgb(Image.fromarray(_eight_bits(array)))
-
-
-def read_picture(
-    source: Any, input_data_format: str | ChannelDimension | None = None, timeout: float | None = None
-) -> Image.Image:
-    """As [`as_viewer_shows`], for files and addresses too.
-
-    Args:
-        source: a file's path, an address (`http://`, `https://`, `data:image/...;base64,`), or anything that
-            [`as_viewer_shows`] takes.
-        input_data_format: as [`as_viewer_shows`].
-        timeout: seconds to wait for an address; by default as long as it takes.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        OSError: if an address cannot be fetched.
-        ValueError: if it is no picture, or a broken one; as [`as_viewer_shows`].
-        TypeError: as [`as_viewer_shows`].
-    """
-    if not isinstance(source, (str, os.PathLike)):
-        return as_viewer_shows(source, input_data_format)
-    file = _fetch(os.fspath(source), timeout)
-    with _naming(_shortened(source)), Image.open(file) as image:
-        return as_viewer_shows(image)
-
-
-def _shortened(source: str | os.PathLike) -> str:
-    name = os.fspath(source)
-    return name if len(name) <= _LONG_NAME else f"{name[:_LONG_NAME]}..."
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Errors in reading a picture that tell its name."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except UnidentifiedImageError:
-        raise ValueError(f"{name} cannot be read: it is not a picture in a known format.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # PIL's, for broken pictures
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ValueError(f"{name} cannot be read: {reason}") from error
-
-
-def _fetch(address: str, timeout: float | None) -> str | BytesIO:
-    """What an address holds, or the path that it is."""
-    if address.startswith("data:image/"):
-        try:
-            return BytesIO(base64.b64decode(address.partition(",")[2], validate=True))
-        except ValueError as error:
-            raise ValueError(f"{_shortened(address)} cannot be read: {error}") from error
-    if not address.startswith(("http://", "https://")):
-        return address
-    from huggingface_hub.utils import httpx  # as Transformers fetches pictures
-
-    try:
-        return BytesIO(httpx.get(address, timeout=timeout, follow_redirects=True).raise_for_status().content)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise OSError(f"{address} cannot be fetched: {error}") from error
-
-
-def _as_array(values: Any) -> np.ndarray:
-    """Values of an array, a tensor, a PIL picture (of a palette the indices, turned as EXIF says) or a list of them."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        return (values.float() if values.is_floating_point() else values).numpy()  # numpy knows no bfloat16
-    if isinstance(values, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(values))
-    if isinstance(values, (list, tuple)):
-        return np.asarray([_as_array(value) for value in values])
-    return np.asarray(values)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        image = Image.fromarray(_eight_bits(np.asarray(image)))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        background = Image.new("RGBA", image.size, (*_BACKGROUND, 255))
-        image = Image.alpha_composite(background, image)
-    return image.convert("RGB")
-
-
-def _channels_last(
-    array: np.ndarray, input_data_format: str | ChannelDimension | None, prefer_first: bool
-) -> np.ndarray:
-    shape = array.shape
-    if array.ndim == 3:
-        can_be_first, can_be_last = shape[0] in _CHANNELS, shape[-1] in _CHANNELS
-        is_first = can_be_first and (prefer_first or not can_be_last)
-        if input_data_format is not None:
-            is_first = ChannelDimension(input_data_format) == ChannelDimension.FIRST
-        if is_first:
-            array = np.moveaxis(array, 0, -1)
-        if array.shape[-1] == 1:
-            array = array[..., 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in _CHANNELS) or 0 in shape:
-        raise ValueError(
-            "A picture's array must have shape (height, width), (height, width, channels) or (channels, height, width) "
-            f"with 1, 3 or 4 channels, got {shape}."
-        )
-    return np.ascontiguousarray(array)
-
-
-def _eight_bits(array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"A picture's array must hold booleans, integers or floats, got {array.dtype}.")
-    if not np.isfinite(array).all():
-        raise ValueError("The picture holds values that are not finite.")
-    low, high = array.min(), array.max()
-    if array.dtype.kind == "f":
-        array = array.astype(np.float32, copy=False)
-        scale = 255.0 if high <= 1 else 1.0
-    else:
-        has_sixteen_bits = (array.dtype.kind == "u" and array.dtype.itemsize == 2) or high > 255
-        scale = 1 / _SIXTEEN_TO_EIGHT_BITS if has_sixteen_bits else 1.0
-    if low < 0 or high * scale > 255:
-        raise ValueError(
-            f"Pixel values must lie in [0, 1], [0, 255] or, for integers, [0, 65535], got {low} to {high}."
-        )
-    return np.round(array * scale).astype(np.uint8)
 
 
 def resized_size(height: int, width: int, shortest_edge: int, longest_edge: int | None = None) -> tuple[int, int]:
@@ -416,7 +260,7 @@ def _masks_of_each(masks: Any, number: int) -> list:
     elif not isinstance(masks, (list, tuple)):
         masks = [masks]
     elif number == 1:
-        arrays = [_as_array(mask) for mask in masks]
+        arrays = [as_array(mask) for mask in masks]
         if all(array.ndim == 2 for array in arrays):  # also of an empty list
             masks = [arrays]
     return _one_each(masks, number, "masks")
@@ -468,7 +312,7 @@ def _prepare_masks(
 def _read_masks(masks: Any, size: tuple[int, int], index: int) -> np.ndarray:
     """Masks of a picture, `(num_masks, height, width)`, hard ones as booleans, soft ones as floats."""
     try:
-        array = _as_array(masks)
+        array = as_array(masks)
     except ValueError:
         raise ValueError(f"The masks of picture {index} must all be of one size.") from None
     try:
@@ -481,12 +325,12 @@ def _read_map(label_map: Any, size: tuple[int, int], index: int, is_panoptic: bo
     """Class or segment ids of a picture, `(height, width)` int64."""
     if isinstance(label_map, (str, os.PathLike)):
         name = f"The segmentation map of picture {index}, {os.fspath(label_map)},"
-        with _naming(name), Image.open(label_map) as file:
-            values = _as_array(file)
+        with naming(name), Image.open(label_map) as file:
+            values = as_array(file)
     else:
-        values = _as_array(label_map)
+        values = as_array(label_map)
     if values.ndim == 3 and values.shape[-1] in (3, 4) and is_panoptic:
-        values = values[..., :3].astype(np.int64) @ (1, 256, 256**2)
+        values = colors_to_ids(values)
     if values.ndim != 2 or values.dtype.kind not in "iub":
         kind = "segment ids, or COCO's RGB picture of them" if is_panoptic else "class ids"
         hint = " A panoptic map needs its segments_info." if values.ndim == 3 and not is_panoptic else ""
@@ -565,7 +409,5 @@ AutoImageProcessor.register(
 __all__ = [
     "MaskAdapterImageProcessor",
     "MaskAdapterImageProcessorPil",
-    "as_viewer_shows",
-    "read_picture",
     "resized_size",
 ]

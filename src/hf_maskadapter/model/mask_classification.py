@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .image_processing_maskadapter import read_picture
-from .masks import read_masks
+from .mask_collections import read_masks
 from .modeling_text_classifier import EncodedVocabulary
+from .pictures import read_picture
 from .vocabulary import Vocabulary
 
 _MASKS_AT_A_TIME = 64
@@ -68,7 +68,7 @@ def classify_masks(
         mask_embedding, mask_pooling: how masks are classified, instead of the model's configuration.
 
     Returns:
-        One entry for each mask, in the masks' order.
+        One entry for each mask, in the masks' order; none for the result of a model in which nothing was found.
 
     Raises:
         ValueError, TypeError, OSError: if picture, masks or vocabulary cannot be read, saying what was expected.
@@ -80,6 +80,8 @@ def classify_masks(
         vocabulary = Vocabulary.parse(vocabulary)
         names = vocabulary.names
         vocabulary = model.encode_vocabulary(vocabulary, processor)
+    if not len(read.masks):
+        return []
     feature_maps = None
     probabilities, embeddings = [], []
     for start in range(0, len(read.masks), _MASKS_AT_A_TIME):

@@ -1,16 +1,6 @@
-"""The adapter's activation maps, computed only where a mask can change them: the same values from far fewer tokens.
+"""The adapter's activation maps, computed densely, or only where a mask can change them: the same values.
 
-Behind the mask encoder's 1×1 convolution the adapter (arXiv 2412.04533) has depthwise convolutions of a small radius,
-and layers that act on each position alone. A position that a mask does not reach therefore has the value that it has
-for an *empty* mask, which all masks of a picture share:
-
-- the features are fused once a picture, and the mask encoder's last convolution is folded into the fusion;
-- equal masks are computed once, and all empty ones are the shared reference;
-- each block grows the reached region by its radius, and runs its norm and its pointwise layers, almost all of the work,
-  on the tokens inside; what lies outside comes from the reference.
-
-Nothing is approximated: results differ from the dense computation by rounding only. Borders need no care, since the
-reference is computed with the same padding.
+Both ways see the adapter as [`ActivationMapLayers`], and hand on maps in groups of bounded size.
 """
 
 from __future__ import annotations
@@ -18,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from .modeling_clip_convnext import ConvNextBlock
-    from .modeling_maskadapter import MaskAdapterModel
+from .modeling_clip_convnext import ConvNextBlock
 
 MapReduction = Callable[[Tensor, slice], Tensor]
 """Activation maps `(pictures, num_masks, num_output_maps, height, width)` of a slice of the batch's pictures to
@@ -34,11 +22,36 @@ MapReduction = Callable[[Tensor, slice], Tensor]
 
 _Memories = tuple[Tensor | None, Tensor | None]
 
+_DENSE_MASKS_AT_A_TIME = 64
 _POSITIONS_AT_A_TIME_ON_CPU = 2**13
 _POSITIONS_AT_A_TIME_ELSEWHERE = 2**17
 _TOKENS_AT_A_TIME_ON_CPU = 2**8
 _TOKENS_AT_A_TIME_ELSEWHERE = 2**14
 _MASKS_HASHED_AT_A_TIME = 16
+
+
+class MaskEncoderLayers(Protocol):
+    """What the computations of activation maps use of a mask encoder."""
+
+    convs: Sequence[nn.Conv2d]
+    projection: nn.Conv2d
+
+    def encode(self, masks: Tensor) -> Tensor:
+        """`(num_masks, 1, 4 * height, 4 * width)` to `(num_masks, mask_channels, height, width)`."""
+
+    def __call__(self, masks: Tensor) -> Tensor:
+        """The projected code, `(num_masks, embed_dim, height, width)`."""
+
+
+class ActivationMapLayers(Protocol):
+    """What the computations of activation maps use of an adapter, such as [`MaskAdapterModel`]."""
+
+    training: bool
+    mask_encoder: MaskEncoderLayers
+    fuse: nn.Conv2d
+    blocks: Sequence[ConvNextBlock]
+    norm: nn.Module
+    final: nn.Conv2d
 
 
 @dataclass(frozen=True)
@@ -69,18 +82,21 @@ class _FoldedEncoder:
     """The mask encoder's last convolution and the fusion in one linear layer.
 
     fuse(features + projection(code)) = fuse(features) + (fuse.weight · projection.weight) · code + fuse.weight ·
-    projection.bias, folded in double precision.
+    projection.bias, folded in double precision; on the CPU, since not every accelerator has it (Apple's).
     """
 
     weight: Tensor
     bias: Tensor
 
     @classmethod
-    def of(cls, adapter: MaskAdapterModel) -> _FoldedEncoder:
-        projection, dtype = adapter.mask_encoder.projection, adapter.fuse.weight.dtype
-        fuse = adapter.fuse.weight.flatten(1).double()
-        weight = fuse @ projection.weight.flatten(1).double()
-        return cls(weight.to(dtype), (fuse @ projection.bias.double()).to(dtype))
+    def of(cls, adapter: ActivationMapLayers) -> _FoldedEncoder:
+        projection = adapter.mask_encoder.projection
+        fuse, weight, bias = (
+            parameter.cpu().double() for parameter in (adapter.fuse.weight, projection.weight, projection.bias)
+        )
+        fuse = fuse.flatten(1)
+        folded = (fuse @ weight.flatten(1), fuse @ bias)
+        return cls(*(values.to(adapter.fuse.weight.dtype).to(adapter.fuse.weight.device) for values in folded))
 
 
 @dataclass(frozen=True)
@@ -100,11 +116,13 @@ class _Tokens:
     def collect(
         cls, pieces: Iterable[Tensor], touched: Tensor, reference: Tensor, memory: Tensor | None = None
     ) -> _Tokens:
-        """Args:
-        pieces: the touched rows in order, each `(num_rows, channels)`.
-        touched: as of the class.
-        reference: values for an empty mask, `(height * width, channels)`.
-        memory: see [`_concatenate`].
+        """Put tokens together from their pieces.
+
+        Args:
+            pieces: the touched rows in order, each `(num_rows, channels)`.
+            touched: as of the class.
+            reference: values for an empty mask, `(height * width, channels)`.
+            memory: see [`_concatenate`].
         """
         return cls(_concatenate(chain(pieces, [reference]), memory), touched)
 
@@ -153,10 +171,16 @@ class _EmptyMask:
     maps: Tensor
 
     @classmethod
-    def of(cls, adapter: MaskAdapterModel, fused_features: Tensor, mask: Tensor, folded: _FoldedEncoder) -> _EmptyMask:
-        """Args:
-        fused_features: `(channels, height, width)`.
-        mask: an empty one at the mask encoder's resolution, `(height, width)`.
+    def of(
+        cls, adapter: ActivationMapLayers, fused_features: Tensor, mask: Tensor, folded: _FoldedEncoder
+    ) -> _EmptyMask:
+        """Run the adapter on an empty mask.
+
+        Args:
+            adapter: the adapter.
+            fused_features: `(channels, height, width)`.
+            mask: an empty one at the mask encoder's resolution, `(height, width)`.
+            folded: the adapter's folded mask encoder.
         """
         code = adapter.mask_encoder.encode(mask[None, None])
         tokens = fused_features.permute(1, 2, 0) + folded.bias
@@ -168,10 +192,64 @@ class _EmptyMask:
         return cls(tokens.flatten(0, 1), [values[0].permute(1, 2, 0).flatten(0, 1) for values in before], maps)
 
 
-def sparse_activation_maps(
-    adapter: MaskAdapterModel, projected_features: Tensor, masks: Tensor, reduce: MapReduction
+def dense_activation_maps(
+    adapter: ActivationMapLayers, projected_features: Tensor, masks: Tensor, reduce: MapReduction
 ) -> Tensor:
-    """Activation maps of masks, handed on in groups of bounded size.
+    """Activation maps computed at every position of every mask.
+
+    `fuse` is linear, so the features, the same for every mask, are fused once: fuse(features + code) =
+    fuse(features) + weight · code.
+
+    Args:
+        adapter: the adapter.
+        projected_features: projected dense CLIP features, `(batch_size, embed_dim, height, width)`.
+        masks: masks at the mask encoder's resolution, `(batch_size, num_masks, 4 * height, 4 * width)`.
+        reduce: what becomes of the maps of each group of masks.
+
+    Returns:
+        What `reduce` returns, of all masks: `(batch_size, num_masks, ...)`.
+    """
+    dtype = adapter.fuse.weight.dtype
+    fused_features = adapter.fuse(projected_features.to(dtype))
+    pictures = slice(None)
+    if masks.shape[1] == 0:
+        size = fused_features.shape[-2:]
+        return reduce(fused_features.new_zeros(len(masks), 0, adapter.final.out_channels, *size), pictures)
+    chunks = []
+    for chunk in masks.to(dtype).split(_dense_masks_at_a_time(adapter, masks), dim=1):
+        code = F.conv2d(adapter.mask_encoder(chunk.flatten(0, 1)[:, None]), adapter.fuse.weight)
+        hidden = (fused_features[:, None] + code.unflatten(0, chunk.shape[:2])).flatten(0, 1)
+        for block in adapter.blocks:
+            hidden = block(hidden)
+        maps = adapter.final(adapter.norm(hidden)).unflatten(0, chunk.shape[:2])
+        chunks.append(reduce(maps, pictures))
+    return torch.cat(chunks, dim=1)
+
+
+def _dense_masks_at_a_time(adapter: ActivationMapLayers, masks: Tensor) -> int:
+    """Masks of each picture in a group: all where the backward pass keeps every group's activations anyway."""
+    recomputes = adapter.training and any(block.gradient_checkpointing for block in adapter.blocks)
+    if torch.is_grad_enabled() and not recomputes:
+        return masks.shape[1]
+    return max(_DENSE_MASKS_AT_A_TIME // len(masks), 1) if recomputes else _DENSE_MASKS_AT_A_TIME
+
+
+def sparse_activation_maps(
+    adapter: ActivationMapLayers, projected_features: Tensor, masks: Tensor, reduce: MapReduction
+) -> Tensor:
+    """Activation maps computed only where a mask can change them: the same values from far fewer tokens.
+
+    Behind the mask encoder's 1×1 convolution the adapter (arXiv 2412.04533) has depthwise convolutions of a small
+    radius, and layers that act on each position alone. A position that a mask does not reach therefore has the value
+    that it has for an *empty* mask, which all masks of a picture share:
+
+    - the features are fused once a picture, and the mask encoder's last convolution is folded into the fusion;
+    - equal masks are computed once, and all empty ones are the shared reference;
+    - each block grows the reached region by its radius, and runs its norm and its pointwise layers, almost all of the
+      work, on the tokens inside; what lies outside comes from the reference.
+
+    Nothing is approximated: results differ from the dense computation by rounding only. Borders need no care, since the
+    reference is computed with the same padding.
 
     Gradients flow to the adapter and the features as from the dense computation, not to the masks.
 
@@ -213,7 +291,7 @@ def sparse_activation_maps(
 
 
 def _maps_of_group(
-    adapter: MaskAdapterModel, masks: Tensor, reference: _EmptyMask, folded: _FoldedEncoder, memories: _Memories
+    adapter: ActivationMapLayers, masks: Tensor, reference: _EmptyMask, folded: _FoldedEncoder, memories: _Memories
 ) -> Tensor:
     """Activation maps `(num_masks, num_output_maps, height, width)` of masks `(num_masks, 4 * height, 4 * width)`.
 
@@ -334,4 +412,10 @@ def _first_of_each(numbers: Tensor) -> Tensor:
     return order.new_zeros(int(numbers.max()) + 1).scatter_reduce(0, numbers, order, "amin", include_self=False)
 
 
-__all__ = ["MapReduction", "sparse_activation_maps"]
+__all__ = [
+    "ActivationMapLayers",
+    "MapReduction",
+    "MaskEncoderLayers",
+    "dense_activation_maps",
+    "sparse_activation_maps",
+]

@@ -12,7 +12,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_maskadapter import DenseClipConfig
+from .configuration_clips import DenseClipConfig
 
 MAX_LOGIT_SCALE = 100.0
 
@@ -139,7 +139,9 @@ class DenseClipModel(PreTrainedModel, ABC):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> DenseClipOutput:
-        """Args:
+        """Embeddings and feature maps of pictures, embeddings of texts, or both.
+
+        Args:
             pixel_values: normalised pictures, `(batch_size, num_channels, height, width)`.
             input_ids: token ids, `(num_texts, length)`.
             attention_mask: see [`~DenseClipModel.get_text_features`].

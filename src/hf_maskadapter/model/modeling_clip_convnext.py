@@ -16,7 +16,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .configuration_maskadapter import ConvNextClipConfig
+from .configuration_clips import ConvNextClipConfig
 from .modeling_clip import ConvolutionalClipModel
 
 
@@ -28,6 +28,7 @@ class ChannelLayerNorm(nn.LayerNorm):
         return super().forward(tokens)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Normalise the channels of each position of `(batch_size, channels, height, width)`."""
         return self.normalize_tokens(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -65,6 +66,7 @@ class ConvNextBlock(GradientCheckpointingLayer):
         return hidden if self.layer_scale is None else self.layer_scale * hidden
 
     def forward(self, features: Tensor) -> Tensor:
+        """`(batch_size, channels, height, width)` to the same shape."""
         hidden = self.norm(self.depthwise_conv(features)).permute(0, 2, 3, 1)
         return features + self.channel_mlp(hidden).permute(0, 3, 1, 2)
 

@@ -9,7 +9,7 @@ from transformers import AutoModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .configuration_maskadapter import ResNetClipConfig
+from .configuration_clips import ResNetClipConfig
 from .modeling_clip import ConvolutionalClipModel
 
 EXPANSION = 4

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 
-from .configuration_maskadapter import SiglipClipConfig, VitClipConfig, wrap_clip_config
+from .configuration_clips import SiglipClipConfig, VitClipConfig, wrap_clip_config
 from .modeling_clip import DenseClipModel, clamped_logit_scale
 
 

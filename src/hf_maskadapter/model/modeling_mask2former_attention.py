@@ -85,12 +85,12 @@ class DeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformableAtte
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,  # noqa: ARG002
         position_embeddings: Tensor | None = None,
         reference_points: Any = None,
         spatial_shapes_list: Sequence[tuple[int, int]] = (),
-        level_start_index: Tensor | None = None,
-        output_attentions: bool = False,
+        level_start_index: Tensor | None = None,  # noqa: ARG002
+        output_attentions: bool = False,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor]:
         """Arguments and results as of Transformers' module; `attention_mask` is true for padding."""
         values = self.value_proj(encoder_hidden_states)
@@ -115,12 +115,21 @@ class MaskedCrossAttention(nn.MultiheadAttention):
     """
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, key_padding_mask: None = None
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor,
+        key_padding_mask: None = None,  # noqa: ARG002
     ) -> tuple[Tensor, None]:
-        """Args:
-        query, key, value: `(length, batch_size, embed_dim)`.
-        attn_mask: true where a query does not look, `(batch_size, num_queries, num_keys)` bool.
-        key_padding_mask: always `None`.
+        """Attend to the keys that the mask leaves.
+
+        Args:
+            query: `(length, batch_size, embed_dim)`.
+            key: of the same form.
+            value: likewise.
+            attn_mask: true where a query does not look, `(batch_size, num_queries, num_keys)` bool.
+            key_padding_mask: always `None`.
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         queries, keys, values = (
@@ -144,7 +153,9 @@ class MaskEmbedder(Mask2FormerMaskPredictor):
     def forward(
         self, outputs: Tensor, pixel_embeddings: Tensor, attention_mask_target_size: Any = None
     ) -> tuple[Tensor, Tensor]:
-        """Args:
+        """Embed masks, and say where the next layer's attention does not look.
+
+        Args:
             outputs: queries, `(num_queries, batch_size, hidden_dim)`.
             pixel_embeddings: mask features, `(batch_size, mask_feature_size, height, width)`.
             attention_mask_target_size: height and width of the features that the next layer attends to.

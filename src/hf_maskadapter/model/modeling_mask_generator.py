@@ -1,25 +1,50 @@
-"""What the mask generators with an image tower of their own have in common: pictures in, aligned masks out.
+"""What mask generators have in common: what they give, and how those with an image tower of their own see pictures.
 
-They see the pictures that the CLIP sees, without its padding and normalisation, prepare them as they were trained, and
-return masks that cover the CLIP's padded input.
+The latter see the pictures that the CLIP sees, without its padding and normalisation, prepare them as they were
+trained, and return masks that cover the CLIP's padded input.
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
-
-from .modeling_mask_generator_fcclip import MaskGeneratorOutput
+from transformers.utils import ModelOutput
 
 #: Logit of pixels that lie outside the picture, or outside the part of it that a mask was predicted in.
 OUTSIDE_LOGIT = -100.0
 
 Box = tuple[int, int, int, int]
+
+
+@dataclass
+class MaskGeneratorOutput(ModelOutput):
+    """Output of a mask generator.
+
+    Args:
+        masks_queries_logits (`torch.FloatTensor` of shape `(batch_size, num_queries, height, width)`):
+            Mask logits, covering the padded picture.
+        in_vocabulary_logits (`torch.FloatTensor` of shape `(batch_size, num_queries, num_classes + 1)`, *optional*):
+            Class logits of the generator's own class branch, void last. `None` if no vocabulary was given, or the
+            generator has no such branch.
+        void_probabilities (`torch.FloatTensor` of shape `(batch_size, num_queries)`, *optional*):
+            Probability that a mask shows nothing, of generators without a class branch that tell.
+        valid_masks (`torch.BoolTensor` of shape `(batch_size, num_queries)`, *optional*):
+            Which masks there are, of generators whose number of masks varies; the others fill up the batch.
+        auxiliary_outputs (`tuple` of `MaskGeneratorOutput`, *optional*):
+            The earlier predictions, first to last, on request (deep supervision).
+    """
+
+    masks_queries_logits: torch.FloatTensor | None = None
+    in_vocabulary_logits: torch.FloatTensor | None = None
+    void_probabilities: torch.FloatTensor | None = None
+    valid_masks: torch.BoolTensor | None = None
+    auxiliary_outputs: tuple[MaskGeneratorOutput, ...] | None = None
 
 
 def restore_pictures(
@@ -33,7 +58,8 @@ def restore_pictures(
     Args:
         pixel_values: normalised, padded pictures, `(batch_size, 3, height, width)`.
         image_sizes: height and width of each picture inside the padded input, `(batch_size, 2)`.
-        pixel_mean, pixel_std: what they were normalised with, on the 0–255 scale.
+        pixel_mean: mean that they were normalised with, on the 0–255 scale.
+        pixel_std: standard deviation likewise.
 
     Returns:
         For each picture `(3, height, width)` floats in [0, 255].
@@ -121,9 +147,11 @@ class PictureMaskGenerator(PreTrainedModel, abc.ABC):
     _supports_attention_backend = True
 
     def forward(self, pictures: Sequence[Tensor], padded_size: tuple[int, int]) -> MaskGeneratorOutput:
-        """Args:
-        pictures: for each picture `(3, height, width)` floats in [0, 255].
-        padded_size: height and width in pixels of the CLIP's input, which masks are to cover.
+        """Find masks in pictures.
+
+        Args:
+            pictures: for each picture `(3, height, width)` floats in [0, 255].
+            padded_size: height and width in pixels of the CLIP's input, which masks are to cover.
         """
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return self.find_masks([picture.to(self.device, self.dtype) for picture in pictures], padded_size)
@@ -149,6 +177,7 @@ def wrap(wrapper: Callable[[], PictureMaskGenerator], name: str, model: PreTrain
 
 __all__ = [
     "OUTSIDE_LOGIT",
+    "MaskGeneratorOutput",
     "PictureMaskGenerator",
     "place_masks",
     "resize_picture",

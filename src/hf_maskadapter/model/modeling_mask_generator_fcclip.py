@@ -1,4 +1,4 @@
-"""Mask generators: class-agnostic mask proposals on CLIP's feature maps, with in-vocabulary class logits.
+"""FC-CLIP's mask generator: class-agnostic proposals on CLIP's feature maps, with in-vocabulary class logits.
 
 FC-CLIP's generator (arXiv 2308.02487) is Mask2Former's pixel decoder and masked-attention decoder, which Transformers
 provides, and a class branch that compares queries with text embeddings. Transformers does not document these modules
@@ -6,8 +6,6 @@ as public; `tests/model/test_modeling_mask_generator_fcclip.py` holds the contra
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,53 +18,14 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerSinePositionEmbedding,
     Mask2FormerTransformerModule,
 )
-from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_maskadapter import FcClipMaskGeneratorConfig
+from .configuration_mask_generators import FcClipMaskGeneratorConfig
+from .mask_embedding import pool_inside_masks
 from .modeling_clip import clamped_logit_scale
 from .modeling_mask2former_attention import use_fast_attention
+from .modeling_mask_generator import MaskGeneratorOutput
 from .modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
-
-
-@dataclass
-class MaskGeneratorOutput(ModelOutput):
-    """Output of a mask generator.
-
-    Args:
-        masks_queries_logits (`torch.FloatTensor` of shape `(batch_size, num_queries, height, width)`):
-            Mask logits, covering the padded picture.
-        in_vocabulary_logits (`torch.FloatTensor` of shape `(batch_size, num_queries, num_classes + 1)`, *optional*):
-            Class logits of the generator's own class branch, void last. `None` if no vocabulary was given, or the
-            generator has no such branch.
-        void_probabilities (`torch.FloatTensor` of shape `(batch_size, num_queries)`, *optional*):
-            Probability that a mask shows nothing, of generators without a class branch that tell.
-        valid_masks (`torch.BoolTensor` of shape `(batch_size, num_queries)`, *optional*):
-            Which masks there are, of generators whose number of masks varies; the others fill up the batch.
-        auxiliary_outputs (`tuple` of `MaskGeneratorOutput`, *optional*):
-            The earlier predictions, first to last, on request (deep supervision).
-    """
-
-    masks_queries_logits: torch.FloatTensor | None = None
-    in_vocabulary_logits: torch.FloatTensor | None = None
-    void_probabilities: torch.FloatTensor | None = None
-    valid_masks: torch.BoolTensor | None = None
-    auxiliary_outputs: tuple[MaskGeneratorOutput, ...] | None = None
-
-
-def pool_inside_masks(features: Tensor, masks: Tensor) -> Tensor:
-    """Mean of features over binary or weighted masks; zero for an empty mask.
-
-    Args:
-        features: `(batch_size, channels, height, width)`.
-        masks: non-negative weights, `(batch_size, num_masks, height, width)`.
-
-    Returns:
-        `(batch_size, num_masks, channels)`.
-    """
-    masks = masks.to(features.dtype)
-    weights = masks / (masks.sum(dim=(-2, -1), keepdim=True) + 1e-8)
-    return torch.einsum("bchw,bnhw->bnc", features, weights)
 
 
 class Float32SinePositionEmbedding(Mask2FormerSinePositionEmbedding):
@@ -149,11 +108,13 @@ class FcClipMaskGenerator(Mask2FormerPreTrainedModel):
         void_embeds: Tensor | None = None,
         output_auxiliary: bool = False,
     ) -> MaskGeneratorOutput:
-        """Args:
-        feature_maps: the CLIP's feature maps, fine to coarse, each `(batch_size, channels, height, width)`.
-        vocabulary: the encoded vocabulary; `None` skips the class branch.
-        void_embeds: normalised embedding of void, `(1, text_embed_dim)`, needed with a vocabulary.
-        output_auxiliary: whether to return the earlier predictions too.
+        """Propose masks, and score their classes where there is a vocabulary.
+
+        Args:
+            feature_maps: the CLIP's feature maps, fine to coarse, each `(batch_size, channels, height, width)`.
+            vocabulary: the encoded vocabulary; `None` skips the class branch.
+            void_embeds: normalised embedding of void, `(1, text_embed_dim)`, needed with a vocabulary.
+            output_auxiliary: whether to return the earlier predictions too.
         """
         with torch.autocast(feature_maps[0].device.type, enabled=False):
             dtype = self.class_head.pooling_projection.weight.dtype
@@ -186,4 +147,4 @@ class FcClipMaskGenerator(Mask2FormerPreTrainedModel):
 AutoModel.register(FcClipMaskGeneratorConfig, FcClipMaskGenerator, exist_ok=True)
 
 
-__all__ = ["FcClipMaskGenerator", "MaskGeneratorOutput", "pool_inside_masks"]
+__all__ = ["FcClipMaskGenerator"]

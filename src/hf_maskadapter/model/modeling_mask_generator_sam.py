@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from .configuration_maskadapter import SamMaskGeneratorConfig
+from .configuration_mask_generators import SamMaskGeneratorConfig
 from .modeling_mask_generator import (
     Box,
+    MaskGeneratorOutput,
     PictureMaskGenerator,
     place_masks,
     resize_picture,
     stack_masks,
     wrap,
 )
-from .modeling_mask_generator_fcclip import MaskGeneratorOutput
 
 #: Whether each kind of model keeps a picture's aspect ratio, and its pixel statistics where they are not ImageNet's.
 _KINDS: dict[str, dict[str, Any]] = {

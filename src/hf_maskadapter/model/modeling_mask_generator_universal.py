@@ -15,9 +15,8 @@ from transformers import AutoModel, AutoModelForUniversalSegmentation, PreTraine
 from transformers.image_transforms import get_size_with_aspect_ratio
 from transformers.models.auto.modeling_auto import MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING
 
-from .configuration_maskadapter import UniversalMaskGeneratorConfig
-from .modeling_mask_generator import PictureMaskGenerator, place_masks, resize_picture, wrap
-from .modeling_mask_generator_fcclip import MaskGeneratorOutput
+from .configuration_mask_generators import UniversalMaskGeneratorConfig
+from .modeling_mask_generator import MaskGeneratorOutput, PictureMaskGenerator, place_masks, resize_picture, wrap
 
 _TASK_TEXT = "the task is panoptic"  # OneFormer's task that asks for everything
 

@@ -1,4 +1,4 @@
-"""Mask-Adapter (CVPR 2025, arXiv 2412.04533), and the complete open-vocabulary segmenter around it.
+"""The complete open-vocabulary segmenter around the Mask-Adapter (CVPR 2025, arXiv 2412.04533).
 
 picture → CLIP (frozen) → mask generator (frozen), or masks from the caller
 → Mask-Adapter: semantic activation maps for each mask → mask embeddings
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -21,39 +20,30 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_maskadapter import (
-    AdapterImplementation,
-    DenseClipConfig,
-    MaskAdapterConfig,
-    MaskEmbedding,
-    MaskPooling,
-)
+from .configuration_clips import DenseClipConfig
+from .configuration_maskadapter import MaskAdapterConfig, MaskEmbedding, MaskPooling
 from .mask_classification import ClassifiedMask, classify_masks, score_texts
-from .modeling_adapter_maps import MapReduction, sparse_activation_maps
+from .mask_embedding import (
+    embed_crops,
+    geometric_ensemble,
+    log_with_void,
+    pool_inside_masks,
+    pooling_weights,
+    void_probability,
+)
+from .modeling_adapter import MaskAdapterModel, MaskAdapterOutput, MaskAdapterPreTrainedModel
 from .modeling_clip import DenseClipModel
-from .modeling_clip_convnext import ChannelLayerNorm, ConvNextBlock, ConvNextClipModel
+from .modeling_clip_convnext import ConvNextClipModel
 from .modeling_clip_resnet import ResNetClipModel
 from .modeling_clip_vit import SiglipClipModel, VitClipModel, as_dense_clip
-from .modeling_mask_generator import PictureMaskGenerator, restore_pictures
-from .modeling_mask_generator_fcclip import (
-    FcClipMaskGenerator,
-    Float32SinePositionEmbedding,
-    MaskGeneratorOutput,
-    pool_inside_masks,
-)
+from .modeling_mask_generator import MaskGeneratorOutput, PictureMaskGenerator, restore_pictures
+from .modeling_mask_generator_fcclip import FcClipMaskGenerator
 from .modeling_mask_generator_sam import SamMaskGenerator
 from .modeling_mask_generator_universal import UniversalMaskGenerator
 from .modeling_text_classifier import EncodedVocabulary, encode_vocabulary, open_vocabulary_logits
+from .modeling_text_transfer import TextTransfer
 from .vocabulary import PROMPT_TEMPLATES, Vocabulary
 
-ADAPTER_NORM_EPS = 1e-6
-FINAL_NORM_EPS = 1e-5
-MASK_ENCODER_STRIDE = 4
-MASKS_AT_A_TIME = 64
-MASKS_RESIZED_AT_A_TIME = 16
-SPARSE_FROM_MASKS = 4
-CROPS_AT_A_TIME = 16
-PROBABILITY_FLOOR = 1e-8
 VOID_FOR_CERTAIN = 0.501  # so far above one half that no rounding makes a class as probable
 #: Fields of a configuration that say nothing about the adapter, and nothing that it was trained for.
 _FIELDS_OF_OTHER_PARTS = {
@@ -75,26 +65,6 @@ _MASK_GENERATORS: dict[str, type[PreTrainedModel]] = {
     generator.config_class.model_type: generator
     for generator in (FcClipMaskGenerator, UniversalMaskGenerator, SamMaskGenerator)
 }
-
-
-@dataclass
-class MaskAdapterOutput(ModelOutput):
-    """Output of [`MaskAdapterModel`].
-
-    Args:
-        semantic_activation_maps (`torch.FloatTensor`, *optional*):
-            Unless left out on request: activation maps on the grid of the CLIP features, before the sigmoid, of shape
-            `(batch_size, num_masks, num_output_maps, height, width)`.
-        pooled_features (`torch.FloatTensor`, *optional*):
-            Dense features pooled with each map, if dense features were given and maps were not left out, of shape
-            `(batch_size, num_masks, num_output_maps, feature_dim)`.
-        mask_embeddings (`torch.FloatTensor` of shape `(batch_size, num_masks, projection_dim)`, *optional*):
-            Mean of the projected pooled features, if a projection was given too.
-    """
-
-    semantic_activation_maps: torch.FloatTensor | None = None
-    pooled_features: torch.FloatTensor | None = None
-    mask_embeddings: torch.FloatTensor | None = None
 
 
 @dataclass
@@ -164,353 +134,12 @@ def build_mask_generator(config: PreTrainedConfig) -> PreTrainedModel:
     return _MASK_GENERATORS[config.model_type]._from_config(config)
 
 
-def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize `(batch_size, num_masks, height, width)` masks bilinearly to `size`, without antialiasing."""
-    if masks.shape[-2:] == tuple(size):
-        return masks
-    if 0 in masks.shape[:2]:
-        return masks.new_zeros(*masks.shape[:2], *size)
-    return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
-
-
-def _resize_binary_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """`resize_masks` of masks of any type, some at a time, in fp32."""
-    resized = torch.empty(*masks.shape[:2], *size, device=masks.device)
-    for start in range(0, masks.shape[1], MASKS_RESIZED_AT_A_TIME):
-        chunk = slice(start, start + MASKS_RESIZED_AT_A_TIME)
-        resized[:, chunk] = resize_masks(masks[:, chunk].float(), size)
-    return resized
-
-
-def pooling_weights(masks: Tensor, size: tuple[int, int], form: MaskPooling, threshold: float = 0.5) -> Tensor:
-    """Weight of each feature cell in mask pooling, `(batch_size, num_masks, *size)`.
-
-    Args:
-        masks: mask probabilities or logits, `(batch_size, num_masks, height, width)`.
-        size: height and width of the feature grid.
-        form: `"hard"`: masks resized bilinearly, then compared with the threshold; `"area"`: covered fraction of each
-            cell; `"any"`: every cell that the mask touches.
-        threshold: value strictly above which a pixel belongs to the mask: 0.5 for probabilities, 0 for logits.
-    """
-    if form == "hard":
-        return (resize_masks(masks, size) > threshold).float()
-    masks = (masks > threshold).float()
-    if 0 in masks.shape[:2]:
-        return masks.new_zeros(*masks.shape[:2], *size)
-    return F.adaptive_avg_pool2d(masks, size) if form == "area" else F.adaptive_max_pool2d(masks, size)
-
-
-def pool_with_maps(features: Tensor, maps: Tensor) -> Tensor:
-    """Mean of features weighted by each map's sigmoid, however small that is (arXiv 2412.04533, section 3.2).
-
-    Args:
-        features: `(batch_size, channels, height, width)`.
-        maps: activation maps before the sigmoid, `(batch_size, num_masks, num_output_maps, height, width)`.
-
-    Returns:
-        `(batch_size, num_masks, num_output_maps, channels)`.
-    """
-    weights = F.logsigmoid(maps.float()).flatten(-2).softmax(dim=-1).to(features.dtype)
-    return torch.einsum("bnkp,bcp->bnkc", weights, features.flatten(-2))
-
-
-def crop_with_mask(pixel_values: Tensor, mask: Tensor, side: int, margin: float) -> Tensor:
-    """Cut a mask's box out of a picture, fill what is outside the mask with the pixel mean, and resize.
-
-    Args:
-        pixel_values: normalised picture, `(channels, height, width)`; its pixel mean is zero.
-        mask: binary mask, `(height, width)`; an empty one gives a blank crop.
-        side: height and width in pixels of the result.
-        margin: margin around the box on each side, as a fraction of the box.
-
-    Returns:
-        `(channels, side, side)`.
-    """
-    rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
-    if len(rows) == 0:
-        return pixel_values.new_zeros(pixel_values.shape[0], side, side)
-    slices = []
-    for positions, length in ((rows, mask.shape[0]), (columns, mask.shape[1])):
-        first, last = int(positions[0]), int(positions[-1]) + 1
-        extra = round(margin * (last - first))
-        slices.append(slice(max(first - extra, 0), min(last + extra, length)))
-    crop = pixel_values[:, slices[0], slices[1]] * mask[slices[0], slices[1]]
-    return F.interpolate(crop[None], size=(side, side), mode="bilinear", align_corners=False, antialias=True)[0]
-
-
-def geometric_ensemble(
-    in_vocabulary_logits: Tensor, out_vocabulary_logits: Tensor, out_vocabulary_weight: Tensor
-) -> Tensor:
-    """Combine both branches' class logits geometrically (FC-CLIP, arXiv 2308.02487).
-
-    Args:
-        in_vocabulary_logits: `(batch_size, num_masks, num_classes + 1)`, void last. The probability of void comes from
-            here alone.
-        out_vocabulary_logits: the same of the mask embeddings; its void plays no part.
-        out_vocabulary_weight: exponent of the out-of-vocabulary probability (alpha of seen classes, beta of unseen
-            ones), broadcast to `(batch_size, num_masks, num_classes)`.
-
-    Returns:
-        Log-probabilities, `(batch_size, num_masks, num_classes + 1)`, void last.
-    """
-    log_in = in_vocabulary_logits[..., :-1].float().log_softmax(dim=-1)
-    log_out = out_vocabulary_logits[..., :-1].float().log_softmax(dim=-1)
-    class_probabilities = ((1 - out_vocabulary_weight) * log_in + out_vocabulary_weight * log_out).softmax(dim=-1)
-    void = void_probability(in_vocabulary_logits)[..., None]
-    return log_with_void(class_probabilities * (1 - void), void)
-
-
-def void_probability(in_vocabulary_logits: Tensor) -> Tensor:
-    """Probability of void by the generator's class branch, `(batch_size, num_masks)`."""
-    return in_vocabulary_logits.float().softmax(dim=-1)[..., -1]
-
-
-def log_with_void(class_probabilities: Tensor, void_probability: Tensor) -> Tensor:
-    """Logarithm of class probabilities with void appended, kept finite."""
-    return torch.cat([class_probabilities, void_probability], dim=-1).add(PROBABILITY_FLOOR).log()
-
-
 def _image_sizes(pixel_values: Tensor, pixel_mask: Tensor | None) -> Tensor:
     """Height and width of each picture inside the padded input, `(batch_size, 2)`."""
     if pixel_mask is None:
         size = torch.tensor(pixel_values.shape[-2:], device=pixel_values.device)
         return size.expand(pixel_values.shape[0], 2)
     return torch.stack([pixel_mask.any(dim=axis).sum(dim=-1) for axis in (2, 1)], dim=-1)
-
-
-class MaskEncoder(nn.Module):
-    """Binary masks at four times the feature grid's resolution to codes of the CLIP embedding's dimension."""
-
-    def __init__(self, config: MaskAdapterConfig):
-        super().__init__()
-        widths = [1, config.mask_channels // 4, config.mask_channels]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1) for fan_in, fan_out in pairwise(widths)
-        )
-        self.norms = nn.ModuleList(ChannelLayerNorm(width, eps=ADAPTER_NORM_EPS) for width in widths[1:])
-        self.activation = nn.GELU()
-        self.projection = nn.Conv2d(config.mask_channels, config.embed_dim, 1)
-
-    def encode(self, masks: Tensor) -> Tensor:
-        """`(num_masks, 1, 4 * height, 4 * width)` to `(num_masks, mask_channels, height, width)`."""
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            masks = self.activation(norm(conv(masks)))
-        return masks
-
-    def forward(self, masks: Tensor) -> Tensor:
-        """`(num_masks, 1, 4 * height, 4 * width)` to `(num_masks, embed_dim, height, width)`."""
-        return self.projection(self.encode(masks))
-
-
-class TextTransfer(nn.Module):
-    """MAFT+'s content-dependent transfer: text embeddings attend to a picture's features (arXiv 2408.00744)."""
-
-    def __init__(self, config: MaskAdapterConfig):
-        super().__init__()
-        self.config = config
-        self.position_embedding = Float32SinePositionEmbedding(config.embed_dim // 2, normalize=True)
-        self.attention = nn.MultiheadAttention(config.embed_dim, config.text_transfer_heads, batch_first=True)
-        self.norm = nn.LayerNorm(config.embed_dim, eps=FINAL_NORM_EPS)
-        self.projection = nn.Linear(config.embed_dim, config.embed_dim)
-
-    def forward(self, text_embeds: Tensor, projected_features: Tensor) -> Tensor:
-        """Args:
-            text_embeds: normalised text embeddings, void among them, `(num_texts, embed_dim)`.
-            projected_features: projected dense CLIP features, `(batch_size, embed_dim, height, width)`.
-
-        Returns:
-            Text embeddings for each picture, not normalised, `(batch_size, num_texts, embed_dim)`.
-        """
-        positions = self.position_embedding(
-            projected_features.shape, projected_features.device, projected_features.dtype
-        )
-        keys, values = (
-            features.flatten(2).transpose(1, 2) for features in (projected_features + positions, projected_features)
-        )
-        text_embeds = text_embeds.to(values.dtype).expand(len(values), -1, -1)
-        change = self.projection(self.attention(text_embeds, keys, values, need_weights=False)[0])
-        if self.config.text_transfer_panoptic:
-            return text_embeds + self.norm(change)
-        return self.norm(text_embeds + change)
-
-
-class MaskAdapterPreTrainedModel(PreTrainedModel):
-    """Weight initialisation and loading common to the adapter and the complete segmenter."""
-
-    config: MaskAdapterConfig
-    config_class = MaskAdapterConfig
-    base_model_prefix = "adapter"
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
-    _no_split_modules = ["ConvNextBlock", "MaskEncoder"]  # noqa: RUF012
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, ConvNextBlock) and module.layer_scale is not None:
-            init.constant_(module.layer_scale, module.layer_scale_init_value)
-        elif isinstance(module, MaskAdapterForOpenVocabularySegmentation):
-            init.normal_(module.void_embedding)
-
-
-class MaskAdapterModel(MaskAdapterPreTrainedModel):
-    """The Mask-Adapter alone (arXiv 2412.04533): in front of anybody's CLIP features and masks.
-
-    Loads from an adapter's own checkpoint and from a complete segmenter's.
-    """
-
-    main_input_name = "projected_features"
-    _keys_to_ignore_on_load_unexpected = [r"^clip\.", r"^mask_generator\.", r"^text_transfer\.", r"^void_embedding$"]  # noqa: RUF012
-
-    def __init__(self, config: MaskAdapterConfig):
-        super().__init__(config)
-        self.mask_encoder = MaskEncoder(config)
-        self.fuse = nn.Conv2d(config.embed_dim, config.hidden_size, 1)
-        self.blocks = nn.ModuleList(
-            ConvNextBlock(
-                config.hidden_size,
-                norm_eps=ADAPTER_NORM_EPS,
-                layer_scale_init_value=config.layer_scale_init_value,
-            )
-            for _ in range(config.num_blocks)
-        )
-        self.norm = ChannelLayerNorm(config.hidden_size, eps=FINAL_NORM_EPS)
-        self.final = nn.Conv2d(config.hidden_size, config.num_output_maps, 1)
-        self.post_init()
-
-    def get_activation_maps(
-        self, projected_features: Tensor, masks: Tensor, adapter_implementation: AdapterImplementation | None = None
-    ) -> Tensor:
-        """Semantic activation maps of masks.
-
-        Args:
-            projected_features: projected dense CLIP features, `(batch_size, embed_dim, height, width)`.
-            masks: binary masks of any resolution, `(batch_size, num_masks, mask_height, mask_width)`.
-            adapter_implementation: `"auto"`, `"dense"` or `"sparse"` instead of the configuration's.
-
-        Returns:
-            `(batch_size, num_masks, num_output_maps, height, width)`.
-
-        Raises:
-            ValueError: for an unknown implementation.
-        """
-        return self._reduce_activation_maps(
-            projected_features, masks, lambda maps, pictures: maps, adapter_implementation
-        )
-
-    def _reduce_activation_maps(
-        self,
-        projected_features: Tensor,
-        masks: Tensor,
-        reduce: MapReduction,
-        adapter_implementation: AdapterImplementation | None,
-    ) -> Tensor:
-        """What `reduce` makes of the activation maps of some masks at a time, of all masks."""
-        implementation = adapter_implementation or self.config.adapter_implementation
-        if implementation not in ("auto", "dense", "sparse"):
-            raise ValueError(f'adapter_implementation must be "auto", "dense" or "sparse", got {implementation!r}.')
-        size = tuple(MASK_ENCODER_STRIDE * side for side in projected_features.shape[-2:])
-        masks = _resize_binary_masks(masks, size)
-        if implementation == "auto":
-            implementation = "sparse" if self._is_better_sparse(projected_features, masks) else "dense"
-        if implementation == "sparse":
-            return sparse_activation_maps(self, projected_features, masks, reduce)
-        return self._dense_activation_maps(projected_features, masks, reduce)
-
-    def _is_better_sparse(self, projected_features: Tensor, masks: Tensor) -> bool:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or masks.shape[1] < SPARSE_FROM_MASKS:
-            return False
-        trains = projected_features.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
-        return not (torch.is_grad_enabled() and trains)
-
-    def _dense_activation_maps(self, projected_features: Tensor, masks: Tensor, reduce: MapReduction) -> Tensor:
-        """Every position of every mask.
-
-        `fuse` is linear, so the features, the same for every mask, are fused once: fuse(features + code) =
-        fuse(features) + weight · code.
-
-        Args:
-            projected_features: projected dense CLIP features, `(batch_size, embed_dim, height, width)`.
-            masks: masks at the mask encoder's resolution, `(batch_size, num_masks, 4 * height, 4 * width)`.
-            reduce: what becomes of the maps of each group of masks.
-        """
-        dtype = self.fuse.weight.dtype
-        fused_features = self.fuse(projected_features.to(dtype))
-        pictures = slice(None)
-        if masks.shape[1] == 0:
-            size = fused_features.shape[-2:]
-            return reduce(fused_features.new_zeros(len(masks), 0, self.config.num_output_maps, *size), pictures)
-        chunks = []
-        for chunk in masks.to(dtype).split(self._dense_masks_at_a_time(masks), dim=1):
-            code = F.conv2d(self.mask_encoder(chunk.flatten(0, 1)[:, None]), self.fuse.weight)
-            hidden = (fused_features[:, None] + code.unflatten(0, chunk.shape[:2])).flatten(0, 1)
-            for block in self.blocks:
-                hidden = block(hidden)
-            maps = self.final(self.norm(hidden)).unflatten(0, chunk.shape[:2])
-            chunks.append(reduce(maps, pictures))
-        return torch.cat(chunks, dim=1)
-
-    def _dense_masks_at_a_time(self, masks: Tensor) -> int:
-        """Masks of each picture in a group: all where the backward pass keeps every group's activations anyway."""
-        recomputes = self.training and any(block.gradient_checkpointing for block in self.blocks)
-        if torch.is_grad_enabled() and not recomputes:
-            return masks.shape[1]
-        return max(MASKS_AT_A_TIME // len(masks), 1) if recomputes else MASKS_AT_A_TIME
-
-    @can_return_tuple
-    def forward(
-        self,
-        projected_features: Tensor,
-        masks: Tensor,
-        dense_features: Tensor | None = None,
-        project: Callable[[Tensor], Tensor] | None = None,
-        output_semantic_activation_maps: bool = True,
-        adapter_implementation: AdapterImplementation | None = None,
-    ) -> MaskAdapterOutput:
-        """Args:
-            projected_features: CLIP's dense features in the space shared with texts,
-                `(batch_size, embed_dim, height, width)`.
-            masks: binary masks of any resolution that cover the same picture,
-                `(batch_size, num_masks, mask_height, mask_width)`.
-            dense_features: CLIP's dense features before the projection, `(batch_size, feature_dim, height, width)`,
-                which are pooled with the activation maps.
-            project: CLIP's projection, `(..., feature_dim)` to `(..., projection_dim)`.
-            output_semantic_activation_maps: `False` returns mask embeddings alone, in memory that does not grow with
-                the number of masks times the size of the grid. It needs `dense_features` and `project`.
-            adapter_implementation: `"auto"`, `"dense"` or `"sparse"` instead of the configuration's.
-
-        Raises:
-            ValueError: if the shapes do not fit together, or what the result needs is missing.
-        """
-        if projected_features.ndim != 4 or projected_features.shape[1] != self.config.embed_dim:
-            raise ValueError(
-                f"projected_features must have shape (batch_size, {self.config.embed_dim}, height, width), got "
-                f"{tuple(projected_features.shape)}."
-            )
-        if masks.ndim != 4 or masks.shape[0] != projected_features.shape[0]:
-            raise ValueError(
-                "masks must have shape (batch_size, num_masks, height, width) with the features' batch size "
-                f"({projected_features.shape[0]}), got {tuple(masks.shape)}."
-            )
-        if not output_semantic_activation_maps:
-            if dense_features is None or project is None:
-                raise ValueError("Mask embeddings without activation maps need dense_features and project.")
-            embeddings = self._reduce_activation_maps(
-                projected_features,
-                masks,
-                lambda maps, pictures: project(pool_with_maps(dense_features[pictures], maps)).mean(dim=2),
-                adapter_implementation,
-            )
-            return MaskAdapterOutput(mask_embeddings=embeddings)
-        maps = self.get_activation_maps(projected_features, masks, adapter_implementation)
-        output = MaskAdapterOutput(semantic_activation_maps=maps)
-        if dense_features is not None:
-            output.pooled_features = pool_with_maps(dense_features, maps)
-            if project is not None:
-                output.mask_embeddings = project(output.pooled_features).mean(dim=2)
-        return output
 
 
 class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
@@ -547,6 +176,12 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         self.text_transfer = TextTransfer(config) if config.text_transfer else None
         self.void_embedding = nn.Parameter(torch.empty(1, config.embed_dim))
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MaskAdapterForOpenVocabularySegmentation):
+            init.normal_(module.void_embedding)
 
     @classmethod
     def from_parts(
@@ -674,9 +309,12 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
 
         Args:
             feature_maps: the CLIP's feature maps; not needed by generators that look at pictures.
-            pixel_values, pixel_mask: as [`~MaskAdapterForOpenVocabularySegmentation.forward`]; needed by these only,
-                and normalised with the CLIP's own pixel statistics.
-            vocabulary, void_embeds, output_auxiliary: as [`FcClipMaskGenerator`]; of no effect on the other generators.
+            pixel_values: as [`~MaskAdapterForOpenVocabularySegmentation.forward`]; needed by these only, and normalised
+                with the CLIP's own pixel statistics.
+            pixel_mask: likewise.
+            vocabulary: as [`FcClipMaskGenerator`]; of no effect on the other generators, as the next two.
+            void_embeds: normalised embedding of void, `(1, embed_dim)`.
+            output_auxiliary: whether to return the earlier predictions too.
 
         Raises:
             ValueError: if the generator needs pictures and there are none.
@@ -752,7 +390,8 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
                 padded picture.
             are_logits: whether they are logits.
             pixel_values: the padded picture, needed for `"crop"`.
-            mask_embedding, mask_pooling: instead of the configuration's.
+            mask_embedding: instead of the configuration's.
+            mask_pooling: likewise.
             projected_features: from [`~MaskAdapterForOpenVocabularySegmentation.project_features`], if they are there
                 already.
             output_semantic_activation_maps: whether `"adapter"` also returns activation maps and pooled features.
@@ -791,22 +430,17 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             weights = pooling_weights(masks, dense_features.shape[-2:], form, threshold)
             return MaskAdapterOutput(mask_embeddings=self.clip.project(pool_inside_masks(dense_features, weights)))
         if method == "crop":
-            return MaskAdapterOutput(mask_embeddings=self._embed_crops(pixel_values, masks, threshold))
+            if masks.shape[1] == 0:
+                return MaskAdapterOutput(
+                    mask_embeddings=dense_features.new_zeros(*masks.shape[:2], self.config.embed_dim)
+                )
+            clip_config = self.config.clip_config
+            side = -(-clip_config.image_size // clip_config.size_divisor) * clip_config.size_divisor
+            embeddings = embed_crops(
+                self.clip.get_image_features, pixel_values, masks, side, self.config.crop_margin, threshold
+            )
+            return MaskAdapterOutput(mask_embeddings=embeddings)
         raise ValueError(f'mask_embedding must be "adapter", "pooling" or "crop", got {method!r}.')
-
-    def _embed_crops(self, pixel_values: Tensor, masks: Tensor, threshold: float) -> Tensor:
-        clip_config = self.config.clip_config
-        side = -(-clip_config.image_size // clip_config.size_divisor) * clip_config.size_divisor
-        embeddings = []
-        for image, masks_of_image in zip(pixel_values, masks, strict=True):
-            of_image = [self.void_embedding.new_zeros(0, clip_config.projection_dim)]
-            for chunk in masks_of_image.float().split(CROPS_AT_A_TIME):
-                binary_masks = resize_masks(chunk[None], image.shape[-2:])[0] > threshold
-                crops = [crop_with_mask(image, mask, side, self.config.crop_margin) for mask in binary_masks]
-                if crops:
-                    of_image.append(self.clip.get_image_features(torch.stack(crops)))
-            embeddings.append(torch.cat(of_image))
-        return torch.stack(embeddings)
 
     def ensemble(
         self,
@@ -822,7 +456,8 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         embeddings alone decide about classes. Void then is as probable as is told, by default not at all.
 
         Args:
-            in_vocabulary_logits, out_vocabulary_logits: `(batch_size, num_masks, num_classes + 1)`, void last.
+            in_vocabulary_logits: class logits of the generator, `(batch_size, num_masks, num_classes + 1)`, void last.
+            out_vocabulary_logits: class logits of the mask embeddings, of the same shape.
             vocabulary: says which classes are seen.
             valid_masks: masks that the out-of-vocabulary branch counts for, `(batch_size, num_masks)`; default all.
             void_probabilities: probability of void of each mask, `(batch_size, num_masks)`, without in-vocabulary
@@ -883,10 +518,12 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         skip_void_masks: bool = False,
         feature_maps: tuple[Tensor, ...] | None = None,
         generator_output: MaskGeneratorOutput | None = None,
-        original_sizes: Tensor | None = None,
-        num_masks: Tensor | None = None,
+        original_sizes: Tensor | None = None,  # noqa: ARG002
+        num_masks: Tensor | None = None,  # noqa: ARG002
     ) -> MaskAdapterSegmentationOutput:
-        """Args:
+        """Segment pictures, or classify the caller's masks, with a vocabulary.
+
+        Args:
             pixel_values: normalised, padded pictures, `(batch_size, 3, height, width)`.
             vocabulary: from [`~MaskAdapterForOpenVocabularySegmentation.encode_vocabulary`].
             masks: masks in [0, 1] that cover the padded pictures, `(batch_size, num_masks, mask_height, mask_width)`.
@@ -901,8 +538,9 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
                 semantic and instance results would change.
             feature_maps: the CLIP's feature maps of these pictures, to compare methods without computing them again.
             generator_output: the generator's output for these pictures, likewise.
-            original_sizes, num_masks: what the processor returns beside the inputs; not used here, and accepted so that
+            original_sizes: what the processor returns beside the inputs; not used here, and accepted so that
                 `model(**inputs, vocabulary=vocabulary)` works.
+            num_masks: likewise.
 
         Raises:
             ValueError: if an input does not fit, saying what was expected.
@@ -969,13 +607,7 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         )
 
 
-AutoModel.register(MaskAdapterConfig, MaskAdapterModel, exist_ok=True)
 AutoModelForUniversalSegmentation.register(MaskAdapterConfig, MaskAdapterForOpenVocabularySegmentation, exist_ok=True)
 
 
-__all__ = [
-    "MaskAdapterForOpenVocabularySegmentation",
-    "MaskAdapterModel",
-    "MaskAdapterOutput",
-    "MaskAdapterSegmentationOutput",
-]
+__all__ = ["MaskAdapterForOpenVocabularySegmentation", "MaskAdapterSegmentationOutput"]

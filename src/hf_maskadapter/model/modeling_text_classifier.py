@@ -115,7 +115,8 @@ def encode_vocabulary(
         max_length: number of tokens that the text tower reads.
         device: where the text tower is.
         vocab_size: number of tokens that the text tower knows; `None` leaves it unchecked.
-        pad_to_max_length, lower_case: see [`tokenize_prompts`].
+        pad_to_max_length: see [`tokenize_prompts`].
+        lower_case: likewise.
         templates: prompts with one `{}` each.
         training_vocabulary: synonyms of each class seen in training; `None` makes every class unseen.
         batch_size: prompts encoded at a time.

@@ -16,10 +16,10 @@ from transformers import AutoModelForUniversalSegmentation
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from .image_processing_maskadapter import read_picture
-from .masks import read_masks
+from .mask_collections import read_masks
 from .modeling_maskadapter import MaskAdapterSegmentationOutput
 from .modeling_text_classifier import EncodedVocabulary
+from .pictures import read_picture
 from .post_processing_maskadapter import (
     post_process_instance_segmentation,
     post_process_panoptic_segmentation,
@@ -162,7 +162,9 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         if vocabulary is None:
             raise ValueError('Say what to look for, for example candidate_labels=["cat", "sofa", "wall"].')
         picture = read_picture(image, timeout=timeout)
-        own_masks = None if masks is None else read_masks(masks, (picture.height, picture.width)).masks
+        own_masks = (
+            None if masks is None else read_masks(masks, (picture.height, picture.width), may_be_empty=True).masks
+        )
         of_picture = {} if own_masks is None else {"masks": [own_masks]}
         features = self.processor(images=[picture], **of_picture, return_tensors="pt")
         return {

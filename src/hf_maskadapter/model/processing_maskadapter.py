@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, ProcessorMixin
 
-from .configuration_maskadapter import MaskAdapterConfig, wrap_clip_config
+from .configuration_clips import wrap_clip_config
+from .configuration_maskadapter import MaskAdapterConfig
 from .image_processing_maskadapter import MaskAdapterImageProcessorPil
 from .modeling_text_classifier import tokenize_prompts
 from .post_processing_maskadapter import (

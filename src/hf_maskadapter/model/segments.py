@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from .class_colors import class_color
-from .masks import as_array, masks_from_array
+from .masks import as_array, binary_mask
 from .vocabulary import Vocabulary
 
 _SHOWN_SIDE = 480  # of the picture that a notebook shows, in pixels
@@ -28,8 +28,7 @@ def _binary_mask(mask: Any) -> np.ndarray:
     array = as_array(mask)
     if array.ndim != 2:
         raise ValueError(f"The mask of a segment has shape (height, width), got {array.shape}.")
-    (read,) = masks_from_array(array[None], (array.shape[0], array.shape[1]))
-    return read if read.dtype == bool else read > 0.5
+    return binary_mask(array)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -27,7 +27,7 @@ _DISCARDED = ".discarded-"
 logger = logging.getLogger(__name__)
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(RuntimeError, ValueError):
     """A checkpoint cannot be written or used; the message says which, why, and how to go on."""
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,17 @@ from accelerate.utils import DistributedType, set_seed
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..conversion.saving import replacing
-from ..data import DataError, SegmentationDataset, SegmentationStream, TrainingTransform, create_training_loader
+from ..data import (
+    DataError,
+    SegmentationDataset,
+    SegmentationStream,
+    TrainingTransform,
+    collate_training_samples,
+    create_training_loader,
+)
 from ..data.loading import load_segmentation_dataset
 from ..evaluation.report import versions
-from ..files import write_json
+from ..files import replacing_folder, write_json
 from ..hub.adapter_weights import add_adapter, save_adapter_weights
 from ..hub.cards import CARD_NAME, training_card
 from ..hub.errors import explaining
@@ -88,7 +95,7 @@ def run_training(arguments: TrainingArguments) -> TrainingResult:
         num_processes=accelerator.num_processes,
         process_index=accelerator.process_index,
         shuffle_buffer=arguments.shuffle_buffer,
-        mask_labels=False,
+        collate=partial(collate_training_samples, mask_labels=False),
         num_workers=arguments.num_workers,
         pin_memory=accelerator.device.type == "cuda",
     )
@@ -334,14 +341,14 @@ def save_result(
             len(dataset.vocabulary),
             versions(),
         )
-        with replacing(output_dir / MODEL_FOLDER) as folder:
+        with replacing_folder(output_dir / MODEL_FOLDER) as folder:
             segmenter.save_pretrained(folder, state_dict=dict(state), save_original_format=False)
             processor.save_pretrained(folder)
             write_json(folder / ARGUMENTS_FILE, arguments.fingerprint(), indent=2)
             (folder / CARD_NAME).write_text(training_card(*facts), encoding="utf-8")
         if not isinstance(trainer.stage, MaskGeneratorTraining):
             base = arguments.base_model or arguments.model
-            with replacing(output_dir / ADAPTER_FOLDER) as folder:
+            with replacing_folder(output_dir / ADAPTER_FOLDER) as folder:
                 save_adapter_weights(segmenter, folder, base, arguments.model_revision, state)
                 (folder / CARD_NAME).write_text(training_card(*facts, kind="adapter"), encoding="utf-8")
         write_json(output_dir / RESULT_FILE, dataclasses.asdict(result), indent=2)

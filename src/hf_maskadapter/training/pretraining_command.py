@@ -22,12 +22,11 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..conversion.saving import replacing
 from ..data import DataError, SegmentationStream, create_training_loader
 from ..data.captions import CropCollator, PictureCrops, SegmentCrops, load_captioned_pictures
 from ..data.sampling import sample_generator
 from ..evaluation.report import versions
-from ..files import write_json
+from ..files import replacing_folder, write_json
 from ..hub.cards import CARD_NAME, training_card
 from ..hub.errors import explaining
 from ..miniature import checkpoint_path
@@ -356,7 +355,7 @@ def save_result(
     segmenter.to("cpu").to(memory_format=torch.contiguous_format)
     facts = dataclasses.asdict(arguments) | {"stage": "clip", "model": arguments.model or "the embedded miniature"}
     card = training_card(facts, dataclasses.asdict(result), data.num_samples, data.num_classes, versions())
-    with replacing(output_dir / MODEL_FOLDER) as folder:
+    with replacing_folder(output_dir / MODEL_FOLDER) as folder:
         segmenter.save_pretrained(folder, save_original_format=False)
         processor.save_pretrained(folder)
         write_json(folder / ARGUMENTS_FILE, arguments.fingerprint(), indent=2)

@@ -26,8 +26,9 @@ from torch.nn import functional as F
 from ..data.sampling import sample_seed
 from ..data.transforms import masks_from_map
 from ..model.configuration_maskadapter import AdapterImplementation
+from ..model.modeling_adapter import MASK_ENCODER_STRIDE
 from ..model.modeling_mask_generator import PictureMaskGenerator
-from ..model.modeling_maskadapter import MASK_ENCODER_STRIDE, MaskAdapterForOpenVocabularySegmentation
+from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
 from .feature_cache import FeatureCache
 from .losses import (

@@ -8,25 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..model.masks import as_array
+from ..model.pictures import as_viewer_shows
+
 ABSENT = -1
 """In a map of segment indices: no segment here."""
 
 
-def as_array(values: Any) -> np.ndarray:
-    """NumPy array of an array, a tensor on any device, a PIL image or nested lists."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        if values.is_floating_point():
-            values = values.float()  # NumPy has no bfloat16
-    return np.asarray(values)
-
-
 def as_picture(image: Any) -> Image.Image:
     """A picture in any form as RGB, turned as a viewer shows it."""
-    from ..model.image_processing_maskadapter import (
-        as_viewer_shows,  # here, because it imports PyTorch and Transformers
-    )
-
     return as_viewer_shows(image)
 
 
@@ -105,4 +95,4 @@ def from_masks(picture: Image.Image, segments: Sequence[Mapping[str, Any]]) -> S
     return Segments(indices, names, scores)
 
 
-__all__ = ["ABSENT", "Segments", "as_array", "as_picture", "from_map", "from_masks"]
+__all__ = ["ABSENT", "Segments", "as_picture", "from_map", "from_masks"]

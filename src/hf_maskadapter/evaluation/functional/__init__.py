@@ -3,7 +3,7 @@
 from .label_maps import PairCounts, pair_counts
 from .mask_average_precision import DetectionRecords, mask_average_precision, match_detections, merge_detections
 from .mean_iou import ConfusionCounts, confusion_matrix, count_confusions, mean_iou, merge_confusions
-from .panoptic_quality import PanopticCounts, match_panoptic, merge_panoptic, panoptic_quality, rgb_to_id
+from .panoptic_quality import PanopticCounts, match_panoptic, merge_panoptic, panoptic_quality
 
 __all__ = [
     "ConfusionCounts",
@@ -21,5 +21,4 @@ __all__ = [
     "merge_panoptic",
     "pair_counts",
     "panoptic_quality",
-    "rgb_to_id",
 ]

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from ...model.masks import colors_to_ids
 from .label_maps import SampleId, as_integer_map, to_numpy
-from .panoptic_quality import check_categories, rgb_to_id
+from .panoptic_quality import check_categories
 
 _RESULT_KEYS = (
     "ap",
@@ -287,7 +288,7 @@ def _from_segments(value: Mapping[str, Any], role: str, sample_id: SampleId) -> 
     kept = [info.get("isthing", True) for info in infos]
     if _is_map(masks):
         segment_ids = as_integer_map(masks, role, sample_id, channels=True)
-        segment_ids = to_numpy(rgb_to_id(segment_ids) if segment_ids.ndim == 3 else segment_ids)
+        segment_ids = to_numpy(colors_to_ids(segment_ids) if segment_ids.ndim == 3 else segment_ids)
         masks = [segment_ids == info["id"] if keep else None for info, keep in zip(infos, kept, strict=True)]
     elif len(masks) != len(infos):
         raise ValueError(

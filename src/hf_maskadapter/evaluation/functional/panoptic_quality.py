@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .label_maps import SampleId, as_integer_map, check_same_size, is_torch_tensor, pair_counts
+from ...model.masks import colors_to_ids
+from .label_maps import SampleId, as_integer_map, check_same_size, pair_counts
 
 # The IoU of a match lies in (0.5, 1], where doubles are whole multiples of 2**-53: their sum is kept as an integer.
 _IOU_UNITS = 1 << 53
@@ -276,7 +277,7 @@ def _parse(value: Any, role: str, sample_id: SampleId) -> tuple[Any, dict[int, t
         )
     segment_ids = as_integer_map(value["segmentation"], role, sample_id, channels=True)
     if segment_ids.ndim == 3:
-        segment_ids = rgb_to_id(segment_ids)
+        segment_ids = colors_to_ids(segment_ids)
     segments: dict[int, tuple[int, bool]] = {}
     infos: Sequence[Mapping[str, Any]] = value["segments_info"]
     for info in infos:
@@ -291,12 +292,6 @@ def _parse(value: Any, role: str, sample_id: SampleId) -> tuple[Any, dict[int, t
             raise ValueError(f"The {role} of sample {sample_id!r} lists the segment {segment_id} twice.")
         segments[segment_id] = int(category), bool(info.get("iscrowd", False))
     return segment_ids, segments
-
-
-def rgb_to_id(colors: Any) -> Any:
-    """``(height, width, 3)`` colours of a COCO panoptic PNG → ``(height, width)`` segment ids, R + 256·G + 256²·B."""
-    colors = colors.long() if is_torch_tensor(colors) else np.asarray(colors).astype(np.int64)
-    return colors[..., 0] + 256 * colors[..., 1] + 65536 * colors[..., 2]
 
 
 def _describe(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`maskadapter segment --format`: whole data sets, in other tools' formats, stopped and gone on with."""
+"""`maskadapter annotate`: whole data sets, in other tools' formats, stopped and gone on with."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from hf_maskadapter import ZeroShotImageSegmentationPipeline, cli
-from hf_maskadapter.cli import annotating
+from hf_maskadapter.cli import annotate
 from hf_maskadapter.exchange import FORMATS, read_results
 
 LABELS = "cat, sky, grass"
@@ -32,7 +32,7 @@ def folder(tmp_path, picture, monkeypatch) -> Path:
 def segment(folder, tiny_model_dir):
     def run(*arguments, source=("--dataset", "pictures"), output: str = "out") -> int:
         options = ["--model", tiny_model_dir, "--output", output, "--device", "cpu", "--labels", LABELS]
-        return cli.main(["segment", *map(str, [*source, *arguments, *options])])
+        return cli.main(["annotate", *map(str, [*source, *arguments, *options])])
 
     return run
 
@@ -58,7 +58,7 @@ def error(capsys) -> str:
 
 
 def test_formats_of_the_command_are_those_of_the_package():
-    assert {name: kind.tasks for name, kind in FORMATS.items()} == annotating.FORMATS
+    assert {name: kind.tasks for name, kind in FORMATS.items()} == annotate.FORMATS
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
@@ -91,9 +91,9 @@ def test_second_run_goes_on_and_repeats_nothing(segment, forwards, monkeypatch, 
             raise KeyboardInterrupt
         return original(*args)
 
-    original = annotating._copy
+    original = annotate._copy
     with monkeypatch.context() as patch:
-        patch.setattr(annotating, "_copy", interrupt)
+        patch.setattr(annotate, "_copy", interrupt)
         assert segment("--format", "coco-panoptic", "--copy-pictures") == 130
     assert not Path("out/panoptic.json").exists()
     forwards.clear()
@@ -108,7 +108,7 @@ def test_second_run_goes_on_and_repeats_nothing(segment, forwards, monkeypatch, 
 def test_finished_data_set_needs_no_model(segment, monkeypatch):
     assert segment("--format", "cvat") == 0
     before = Path("out/annotations.xml").read_bytes()
-    monkeypatch.setattr(annotating, "Segmenting", None)
+    monkeypatch.setattr(annotate, "Segmenting", None)
     assert segment("--format", "cvat") == 0
     assert Path("out/annotations.xml").read_bytes() == before
 
@@ -183,14 +183,12 @@ def test_other_options_do_not_mix_with_earlier_results(segment, capsys):
     ("arguments", "source", "part"),
     [
         ((), ("--dataset", "pictures"), "--format"),
-        (("--format", "cvat"), (), "either pictures or a --dataset"),
-        (("--format", "cvat"), ("pictures", "--dataset", "pictures"), "either pictures or a --dataset"),
+        (("--format", "cvat"), (), "either pictures or a data set"),
+        (("--format", "cvat"), ("pictures", "--dataset", "pictures"), "either pictures or a data set"),
         (("--format", "label-map", "--task", "instance"), ("--dataset", "pictures"), "holds --task semantic"),
-        (("--format", "cvat", "--json"), ("--dataset", "pictures"), "--json is for painted pictures"),
         (("--format", "cvat"), ("--dataset", "./nowhere"), "no folder or file ./nowhere"),
         (("--format", "cvat"), ("nowhere.png",), "no file nowhere.png"),
         (("--format", "cvat"), ("--dataset", "empty"), "empty"),
-        ((), (), "name pictures"),
     ],
 )
 def test_mistakes_get_one_line_and_write_nothing(segment, capsys, arguments, source, part):
