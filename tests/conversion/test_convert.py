@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import errors as hub_errors
@@ -270,6 +271,95 @@ def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path, write, form):
     assert "\n" not in str(error)
     assert not marker.exists()
     assert not (tmp_path / "out").exists()
+
+
+def _as_numpy_1_wrote_it(path):
+    """Rename NumPy 2's modules in the pickle of a checkpoint to those of NumPy 1, of other length."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+
+
+@pytest.mark.parametrize("numpy_1", [False, True])
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_numpy_numbers_and_arrays_beside_the_weights_are_no_obstacle(write, numpy_1, form, tmp_path):
+    if numpy_1 and form == "legacy":
+        pytest.skip("the renaming is done in the archive")
+    beside = {
+        "iteration": np.int64(7),
+        "best": np.float64(0.5),
+        "flag": np.bool_(True),
+        "small": np.float32(1.5),
+        "history": np.arange(3.0),
+    }
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"model": released.openclip(), **beside}, path, _use_new_zipfile_serialization=form == "zip")
+    if numpy_1:
+        _as_numpy_1_wrote_it(path)
+    converted = convert_checkpoint(path, **released.CLIP_SETTINGS)
+    plain = convert_checkpoint(write({"model": released.openclip()}, "plain.pth"), **released.CLIP_SETTINGS)
+    assert set(converted.report.ignored) == set(beside)
+    assert converted.model.state_dict().keys() == plain.model.state_dict().keys()
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(converted.model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("beside", [SimpleNamespace(seed=1), {"opener": zipfile.ZipInfo("x")}])
+def test_pytorchs_advice_to_switch_safety_off_is_not_passed_on(write, beside):
+    error = assert_refused("Nothing was executed", write({"model": released.openclip(), "more": beside}))
+    assert "weights_only" not in str(error)
+    assert "safe_globals" not in str(error)
+
+
+@pytest.mark.parametrize("damage", [b"\x80\x02}q\x00(K\x01", b"\x80\x02\x8c\x01a\x94."])
+def test_pytorchs_advice_is_not_passed_on_for_damaged_files_either(write, damage):
+    error = assert_refused("checkpoint", write(damage))
+    assert "weights_only" not in str(error)
+
+
+def test_weights_are_mapped_from_disk_not_read(write):
+    path = write({"model": released.openclip()})
+    state = reading.read_checkpoint(path).state
+    mapped = Path("/proc/self/maps")
+    if not mapped.exists():
+        pytest.skip("only Linux tells what is mapped")
+    assert str(path) in mapped.read_text()
+    assert torch.equal(state["logit_scale"], released.openclip()["logit_scale"])
+
+
+def test_a_large_model_is_written_in_shards_and_checked_without_a_second_one(write, tmp_path, monkeypatch, tokenizer):
+    monkeypatch.setattr(convert, "_SHARD_SIZE", "20KB")
+    loaded = []
+    original = ConvNextClipModel.from_pretrained.__func__
+    monkeypatch.setattr(
+        ConvNextClipModel,
+        "from_pretrained",
+        classmethod(lambda cls, name, *args, **options: loaded.append(name) or original(cls, name, *args, **options)),
+    )
+    convert_checkpoint(write(released.openclip()), tmp_path / "out", tokenizer=tokenizer, **released.CLIP_SETTINGS)
+    assert loaded == [None]  # the converted weights, once; nothing from the folder
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
+    again = convert_checkpoint(write(released.openclip()), **released.CLIP_SETTINGS).model.state_dict()
+    saved = original(ConvNextClipModel, tmp_path / "out").state_dict()
+    assert saved.keys() == again.keys()
+    assert all(torch.equal(saved[name], again[name]) for name in again)
+
+
+def test_a_model_that_was_not_written_as_converted_is_refused(write, tmp_path, monkeypatch, tokenizer):
+    original = ConvNextClipModel.save_pretrained
+
+    def save_wrongly(model, *args, **options):
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        state["logit_scale"] += 1
+        original(model, *args, state_dict=state, **options)
+
+    monkeypatch.setattr(ConvNextClipModel, "save_pretrained", save_wrongly)
+    path, output = write(released.openclip()), tmp_path / "out"
+    options = {"tokenizer": tokenizer, **released.CLIP_SETTINGS}
+    assert_refused("saved model is not the converted one: logit_scale", path, output, **options)
+    assert not output.exists()
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
