@@ -10,6 +10,7 @@ import argparse
 import ast
 import posixpath
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,36 @@ def site_links(markdown: str, site: str, repository: str) -> str:
     return "".join([*parts, LINK.sub(rewrite, markdown[end:])])
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """Turn references in the docstrings, which are written as Transformers writes them, into links."""
+    from mkdocs.utils import get_relative_url
+
+    anchors = reference_anchors()
+
+    def link(match: re.Match[str]) -> str:
+        name = match[1].removeprefix("~")
+        *_, owner, last = ["", *name.split(".")]
+        known, member = (last, "") if last in anchors else (owner, f".{last}")
+        if known not in anchors:
+            return f"<code>{name}</code>"
+        site, anchor = anchors[known]
+        target = get_relative_url(files.src_uris[site].url, page.url)
+        return f'<a href="{target}#{anchor}{member}"><code>{name}</code></a>'
+
+    html = re.sub(r"\[<code>(~?[A-Za-z_][\w.]*)</code>\]", link, html)
+    return re.sub(r"<code>([^<]*`[^<]*)</code>", lambda match: match.group().replace("`", ""), html)
+
+
+@cache
+def reference_anchors() -> dict[str, tuple[str, str]]:
+    """Page and anchor of each public name."""
+    return {
+        path.rpartition(".")[2]: (site, f"hf_maskadapter.{path}")
+        for site, page in reference_pages().items()
+        for path in re.findall(r"^::: hf_maskadapter\.(\S+)$", page, re.MULTILINE)
+    }
+
+
 def public_names() -> dict[str, list[str]]:
     """The public names: for each package that has an `__all__`, the dotted paths of its names, below `hf_maskadapter`.
 
@@ -168,7 +199,7 @@ def commands_page() -> str:
         for group in command._action_groups:
             shown = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
             if shown:
-                parts += [f"**{group.title or 'Options'}**", *map(definition, shown)]
+                parts += [f"**{(group.title or 'options').capitalize()}**", *map(definition, shown)]
     return "\n\n".join([*parts, ""])
 
 

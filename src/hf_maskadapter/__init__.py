@@ -48,6 +48,8 @@ _MODULE_OF = {
     "PROMPT_TEMPLATES": "model.vocabulary",
     "Vocabulary": "model.vocabulary",
     "VocabularyClass": "model.vocabulary",
+    "Segment": "model.segments",
+    "Segments": "model.segments",
     "ZeroShotImageSegmentationPipeline": "model.pipeline_zero_shot_image_segmentation",
     "convert_checkpoint": "conversion",
     "load_with_adapter": "hub.adapter_weights",

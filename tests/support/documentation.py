@@ -29,12 +29,14 @@ class Block:
     Attributes:
         kind: the language that it names.
         text: what it holds.
+        line: number of lines of the page before it.
         comment: the word of the comment in the line before it (`slow` or `not run`), or an empty text.
         reason: what that comment gives as its reason.
     """
 
     kind: str
     text: str
+    line: int
     comment: str = ""
     reason: str = ""
 
@@ -44,7 +46,8 @@ def blocks(page: str) -> list[Block]:
     found = []
     for match in FENCE.finditer(page):
         comment = COMMENT.fullmatch(match["before"].strip())
-        found.append(Block(match["kind"], match["text"], *(comment.groups() if comment else ())))
+        line = page.count("\n", 0, match.start("text"))
+        found.append(Block(match["kind"], match["text"], line, *(comment.groups() if comment else ())))
     return found
 
 
@@ -102,7 +105,7 @@ def run_page(name: str, found: list[Block], namespace: dict) -> None:
     """Run the blocks of a page from the first to the last; Python blocks share their names."""
     for block in found:
         if block.kind == "python":
-            exec(compile(block.text, name, "exec"), namespace)
+            exec(compile("\n" * block.line + block.text, name, "exec"), namespace)
         elif block.kind == "bash" and "pytest" not in block.text:
             for line in command_lines(block):
                 run_line(line)
