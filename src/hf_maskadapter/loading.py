@@ -57,7 +57,7 @@ class ModelPreparationError(OSError):
 
 
 def cache_folder() -> Path:
-    """Where converted released models lie: `MASKADAPTER_CACHE`, else `maskadapter` in Hugging Face's home (`HF_HOME`)."""
+    """Where converted released models lie: `MASKADAPTER_CACHE`, else the folder `maskadapter` in `HF_HOME`."""
     from huggingface_hub import constants
 
     return Path(os.environ.get("MASKADAPTER_CACHE") or Path(constants.HF_HOME, "maskadapter"))
@@ -218,7 +218,9 @@ def prepare_released(
 
     Args:
         model: an entry of `RELEASED`.
-        tokenizer, token, report: see [`find_model`].
+        tokenizer: see [`find_model`].
+        token: access token for the Hub.
+        report: takes each line about what is being done.
 
     Returns:
         The folder of the converted model.

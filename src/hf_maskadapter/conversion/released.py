@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi, HfFileSystem, hf_hub_download
+from huggingface_hub import HfApi, HfFileSystem, hf_hub_url
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..hub.errors import HubError, hub_reason
@@ -129,10 +131,22 @@ def download(file: RemoteFile, folder: Path, token: str | bool | None = None) ->
         HubError: if it cannot be fetched; what arrived is kept for the next try.
         ConversionError: if what arrived is not the Hub's file; it is deleted.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / Path(file.path).name
+    # Named by its content, so that another version starts anew. The client's own download begins again from the start
+    # in every process (huggingface_hub 2).
+    partial = folder / f"{(file.sha256 or file.revision)[:16]}.partial"
+    arrived = partial.stat().st_size if partial.is_file() else 0
     try:
-        path = Path(
-            hf_hub_download(file.repository, file.path, revision=file.revision, token=token, local_dir=str(folder))
-        )
+        with partial.open("ab") as stream:
+            http_get(
+                hf_hub_url(file.repository, file.path, revision=file.revision),
+                stream,
+                resume_size=arrived,
+                headers=build_hf_headers(token=token),
+                expected_size=file.size or None,
+                displayed_filename=path.name,
+            )
     except Exception as error:  # of whichever HTTP library the Hub's client uses
         reason = hub_reason(error)
         if reason is None:
@@ -141,6 +155,7 @@ def download(file: RemoteFile, folder: Path, token: str | bool | None = None) ->
             f"The download of {file.path} from {file.repository} broke off: {reason}. The same command goes on where "
             "it stopped."
         ) from error
+    partial.replace(path)
     if file.sha256 is not None:
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
