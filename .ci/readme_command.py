@@ -1,5 +1,7 @@
-"""Print the command of README.md that follows a marker: `readme_command.py test` prints the block after
-`<!-- newcomer: test -->`. What continuous integration runs is thereby what the README says.
+"""Print the command of README.md that follows a marker.
+
+`readme_command.py test` prints the block after `<!-- newcomer: test -->`. What continuous integration runs is thereby
+what the README says.
 """
 
 import re

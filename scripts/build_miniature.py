@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from hf_maskadapter.cli.running import run_script
+from hf_maskadapter.cli.errors import run_script
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where lab is
 

@@ -12,7 +12,8 @@ SOURCE = PROJECT / "src"
 PACKAGE = "hf_maskadapter"
 #: The rooms from the ground up. A file imports its own room and lower ones; rooms of one floor do not know each other.
 FLOORS: list[set[str]] = [
-    {"", "files", "provenance"},  # the package itself, which loads its names on first use
+    {""},  # the package itself, which loads its names on first use
+    {"files", "provenance"},
     {"model"},
     {"data", "exchange", "visualization", "hub"},
     {"conversion", "miniature"},
@@ -36,10 +37,6 @@ KNOWN_ARROWS = {
     ("hf_maskadapter.exchange.cvat", "hf_maskadapter.visualization"),
     ("hf_maskadapter.exchange.label_map", "hf_maskadapter.visualization"),
     ("hf_maskadapter.exchange.label_studio", "hf_maskadapter.visualization"),
-    ("hf_maskadapter.hub.cards", "hf_maskadapter.evaluation.report"),
-    ("hf_maskadapter.hub.contents", "hf_maskadapter.evaluation.report"),
-    ("hf_maskadapter.hub.released", "hf_maskadapter.evaluation.published"),
-    ("hf_maskadapter.hub.released", "hf_maskadapter.evaluation.report"),
 }
 KNOWN_MANY_PARAMETERS = {
     "hf_maskadapter.data.loaders.create_training_loader",

@@ -228,6 +228,22 @@ def test_options_that_a_page_speaks_of_exist(page):
             assert option in known or option.replace("_", "-") in known, code
 
 
+def test_the_map_of_the_code_names_what_is_there():
+    page = (
+        (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## Map of the code\n")[1].split("\n## ")[0]
+    )
+    package = PROJECT / "src" / "hf_maskadapter"
+    first_cells = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `")]
+    named = {name.rstrip("/") for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)}
+    model = {path.name for path in (package / "model").glob("*.py")} - {"__init__.py"}
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")} - {"model"}
+    assert model | rooms <= named
+    for name in named - model:
+        assert (package / name).exists() or (PROJECT / name).exists(), name
+    top = {path.name for path in package.glob("*.py")}
+    assert all(f"`{name}`" in page for name in top)
+
+
 def test_versions_and_names_of_the_project_agree():
     citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text(encoding="utf-8"))
     changelog = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -7,8 +7,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from hf_maskadapter.evaluation.report import markdown_table, percent
-from hf_maskadapter.hub.cards import ModelCardFacts, render_card, versions_text
+from hf_maskadapter.hub.cards import ModelCardFacts, render_card
+from hf_maskadapter.hub.markdown import markdown_table, percent
+from hf_maskadapter.provenance import versions_text
 
 BUILD_COMMAND = "python scripts/build_miniature.py --split test --output-dir src/hf_maskadapter/miniature/checkpoint"
 BENCHMARK_COMMAND = "python scripts/benchmark.py paper --output-dir out/paper"

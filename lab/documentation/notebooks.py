@@ -84,11 +84,24 @@ def make_notebook(notebook: str, page: str) -> Any:
     )
     client = NotebookClient(made, resources={"metadata": {"path": str((ROOT / notebook).parent)}}, record_timing=False)
     client.execute()
-    for cell in made.cells:  # progress bars and warnings of the machine at hand are nobody's reading
+    for cell in made.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in map(_readable, cell.outputs) if output is not None]
     made.metadata.pop("language_info", None)
     return made
+
+
+def _readable(output: Any) -> Any:
+    """An output without what is nobody's reading: progress bars, warnings of the machine at hand, a picture twice."""
+    if output.output_type == "stream":
+        lines = output.text.replace("\r\n", "\n").split("\n")
+        kept = [line for line in lines if "\r" not in line and "%|" not in line]
+        output.text = "\n".join(kept).lstrip("\n")
+        return output if output.name == "stdout" and output.text.strip() else None
+    data = output.get("data", {})
+    if "image/jpeg" in data:
+        data.pop("image/png", None)
+    return output
 
 
 def main() -> None:

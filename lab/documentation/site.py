@@ -28,6 +28,7 @@ SITE_PATHS = {
     "CONTRIBUTING.md": "about/contributing.md",
     "SECURITY.md": "about/security.md",
     "configs/README.md": "learn/launching.md",
+    "findings/README.md": "findings.md",
     "src/hf_maskadapter/data/SCENES.md": "results/scenes.md",
     "model_cards/results/paper.md": "results/paper_tables.md",
     "model_cards/results/speed.md": "results/speed_tables.md",
@@ -38,6 +39,9 @@ SITE_PATHS = {
 """Files outside `docs/` that are part of the site, and where they lie in it."""
 
 REPOSITORY_PATHS = {site: repository for repository, site in SITE_PATHS.items()}
+
+MOVED_PATHS = "<!-- the table of moved paths -->"
+"""Where the migration page shows them."""
 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -57,7 +61,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
     """Turn links between files of the repository into links between pages of the site."""
     site = page.file.src_uri
+    markdown = markdown.replace(MOVED_PATHS, moved_paths())
     return site_links(markdown, site, REPOSITORY_PATHS.get(site, f"docs/{site}"))
+
+
+def moved_paths() -> str:
+    """The table of old import paths, as the package itself has it."""
+    from hf_maskadapter import _MOVED, _new_path
+
+    rows = ["| old | new |", "|---|---|"]
+    for old in _MOVED:
+        path, name = _new_path(old)
+        new = path if path.startswith("lab.") else f"hf_maskadapter.{path}"
+        rows.append(f"| `hf_maskadapter.{old.replace(':', '.')}` | `{new}{'.' * bool(name)}{name}` |")
+    return "\n".join(rows)
 
 
 def site_links(markdown: str, site: str, repository: str) -> str:

@@ -119,7 +119,9 @@ def folder_lock(folder: str | os.PathLike[str], purpose: str) -> Iterator[Path]:
 
     The operating system holds the lock and lets go of it when the process ends, however it ends: a lock whose owner has
     died is taken over. On a network file system it holds between machines if the file system passes locks on to its
-    server (NFS from version 4 on, Lustre mounted with `flock`), and otherwise among the processes of one machine.
+    server (NFS, Lustre mounted with `flock`), and otherwise among the processes of one machine. Where a file system
+    knows no locks at all, the file `.lock` itself is the lock: it is taken over if its owner's process is gone from this
+    machine, and has to be removed by hand if that ran on another.
 
     Args:
         folder: the folder.
@@ -143,7 +145,7 @@ def folder_lock(folder: str | os.PathLike[str], purpose: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _lock(path: Path, folder: Path, purpose: str) -> Iterator[None]:
-    from filelock import FileLock, Timeout
+    from filelock import FileLock, SoftFileLock, Timeout
 
     lock = FileLock(path, timeout=0)
     try:
@@ -153,9 +155,10 @@ def _lock(path: Path, folder: Path, purpose: str) -> Iterator[None]:
             f"{folder} is in use: {_owner(path)}. Wait until it has ended, end it, or choose another folder."
         ) from None
     try:
-        owner = {"host": socket.gethostname(), "process": os.getpid(), "purpose": purpose}
-        with contextlib.suppress(OSError):  # where the system lets nobody write to a locked file
-            path.write_text(json.dumps(owner), encoding="utf-8")
+        # Where the file system knows no locks, the file itself is one, and filelock writes into it whose it is.
+        if not isinstance(lock, SoftFileLock):
+            with contextlib.suppress(OSError):  # where the system lets nobody write to a locked file
+                path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n{purpose}\n", encoding="utf-8")
         yield
     finally:
         # While it is held: another run that has opened the file meanwhile sees that it is gone, and makes a new one.
@@ -164,12 +167,13 @@ def _lock(path: Path, folder: Path, purpose: str) -> Iterator[None]:
 
 
 def _owner(path: Path) -> str:
-    """Who holds a lock, as a message says it."""
+    """Who holds a lock, as a message says it: its process, its host, and what it does, each in a line."""
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {owner['process']} on {owner['host']} writes to it ({owner['purpose']})"
-    except (OSError, ValueError, KeyError, TypeError):
+        process, host, *purpose = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
         return "another run writes to it"
+    doing = f" ({purpose[0]})" if purpose and not purpose[0].isdigit() else ""
+    return f"process {process} on {host} writes to it{doing}"
 
 
 __all__ = [

@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from hf_maskadapter import ZeroShotImageSegmentationPipeline, cli
 from hf_maskadapter.cli import annotate
 from hf_maskadapter.exchange import FORMATS, read_results
+from hf_maskadapter.files import folder_lock
 
 LABELS = "cat, sky, grass"
 
@@ -195,6 +196,45 @@ def test_mistakes_get_one_line_and_write_nothing(segment, capsys, arguments, sou
     os.mkdir("empty")
     assert segment(*arguments, source=source) == 2
     assert part in error(capsys)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--format", "label-map", "--threshold", 0.5), "--threshold"),
+        (("--format", "coco-instance", "--overlap-threshold", 0.5), "--overlap-threshold"),
+    ],
+)
+def test_options_without_effect_are_refused(segment, capsys, arguments, part):
+    assert segment(*arguments) == 2
+    assert part in error(capsys)
+    assert not Path("out").exists()
+
+
+def test_options_of_painted_pictures_are_unknown(segment, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        segment("--format", "cvat", "--json")
+    assert "--json" in error(capsys)
+
+
+def test_a_folder_is_named_as_a_data_set_is(segment):
+    assert segment("--format", "cvat", source=("pictures",)) == 0
+    assert [result.picture for result in read_results("out", "cvat").results] == ["a.png", "b.jpg", "sub/c.png"]
+
+
+def test_of_a_folder_with_pictures_and_label_maps_the_pictures_are_segmented(segment, picture):
+    for kind in ("images", "labels"):
+        Path("data", kind).mkdir(parents=True)
+        picture.convert("L" if kind == "labels" else "RGB").save(f"data/{kind}/x.png")
+    assert segment("--format", "cvat", source=("data",)) == 0
+    assert [result.picture for result in read_results("out", "cvat").results] == ["x.png"]
+
+
+def test_second_run_on_a_folder_is_refused(segment, capsys):
+    with folder_lock("out", "annotate"):
+        assert segment("--format", "cvat") == 2
+    assert f"out is in use: process {os.getpid()}" in error(capsys)
     assert not Path("out").exists()
 
 

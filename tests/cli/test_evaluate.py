@@ -1,4 +1,4 @@
-"""scripts/evaluate.py: from a command line to results, a report, pictures and a model card."""
+"""`maskadapter evaluate`: from a command line to results, a report, pictures and a model card."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation
+from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, cli
 from hf_maskadapter.evaluation import load_predictor
-from hf_maskadapter.evaluation.report import model_hash, update_model_card, without_nan
+from hf_maskadapter.evaluation.report import without_nan
+from hf_maskadapter.files import folder_lock
+from hf_maskadapter.hub.card_results import update_model_card
+from hf_maskadapter.provenance import model_hash
 from support.data_samples import encode, labels, picture, save
-from support.project_scripts import SCRIPTS, load_script
+from support.project_scripts import SCRIPTS
 from support.two_processes import free_port
 
 ROOT = SCRIPTS.parent
@@ -25,9 +28,8 @@ SHARED = os.environ.get("MASKADAPTER_SHARED")
 
 @pytest.fixture(scope="module")
 def evaluate():
-    """The script's `main`."""
-    module = load_script("evaluate")
-    return lambda *arguments: module.main([str(argument) for argument in arguments])
+    """The command."""
+    return lambda *arguments: cli.main(["evaluate", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +73,29 @@ def test_a_folder_is_evaluated_and_everything_is_written(evaluate, folder, tiny_
     assert len(list((out / "worst").glob("*.jpg"))) == len(results["worst"]) == 2
     assert not (out / "progress").exists()
 
-    assert evaluate(*options, *methods) == 1
+    assert evaluate(*options, *methods) == 2
     assert "holds results" in capsys.readouterr().err
     assert evaluate(*options, *methods, "--overwrite", "--batch_size", 1, "--num_workers", 1) == 0
     assert read(out / "results.json")["results"] == results["results"]
+
+
+def test_a_second_run_on_the_output_folder_is_refused(evaluate, folder, tiny_model_dir, tmp_path, capsys):
+    with folder_lock(tmp_path / "out", "evaluate"):
+        assert evaluate("--model", tiny_model_dir, "--dataset", folder, "--output_dir", tmp_path / "out") == 2
+    assert f"out is in use: process {os.getpid()}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_can_be_called_by_its_options_names(folder, tiny_model_dir, tmp_path):
+    from hf_maskadapter.cli.evaluation import run_evaluation
+
+    summary = run_evaluation(
+        model=str(tiny_model_dir), dataset=str(folder), split="val", mask_embedding=("pooling",), output_dir=tmp_path
+    )
+    assert "| pooling |" in summary
+    assert list(read(tmp_path / "results.json")["results"]) == ["pooling"]
+    with pytest.raises(TypeError, match="no option 'batchsize'"):
+        run_evaluation(model="m", dataset="d", batchsize=2)
 
 
 def test_an_interrupted_command_goes_on(evaluate, folder, tiny_model_dir, tmp_path, capsys, monkeypatch):
@@ -89,8 +110,7 @@ def test_an_interrupted_command_goes_on(evaluate, folder, tiny_model_dir, tmp_pa
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(MaskAdapterForOpenVocabularySegmentation, "forward", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(*options)
+    assert evaluate(*options) == 130
     assert not (out / "results.json").exists()
     capsys.readouterr()
     assert evaluate(*options) == 0
@@ -107,7 +127,7 @@ def test_scenes_of_the_miniature_world_need_no_data(evaluate, tiny_model_dir, tm
     assert results["num_samples"] == 3
     assert results["split"] == "test"
     assert results["dataset"]["name"] == "miniature scenes, split 'test', seed 0"
-    assert evaluate(*command, "--vocabulary", "sky", "--overwrite") == 1
+    assert evaluate(*command, "--vocabulary", "sky", "--overwrite") == 2
     assert "have their own classes" in capsys.readouterr().err
 
 
@@ -235,9 +255,9 @@ def missing_annotation(root):
 def test_bad_data_get_one_error_that_names_the_file(evaluate, make, tiny_model_dir, tmp_path, capsys):
     expected = make(tmp_path / "data").rsplit(": ")[-1]
     (tmp_path / "data" / "classes.txt").write_text("sky\nroad\ncat\n")
-    assert evaluate("--model", tiny_model_dir, "--dataset", tmp_path / "data", "--output_dir", tmp_path / "out") == 1
+    assert evaluate("--model", tiny_model_dir, "--dataset", tmp_path / "data", "--output_dir", tmp_path / "out") == 2
     message = capsys.readouterr().err
-    lines = [line for line in message.splitlines() if line.startswith("error: ")]
+    lines = [line for line in message.splitlines() if line.startswith("maskadapter evaluate: error: ")]
     assert len(lines) == 1
     assert expected in lines[0]
     assert "p.png" in lines[0] or "'p'" in lines[0]
@@ -260,7 +280,7 @@ def test_bad_data_get_one_error_that_names_the_file(evaluate, make, tiny_model_d
 )
 def test_wrong_options_get_one_error(evaluate, folder, tiny_model_dir, options, message, capsys):
     options = [str(folder) if option == "FOLDER" else option for option in options]
-    assert evaluate("--model", tiny_model_dir, *options) == 1
+    assert evaluate("--model", tiny_model_dir, *options) == 2
     error = capsys.readouterr().err
     assert error.count("error: ") == 1
     assert message in error
@@ -268,19 +288,19 @@ def test_wrong_options_get_one_error(evaluate, folder, tiny_model_dir, options, 
 
 def test_a_model_that_does_not_exist_is_named(evaluate, folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert evaluate("--model", tmp_path / "nothing", "--dataset", folder) == 1
+    assert evaluate("--model", tmp_path / "nothing", "--dataset", folder) == 2
     assert "nothing" in capsys.readouterr().err
 
 
 def test_a_universal_model_is_compared_and_has_no_methods(evaluate, folder, tmp_path, capsys):
-    from evaluation.test_predictors import mask2former
+    from evaluation.test_universal_predictor import mask2former
 
     model, processor = mask2former(["sky", "road", "cat"])
     model.save_pretrained(tmp_path / "m2f")
     processor.save_pretrained(tmp_path / "m2f")
     assert evaluate("--model", tmp_path / "m2f", "--dataset", folder) == 0
     assert "| mask2former |" in capsys.readouterr().out
-    assert evaluate("--model", tmp_path / "m2f", "--dataset", folder, "--masks", "annotation") == 1
+    assert evaluate("--model", tmp_path / "m2f", "--dataset", folder, "--masks", "annotation") == 2
     assert "leave out mask_embedding and masks" in capsys.readouterr().err
 
 
@@ -340,8 +360,6 @@ def run_processes(arguments: list, num_processes: int) -> None:
 @pytest.mark.skipif(not SHARED, reason="MASKADAPTER_SHARED does not name a folder with real data")
 @pytest.mark.parametrize("name", ["camvid", "coco"])
 def test_a_converted_checkpoint_gives_the_same_numbers_on_one_and_two_processes(name, tmp_path):
-    from hf_maskadapter import cli
-
     checkpoint = ROOT / "tests" / "fixtures" / "fcclip_large" / "checkpoint.pth"
     config, tokenizer = ROOT / "examples" / "random_checkpoint.json", ROOT / "examples" / "byte_tokenizer"
     options = ["--config", config, "--tokenizer", tokenizer, "--output", tmp_path / "model"]

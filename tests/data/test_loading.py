@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 
 import datasets
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from hf_maskadapter.data import (
     DataError,
+    SampleReader,
     SegmentationDataset,
     SegmentationStream,
     load_segmentation_dataset,
@@ -250,6 +252,103 @@ def test_255_is_ignored_unless_it_is_a_class():
         source, [f"c{i}" for i in range(256)], image_column="image", label_column="label_map"
     )
     assert many.reader.ignore_values == (65535,)
+
+
+def two_values(tmp_path=None):
+    """A picture whose left half is 0 and right half 255."""
+    label_map = np.zeros((4, 6), dtype=np.uint8)
+    label_map[:, 3:] = 255
+    if tmp_path is not None:
+        save(tmp_path / "images" / "a.png", picture(0, 6, 4))
+        save(tmp_path / "labels" / "a.png", label_map)
+        return tmp_path
+    row = {"image": {"bytes": encode(picture(0, 6, 4)), "path": None}, "label_map": {"bytes": encode(label_map)}}
+    return datasets.Dataset.from_list([row])
+
+
+LESION_MAP = np.array([[0, 0, 0, 1, 1, 1]] * 4)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "options"),
+    [
+        (["background", "lesion"], {"label_mapping": {0: 0, 255: 1}}),
+        ({0: "background", 255: "lesion"}, {}),
+        ({"0": "background", "255": "lesion"}, {}),
+        ({"id2label": {"0": "background", "255": "lesion"}}, {}),
+        ([{"name": "background", "dataset_id": 0}, {"name": "lesion", "dataset_id": 255}], {}),
+        (Vocabulary.from_dict({0: "background", 255: "lesion"}), {"ignore_index": 7}),
+    ],
+)
+def test_a_value_that_a_mapping_or_the_vocabularys_ids_name_is_a_class_though_ignored_by_default(vocabulary, options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (sample,) = load_segmentation_dataset(two_values(), vocabulary, **options)
+    np.testing.assert_array_equal(sample.label_map(), LESION_MAP)
+
+
+@pytest.mark.parametrize("content", [{"0": "background", "255": "lesion"}, {"id2label": {"255": "lesion", "0": "bg"}}])
+def test_a_file_of_classes_may_name_255(content, tmp_path):
+    (tmp_path / "classes.json").write_text(json.dumps(content))
+    (sample,) = load_segmentation_dataset(two_values(tmp_path))
+    np.testing.assert_array_equal(sample.label_map(), LESION_MAP)
+
+
+def test_255_classes_counted_from_one_are_all_classes():
+    label_map = np.array([[0, 1, 254, 255]], dtype=np.uint8)
+    row = {"image": {"bytes": encode(picture(0, 4, 1)), "path": None}, "label_map": {"bytes": encode(label_map)}}
+    names = [f"class {number}" for number in range(255)]
+    (sample,) = load_segmentation_dataset(datasets.Dataset.from_list([row]), names, reduce_labels=True)
+    assert sample.label_map().tolist() == [[-1, 0, 253, 254]]
+
+
+def test_two_classes_whose_second_seems_to_be_255_get_a_hint_once():
+    two = datasets.concatenate_datasets([two_values(), two_values()])
+    with pytest.warns(UserWarning, match=r"sample '0'.*label_mapping=\{0: 0, 255: 1\}") as caught:
+        samples = list(load_segmentation_dataset(two, ["background", "lesion"]))
+    assert len(caught) == 1
+    np.testing.assert_array_equal(samples[1].label_map(), np.where(LESION_MAP, -1, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(load_segmentation_dataset(two, ["background", "lesion"], ignore_index=255))
+        list(load_segmentation_dataset(two, ["background", "road", "lesion"]))
+    with pytest.raises(DataError, match="Is 255 the second class"):
+        list(load_segmentation_dataset(two, ["background", "lesion"], ignore_index=7))
+
+
+def test_a_value_cannot_be_a_class_and_ignored():
+    for vocabulary, options in ((["a", "b"], {"label_mapping": {0: 0, 255: 1}}), ({0: "a", 255: "b"}, {})):
+        with pytest.raises(ValueError, match=r"255 is ignored, but .* class 1: leave one of the two out"):
+            load_segmentation_dataset(two_values(), vocabulary, ignore_index=255, **options)
+
+
+def test_ids_of_a_vocabulary_that_the_data_set_contradicts_are_refused(tmp_path):
+    (tmp_path / "classes.json").write_text(json.dumps({"0": "background", "255": "lesion"}))
+    source = two_values(tmp_path)
+    same = load_segmentation_dataset(source, {0: "background", 255: "lesion"})
+    np.testing.assert_array_equal(same[0].label_map(), LESION_MAP)
+    with pytest.raises(DataError, match="gives class 'lesion' the id 1, which the data set does not"):
+        load_segmentation_dataset(source, {0: "background", 1: "lesion"})
+
+
+def test_ids_of_a_built_in_label_set_are_not_those_of_a_map():
+    label_map = np.array([[0, 18]], dtype=np.uint8)  # cityscapes_19 numbers its classes 7 to 33
+    row = {"image": {"bytes": encode(picture(0, 2, 1)), "path": None}, "label_map": {"bytes": encode(label_map)}}
+    source = datasets.Dataset.from_list([row])
+    for vocabulary in ("cityscapes_19", Vocabulary.from_label_set("cityscapes_19")):
+        assert load_segmentation_dataset(source, vocabulary)[0].label_map().tolist() == [[0, 18]]
+
+
+def test_ids_beyond_16_bits_and_negative_ones_are_mapped():
+    label_map = np.array([[70_000, -5, 3, 1_000_000]], dtype=np.int32)
+    row = {"image": {"bytes": encode(picture(0, 4, 1)), "path": None}, "label_map": label_map}
+    reader = SampleReader(
+        Vocabulary.from_list(CLASSES),
+        label_column="label_map",
+        label_mapping={70_000: 1, -5: 2, 3: 0},
+        ignore_values=(1_000_000,),
+    )
+    assert reader(row, 0).label_map().tolist() == [[1, 2, 0, -1]]
 
 
 def test_a_data_set_without_classes_needs_a_vocabulary(make_dataset):

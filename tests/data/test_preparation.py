@@ -19,7 +19,6 @@ from hf_maskadapter.data import RAW_LAYOUTS, DataError, load_segmentation_datase
 from hf_maskadapter.model.masks import decode_run_lengths
 from hf_maskadapter.model.vocabulary import Vocabulary
 from support.data_samples import labels, picture, save
-from support.project_scripts import load_script
 
 
 def prepare(layout, source, tmp_path, **options):
@@ -394,39 +393,3 @@ def test_a_context_file_of_another_kind_is_refused(tmp_path):
     path.write_text(json.dumps({"images": [], "annotations": []}))
     with pytest.raises(DataError, match="not the Detail API's annotation file"):
         prepare_dataset("pascal_context_59", tmp_path, tmp_path / "out", progress=False)
-
-
-# --- The command ---
-
-
-@pytest.fixture(scope="module")
-def command():
-    return load_script("prepare_dataset").main
-
-
-def test_the_command_prepares_a_data_set(command, tmp_path, capsys):
-    make_ade20k(tmp_path / "ade")
-    arguments = ["ade20k_150", str(tmp_path / "ade"), str(tmp_path / "out"), "--split", "train", "--max_samples", "1"]
-    assert command(arguments) == 0
-    assert "out: 1 train samples" in capsys.readouterr().out
-    assert command(arguments) == 1
-    assert "error: " in capsys.readouterr().err
-
-
-def test_mistakes_with_the_command_are_one_line(command, tmp_path, capsys):
-    make_ade20k(tmp_path / "ade")
-    (tmp_path / "file").write_text("")
-    for changes in (["file/out"], ["out", "--max_samples", "0"], ["out", "--max_samples", "-1"]):
-        assert command(["ade20k_150", str(tmp_path / "ade"), str(tmp_path / changes[0]), *changes[1:]]) == 1
-        error = capsys.readouterr().err.strip()
-        assert error.startswith("error: ")
-        assert "\n" not in error
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_command_lists_layouts_and_wants_all_its_arguments(command, capsys):
-    assert command(["--list"]) == 0
-    shown = capsys.readouterr().out
-    assert all(name in shown for name in RAW_LAYOUTS)
-    with pytest.raises(SystemExit):
-        command(["ade20k_150"])

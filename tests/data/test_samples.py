@@ -262,6 +262,7 @@ def test_panoptic_segments_keep_their_pixels(ids, order):
     [
         ([{"id": 1, "category_id": 0}], "segments that segments_info does not list: 2.*belong to the same picture"),
         ([{"id": 1, "category_id": 0}, {"id": 1, "category_id": 1}], "lists the segment id 1 twice"),
+        ([{"id": 1, "category_id": 0}, {"id": 0, "category_id": 1}], "lists the segment id 0; ids begin at 1"),
         ([{"id": 1, "category_id": 0}, {"id": 2, "category_id": 3}], "segment 2 has category_id 3, outside"),
         ([{"id": 1}, {"id": 2, "category_id": 0}], "lacks category_id"),
         ([{"id": 1, "category_id": "person"}, {"id": 2, "category_id": 0}], "category_id of a segment must be a whole"),

@@ -18,6 +18,7 @@ from hf_maskadapter.evaluation import evaluator as evaluator_module
 from hf_maskadapter.evaluation.counts import MethodCounts, SegmentCounts, count_sample, sample_score, summarize
 from hf_maskadapter.evaluation.predictors import EvaluationItem, label_segments
 from hf_maskadapter.evaluation.progress import Progress, ProgressError, ProgressStore
+from hf_maskadapter.model.vocabulary import Vocabulary
 from support import evaluation_helpers
 from support.data_samples import encode, labels, picture
 from support.evaluation_helpers import VOCABULARY, LabelPredictor, SampleList, make_sample
@@ -135,9 +136,9 @@ def test_classified_segments_are_counted_without_crowds():
 def test_segments_labeled_as_one_stuff_class_merge_and_things_stay_apart():
     sample = make_sample(0)
     prediction = label_segments(sample, [2, 2, 1, 1], [0.5, 0.5, 0.5, 0.5], VOCABULARY)
-    assert [info["category_id"] for info in prediction.panoptic["segments_info"]] == [2, 1, 1]
-    np.testing.assert_array_equal(prediction.panoptic["segmentation"] == 1, np.isin(sample.segmentation, (1, 2)))
-    assert len(prediction.instance["masks"]) == 2
+    assert prediction.panoptic.class_ids.tolist() == [2, 1, 1]
+    np.testing.assert_array_equal(prediction.panoptic.segment_map() == 1, np.isin(sample.segmentation, (1, 2)))
+    assert len(prediction.instance.masks) == 2
 
 
 @pytest.mark.parametrize(("tasks", "name"), [(("semantic",), "mean_iou"), (("panoptic",), "pq"), (("instance",), None)])
@@ -457,11 +458,8 @@ def test_a_prediction_that_does_not_fit_is_named_with_its_file(spoil, message):
 def test_a_prediction_of_an_unknown_class_is_refused_in_every_task():
     sample = make_sample(0)
     for task in ("panoptic", "instance"):
-        prediction = label_segments(sample, [2, 3, 0, 1], [1.0] * 4, VOCABULARY)
-        part = getattr(prediction, task)
-        for record in part.get("segments_info", []):
-            record["category_id"] += 9
-        part["labels"] = [9] * len(part.get("labels", []))
+        larger = Vocabulary.from_list([f"class {number}" for number in range(14)])
+        prediction = label_segments(sample, [9, 12, 9, 9], [1.0] * 4, larger)
         with pytest.raises(ValueError, match="not among the"):
             count_sample(prediction, sample, 0, VOCABULARY, (task,))
 

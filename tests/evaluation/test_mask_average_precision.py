@@ -27,6 +27,8 @@ from hf_maskadapter.evaluation.functional import (  # noqa: E402
     match_detections,
     merge_detections,
 )
+from hf_maskadapter.model.segments import Segment, Segments  # noqa: E402
+from hf_maskadapter.model.vocabulary import Vocabulary  # noqa: E402
 
 CATEGORIES = [2, 3, 7]
 KEYS = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"]
@@ -168,6 +170,105 @@ def test_reads_instances_from_a_map_of_segment_ids_and_leaves_out_stuff():
             references=[{"segmentation": annotated, "segments_info": segments}],
         )
         np.testing.assert_allclose(result["per_category_ap"], [1.0, 1.0, np.nan])
+
+
+def test_segments_are_read_with_the_best_first_and_without_stuff_in_annotations():
+    vocabulary = Vocabulary.from_list(["sky", "dog", "cat"], things=["dog", "cat"])
+    masks = np.zeros((4, 6, 8), dtype=bool)
+    masks[0, :2], masks[1, 2:4], masks[2, 4:, :4], masks[3, 4:, 4:] = True, True, True, True
+    entries = [(1, 0.4, False), (2, 0.9, False), (1, 0.9, True)]
+    found = [
+        Segment.of_class(vocabulary, class_id, mask, score=score, is_crowd=is_crowd)
+        for (class_id, score, is_crowd), mask in zip(entries, masks[1:], strict=True)
+    ]
+    segments = Segments(found, (6, 8), vocabulary)
+    with_sky = Segments([*found, Segment.of_class(vocabulary, 0, masks[0])], (6, 8), vocabulary)
+    prediction = {"masks": masks[[2, 3, 1]], "labels": [2, 1, 1], "scores": [0.9, 0.9, 0.4]}
+    reference = {"masks": masks[1:], "labels": [1, 2, 1], "iscrowd": [0, 0, 1]}
+    expected = match_detections(prediction, reference).state_dict()
+    assert match_detections(segments, with_sky).state_dict() == expected
+    with pytest.raises(ValueError, match="no `score`"):
+        match_detections(with_sky, reference)
+
+
+SQUARES = np.zeros((2, 10, 10), dtype=bool)
+SQUARES[0, :4, :4], SQUARES[1, 5:, 5:] = True, True
+ANNOTATED = {"masks": SQUARES, "labels": [3, 3]}
+
+
+def precision(prediction, reference=ANNOTATED):
+    metric = MaskAveragePrecision({3: True})
+    metric.add(prediction=prediction, reference=reference)
+    return metric.compute()["ap"]
+
+
+def test_probabilities_are_cut_at_one_half_and_logits_are_refused():
+    good = {"labels": [3, 3], "scores": [0.9, 0.8]}
+    probabilities = np.where(SQUARES, 0.51, 0.5)
+    assert precision(good | {"masks": probabilities}) == 1.0
+    assert precision(good | {"masks": torch.from_numpy(probabilities).half()}) == 1.0
+    assert precision(good | {"masks": SQUARES * np.uint8(255)}) == 1.0
+    with pytest.raises(ValueError, match=r"prediction of sample 0, mask 0: .*Turn logits into probabilities"):
+        precision(good | {"masks": np.where(SQUARES, 4.0, -4.0)})
+
+
+def test_instances_of_transformers_are_read_and_those_that_others_cover_left_out():
+    values = np.where(SQUARES[0], 1.0, np.where(SQUARES[1], 2.0, -1.0)).astype(np.float32)
+    infos = [{"id": number, "label_id": 3, "score": score} for number, score in ((0, 0.99), (1, 0.9), (2, 0.8))]
+    assert precision({"segmentation": torch.from_numpy(values), "segments_info": infos}) == 1.0
+    assert precision({"segmentation": torch.full((10, 10), -1.0), "segments_info": []}) == 0.0
+
+
+@pytest.mark.parametrize("role", ["prediction", "reference"])
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ([{"size": [10, 10], "counts": [3, 4]}] * 2, "mask 0: The counts .* fill its size; these sum to 7"),
+        ([{"size": [10, 10], "counts": "1O"}] * 2, "mask 0: The counts"),
+        ([{"size": [10, 10], "counts": [200, -100]}] * 2, "mask 0: The counts"),
+        ([[0, 0, 4, 0, 4, 4, 0, 4]] * 2, "mask 0: it is a polygon"),
+        ([SQUARES[0], SQUARES[1] * 7], "mask 1: A mask must hold booleans"),
+        ({"size": [10, 10], "counts": [100]}, "masks in a list or an array, got dict"),
+        ([SQUARES[0], np.where(SQUARES[1], np.nan, 0)], "mask 1: A mask must hold"),
+    ],
+)
+def test_masks_that_cannot_be_right_are_refused_before_pycocotools_sees_them(role, masks, message):
+    given = {"prediction": ANNOTATED | {"scores": [0.9, 0.8]}, "reference": ANNOTATED}
+    given[role] = given[role] | {"masks": masks}
+    with pytest.raises(ValueError, match=rf"The {role} of sample 0.* {message}"):
+        precision(**given)
+
+
+def test_run_lengths_that_fill_their_size_count_as_the_masks():
+    encodings = [mask_api.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in SQUARES]
+    as_text = [encoding | {"counts": encoding["counts"].decode()} for encoding in encodings]
+    for masks in (encodings, as_text):
+        assert precision({"masks": masks, "labels": [3, 3], "scores": [0.9, 0.8]}) == 1.0
+
+
+def test_scores_and_labels_that_are_no_numbers_of_their_kind_are_refused():
+    for wrong, message in (
+        ({"scores": [0.9, float("nan")]}, "mask 1, has the score nan"),
+        ({"labels": [3, 3.5]}, "3.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            precision(ANNOTATED | {"scores": [0.9, 0.8]} | wrong)
+
+
+def test_the_area_of_an_annotation_counts_in_both_forms_and_that_of_a_prediction_nowhere():
+    whole = np.ones((1, 40, 40), dtype=bool)  # 1600 pixels are medium, 900 small
+    good = {"masks": whole, "labels": [3], "scores": [0.9], "area": [5.0]}
+    in_list = {"masks": whole, "labels": [3], "area": [900.0]}
+    in_info = {"segmentation": whole, "segments_info": [{"id": 1, "category_id": 3, "area": 900}]}
+    for reference in (in_list, in_info):
+        metric = MaskAveragePrecision({3: True})
+        metric.add(prediction=good, reference=reference)
+        result = metric.compute()
+        assert (result["ap"], result["ap_small"]) == (pytest.approx(1), pytest.approx(1))
+        assert np.isnan(result["ap_medium"])
+    plain = MaskAveragePrecision({3: True})
+    plain.add(prediction=good, reference={"masks": whole, "labels": [3]})
+    assert plain.compute()["ap_medium"] == pytest.approx(1)
 
 
 def test_pictures_without_predictions_or_annotations_count():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_maskadapter.cli.running import leave_process_group
+from hf_maskadapter.cli.errors import leave_process_group
 from support.metric_samples import random_instances, random_label_maps, random_panoptic
 from support.two_processes import run_by_two_processes
 

@@ -17,6 +17,8 @@ torch = pytest.importorskip("torch")
 
 from hf_maskadapter.evaluation import PanopticQuality, metric_path  # noqa: E402
 from hf_maskadapter.evaluation.functional import match_panoptic, merge_panoptic, panoptic_quality  # noqa: E402
+from hf_maskadapter.model.segments import Segments  # noqa: E402
+from hf_maskadapter.model.vocabulary import Vocabulary  # noqa: E402
 
 CATEGORIES = {3: True, 5: True, 8: False, 13: False}
 seeds = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4)
@@ -164,11 +166,47 @@ def test_accepts_coco_colors_pictures_tensors_and_label_ids():
             assert found == expected
 
 
+def test_segments_count_as_their_map():
+    vocabulary = Vocabulary.from_list(["dog", "cat"])
+    ids = np.array([[1, 1, 2], [1, 1, 2], [0, 2, 2]])
+    infos = [{"id": 1, "label_id": 0}, {"id": 2, "label_id": 1}]
+    reference = {"segmentation": np.array([[1, 1, 1], [1, 1, 2], [1, 2, 2]]), "segments_info": infos}
+    segments = Segments.from_segmentation(ids, infos, vocabulary)
+    found = match_panoptic(segments, reference)
+    assert found.state_dict() == match_panoptic({"segmentation": ids, "segments_info": infos}, reference).state_dict()
+    assert found[0].segmentation_quality == 4 / 6
+    assert found[1].segmentation_quality == 3 / 4
+
+
 def test_an_id_beyond_one_byte_is_read_from_coco_colors():
     colors = np.array([[[1, 2, 3]]], np.uint8)
     info = [{"id": 1 + 2 * 256 + 3 * 65536, "category_id": 3}]
     picture = {"segmentation": colors, "segments_info": info}
     assert _counts(picture, picture) == {3: (1, 0, 0)}
+
+
+def test_a_prediction_in_which_nothing_was_found_counts_misses_only():
+    reference = _picture([[1, 2, 2, 0]], {1: 3, 2: 8})
+    for nothing in (torch.full((1, 4), -1.0), np.full((1, 4), -1.0), np.full((1, 4), -1)):
+        assert _counts({"segmentation": nothing, "segments_info": []}, reference) == {3: (0, 0, 1), 8: (0, 0, 1)}
+
+
+def test_predicted_segments_may_be_numbered_from_zero_and_come_as_floats():
+    reference = _picture([[1, 2, 2, 0]], {1: 3, 2: 8})
+    infos = [{"id": 0, "label_id": 3}, {"id": 1, "label_id": 8}]
+    for kind in (np.int64, np.float32):
+        prediction = {"segmentation": np.array([[0, 1, 1, -1]], dtype=kind), "segments_info": infos}
+        assert _counts(prediction, reference) == {3: (1, 0, 0), 8: (1, 0, 0)}
+
+
+def test_a_fused_entry_may_be_listed_again_but_not_as_another_class():
+    reference = _picture([[1, 1, 2, 2]], {1: 8, 2: 3})
+    sky, person = {"id": 1, "label_id": 8, "was_fused": True}, {"id": 2, "label_id": 3, "was_fused": False}
+    prediction = {"segmentation": np.array([[1, 1, 2, 2]]), "segments_info": [sky, person, sky]}
+    assert _counts(prediction, reference) == {8: (1, 0, 0), 3: (1, 0, 0)}
+    prediction["segments_info"].append({"id": 2, "label_id": 5, "was_fused": False})
+    with pytest.raises(ValueError, match="lists the segment 2 twice"):
+        match_panoptic(prediction, reference)
 
 
 def test_thing_flags_that_are_unknown_count_in_the_total_only():

@@ -31,6 +31,11 @@ class TestCategories:
         assert [(entry.name, entry.dataset_id) for entry in vocabulary] == [("cat", 1), ("dog", 2)]
         assert indices == {0: 0, 1: 0, 2: 1}
 
+    def test_capitals_make_no_other_class(self):
+        categories = [{"id": 0, "name": "Cat"}, {"id": 1, "name": "cat"}]
+        vocabulary, indices = read_categories(categories, {1}, PATH)
+        assert (vocabulary.names, indices) == (("cat",), {0: 0, 1: 0})
+
     def test_thing_and_stuff_of_one_name_are_refused_unless_only_one_is_used(self):
         categories = [{"id": 1, "name": "window", "isthing": 1}, {"id": 2, "name": "window", "isthing": 0}]
         vocabulary, indices = read_categories(categories, {2}, PATH)

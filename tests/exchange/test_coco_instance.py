@@ -270,3 +270,26 @@ class TestResults:
         write_results(tmp_path, "coco-instance", results, vocabulary)
         with pytest.raises(ExchangeError, match=r"results\.json is a list"):
             read_results(tmp_path / "results.json", "coco-instance")
+
+    def test_boxes_in_results_would_be_taken_for_their_areas(self, tmp_path, capsys):
+        vocabulary = Vocabulary.from_list(["stroke"])
+        segment = Segment.of_class(vocabulary, 0, np.eye(150, dtype=bool), score=0.5)
+        write_results(
+            tmp_path, "coco-instance", [Segments([segment], (150, 150), vocabulary, picture="a.png")], vocabulary
+        )
+        content = json.loads((tmp_path / "annotations.json").read_text())
+        with_boxes = COCO(tmp_path / "annotations.json").loadRes(content["annotations"])
+        assert [annotation["area"] for annotation in with_boxes.anns.values()] == [150 * 150]
+
+    def test_an_annotation_of_number_0_would_not_be_found(self, tmp_path, vocabulary, capsys):
+        segments = [
+            Segment.of_class(vocabulary, 1, box((8, 10), 0, 2, 0, 2), score=0.5),
+            Segment.of_class(vocabulary, 1, box((8, 10), 4, 6, 4, 6), score=0.5),
+        ]
+        write_results(tmp_path, "coco-instance", [Segments(segments, (8, 10), vocabulary, picture="a.png")], vocabulary)
+        path = tmp_path / "annotations.json"
+        content = json.loads(path.read_text())
+        for annotation in content["annotations"]:
+            annotation["id"] -= 1
+        path.write_text(json.dumps(content))
+        assert self.evaluate(tmp_path)[0] < 0.6

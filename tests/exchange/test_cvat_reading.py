@@ -102,6 +102,10 @@ class TestShapes:
         (result,) = read(tmp_path, shapes).results
         assert [(segment.label, segment.area) for segment in result] == [("cat", 8), ("dog", 4), ("cat", 1), ("cat", 1)]
 
+    def test_shapes_that_are_outside_are_not_seen(self, tmp_path):
+        shape = '<box label="cat" xtl="0" ytl="0" xbr="2" ybr="2" outside="{}"/>'
+        assert len(read_masks(tmp_path, shape.format(1) + shape.format(0))) == 1
+
     @pytest.mark.parametrize(("value", "is_crowd"), [("true", True), ("1", True), ("false", False), ("0", False)])
     def test_crowds_are_those_of_cvats_attribute(self, tmp_path, value, is_crowd):
         shape = (
@@ -194,6 +198,16 @@ class TestVideo:
 
 
 class TestHead:
+    def test_labels_are_matched_as_the_file_spells_them(self, tmp_path):
+        path = tmp_path / "annotations.xml"
+        path.write_text(
+            "<annotations><meta><task><labels><label><name> big  cat </name></label></labels></task></meta>"
+            '<image id="0" name="a.png" width="5" height="5">'
+            '<box label=" big  cat " xtl="0" ytl="0" xbr="2" ybr="2"/></image></annotations>'
+        )
+        ((segment,),) = read_results(path, "cvat").results
+        assert segment.class_id == 0
+
     @pytest.mark.parametrize("kind", ["task", "job", "project"])
     def test_exports_of_tasks_jobs_and_projects_are_read(self, tmp_path, kind):
         path = tmp_path / "annotations.xml"

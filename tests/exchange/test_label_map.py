@@ -1,13 +1,14 @@
 """Label maps."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from hf_maskadapter.exchange import read_results, write_results
+from hf_maskadapter.exchange import ExchangeError, read_results, write_results
 from hf_maskadapter.model.segments import Segment, Segments
 from hf_maskadapter.model.vocabulary import Vocabulary
 from hf_maskadapter.visualization import class_colors
-from support.result_samples import discs
+from support.result_samples import box, discs
 
 
 def test_palette_has_the_colors_of_the_overlay(tmp_path, results, vocabulary):
@@ -37,3 +38,26 @@ def test_with_pictures_beside_them_they_are_a_data_set(tmp_path, results, vocabu
     Image.new("RGB", (60, 40)).save(tmp_path / "images" / "a.png")
     (sample,) = load_segmentation_dataset(tmp_path)
     assert (sample.label_map(255) == results[0].label_map()).all()
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (Image.fromarray(np.full((4, 4), 7, dtype=np.uint8)), r"holds the values \[7\], but .* names 3 classes"),
+        (Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)), r"a\.png has shape \(4, 4, 3\)"),
+    ],
+)
+def test_maps_of_other_values_are_refused(tmp_path, results, vocabulary, picture, message):
+    write_results(tmp_path, "label-map", results[:1], vocabulary)
+    picture.save(tmp_path / "annotations" / "a.png")
+    with pytest.raises(ExchangeError, match=message):
+        list(read_results(tmp_path, "label-map").results)
+
+
+def test_later_segment_counts_where_they_overlap(tmp_path, vocabulary):
+    size = (6, 8)
+    masks = box(size, 0, 2, 0, 2), box(size, 0, 4, 0, 4)
+    segments = [Segment.of_class(vocabulary, class_id, mask) for class_id, mask in zip((1, 2), masks, strict=True)]
+    write_results(tmp_path, "label-map", [Segments(segments, size, vocabulary, picture="a.png")], vocabulary)
+    (read,) = read_results(tmp_path, "label-map").results
+    assert [(segment.class_id, segment.area) for segment in read] == [(2, 16)]

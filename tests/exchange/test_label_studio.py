@@ -8,6 +8,7 @@ import pytest
 
 from hf_maskadapter.exchange import ExchangeError, read_results, write_results
 from hf_maskadapter.model.segments import Segment, Segments
+from hf_maskadapter.model.vocabulary import Vocabulary
 
 
 def test_tasks_have_the_form_that_label_studio_documents(tmp_path, results, vocabulary):
@@ -75,3 +76,9 @@ def test_task_of_another_size_is_refused_by_its_number(tmp_path, results, vocabu
     path.write_text(path.read_text().replace('"original_width":17', '"original_width":18'))
     with pytest.raises(ExchangeError, match="task 2"):
         list(read_results(path, "label-studio").results)
+
+
+def test_class_names_that_xml_cannot_hold_are_refused(tmp_path):
+    bell = Vocabulary.from_list([["bell\x07"]])
+    with pytest.raises(ExchangeError, match=r"bell\\x07.*XML cannot hold"):
+        write_results(tmp_path, "label-studio", [Segments([], (8, 10), bell, picture="a.png")], bell)

@@ -126,6 +126,11 @@ class TestClasses:
         assert result.picture == "photo 1.jpg"
         assert [segment.label for segment in result] == ["domestic cat", "dog"]
 
+    def test_labels_are_matched_as_the_file_spells_them(self, tmp_path):
+        stored = read(tmp_path, task({"result": [region(" big  cat ", 2), region("dog", 3)]}))
+        (result,) = stored.results
+        assert [segment.class_id for segment in result] == [0, 1]
+
     def test_labels_that_the_interface_lacks_are_refused(self, tmp_path):
         (tmp_path / "label_config.xml").write_text(self.CONFIG)
         with pytest.raises(ExchangeError, match=r"task 1 \(a\.png\), region 'r1': .*no label 'bird'"):

@@ -4,11 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor
-from hf_maskadapter.evaluation.report import card_with_results, eval_results
+from hf_maskadapter.hub.card_results import card_with_results, eval_results
 from hf_maskadapter.hub.cards import ModelCardFacts, fill_repository, render_card
 from hf_maskadapter.hub.released import RELEASED_PRESETS, released_card
 from hf_maskadapter.hub.remote_code import save_with_remote_code
@@ -144,6 +146,15 @@ def test_results_are_written_over_those_of_the_same_kind_only(tmp_path):
     assert card.text.strip() == "# Card"
     with pytest.raises(ValueError, match="metadata, between its lines of ---"):
         card_with_results("---\na: [\n---\n", "mine", [])
+
+
+def test_numbers_of_numpy_are_written_as_plain_ones_that_every_tool_reads_again():
+    results = {"one": {"metrics": {"mean_iou": np.float32(0.25), "pq": np.float64(0.5), "ap": np.float64("nan")}}}
+    card = card_with_results("# Card\n", "mine", eval_results(results, "Data", "data", "val"))
+    assert "numpy" not in card
+    (model,) = yaml.safe_load(card.split("---")[1])["model-index"]
+    assert [metric["value"] for result in model["results"] for metric in result["metrics"]] == [25.0, 50.0]
+    assert [entry.metric_value for entry in ModelCard(card).data.eval_results] == [25.0, 50.0]
 
 
 def test_the_code_of_an_adapters_card_names_adapter_and_base():

@@ -80,7 +80,8 @@ def test_published_folder_holds_all_code_that_relative_imports_reach(published):
     for path in folder.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.level:
-                assert node.level == 1 and node.module in code, f"{path.name}, line {node.lineno}"
+                assert node.level == 1, f"{path.name}, line {node.lineno}"
+                assert node.module in code, f"{path.name}, line {node.lineno}"
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
                 assert not any(name.split(".")[0] == "hf_maskadapter" for name in names), path.name

@@ -80,3 +80,11 @@ def test_links_between_files_of_the_repository_become_links_of_the_site():
 def test_code_is_no_link():
     page = "```python\nfound[0](a)\n```\n[all](CHANGELOG.md)\n"
     assert site.site_links(page, "index.md", "README.md") == "```python\nfound[0](a)\n```\n[all](about/changelog.md)\n"
+
+
+def test_the_migration_page_shows_every_moved_path():
+    page = (PROJECT / "docs" / "migration.md").read_text(encoding="utf-8")
+    assert site.MOVED_PATHS in page
+    table = site.moved_paths()
+    assert "| `hf_maskadapter.vocabulary` | `hf_maskadapter.model.vocabulary` |" in table.splitlines()
+    assert len(table.splitlines()) == 2 + len(hf_maskadapter._MOVED)

@@ -6,6 +6,7 @@ import torch
 from transformers import pipeline
 
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor, Vocabulary
+from hf_maskadapter.model.segments import Segments
 
 NAMES = ["cat, kitten", "sky", "grass"]
 
@@ -150,3 +151,30 @@ class TestPipeline:
     def test_says_what_is_wrong_with_masks(self, segmenter, picture):
         with pytest.raises(ValueError, match="Masks must have shape"):
             segmenter({"image": picture, "masks": np.ones((2, 5, 5), bool)}, candidate_labels=NAMES)
+
+
+def test_classified_masks_turn_into_segments(model, processor, picture, masks):
+    found = model.classify_masks(picture, masks.astype(np.float32) * 0.75, NAMES, processor)
+    vocabulary = Vocabulary.from_list(NAMES)
+    segments = Segments.from_classified_masks(found, vocabulary, picture="a.png")
+    assert (segments.size, segments.picture) == ((picture.height, picture.width), "a.png")
+    np.testing.assert_array_equal(segments.masks, masks)
+    assert segments.labels == [mask.label for mask in found]
+    assert segments.scores.tolist() == [mask.score for mask in found]
+    encoded = model.classify_masks(picture, masks, model.encode_vocabulary(NAMES, processor), processor)
+    assert Segments.from_classified_masks(encoded, vocabulary).labels == segments.labels
+    cosines = model.score_texts(segments, "a cat", processor)
+    torch.testing.assert_close(cosines, model.score_texts(found, "a cat", processor))
+
+
+def test_nothing_to_classify_turns_into_no_segments():
+    vocabulary = Vocabulary.from_list(NAMES)
+    assert len(Segments.from_classified_masks([], vocabulary, size=(4, 5))) == 0
+    with pytest.raises(ValueError, match=r"size=\(height, width\)"):
+        Segments.from_classified_masks([], vocabulary)
+
+
+def test_segments_without_embeddings_cannot_be_compared_with_texts(model, processor):
+    segments = Segments.from_label_map(np.zeros((2, 2), dtype=int), Vocabulary.from_list(NAMES))
+    with pytest.raises(ValueError, match=r"Segment\(cat, 4 pixels.*no embedding"):
+        model.score_texts(segments, "a cat", processor)

@@ -107,6 +107,8 @@ def test_files_are_read(tmp_path):
     Image.fromarray(LABELS.astype(np.uint8)).save(tmp_path / "map.png")
     assert_reads(tmp_path / "map.png", BOTH[::-1], ids=(3, 7))
     assert_reads(str(tmp_path / "map.png"), BOTH[::-1], ids=(3, 7))
+    undecoded = {"bytes": (tmp_path / "map.png").read_bytes(), "path": None}
+    assert_reads(undecoded, BOTH[::-1], ids=(3, 7))
 
 
 def test_polygons_of_one_object_belong_together():
@@ -430,6 +432,8 @@ def test_a_mask_with_smooth_edges_is_one_mask(mode, softness, tmp_path):
     if mode == "L":
         np.testing.assert_array_equal(read_masks(np.asarray(soft), inside.shape).masks, [inside])
         np.testing.assert_array_equal(read_masks(np.asarray(soft)[None], inside.shape).masks, [inside])
+    elif mode != "P":
+        np.testing.assert_array_equal(read_masks(np.asarray(soft.convert(mode)), inside.shape).masks, [inside])
 
 
 @pytest.mark.parametrize("softness", [0, 1.5])

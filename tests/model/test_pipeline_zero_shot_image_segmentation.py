@@ -12,6 +12,7 @@ from transformers import AutoProcessor, pipeline
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, Vocabulary, ZeroShotImageSegmentationPipeline
 from hf_maskadapter.model import pipeline_zero_shot_image_segmentation as pipeline_module
 from hf_maskadapter.model.pipeline_zero_shot_image_segmentation import parse_candidate_labels, register_pipeline
+from hf_maskadapter.model.segments import Segments
 
 LABELS = ["cat", "sky", "grass"]
 
@@ -154,6 +155,60 @@ class TestResults:
             assert segment["mask"].size == (60, 90)
 
 
+class TestSegments:
+    @pytest.mark.parametrize("subtask", ["semantic", "panoptic", "instance"])
+    def test_segments_hold_what_the_dicts_hold(self, segmenter, picture, subtask):
+        dicts = segmenter(picture, LABELS, subtask=subtask)
+        segments = segmenter(picture, LABELS, subtask=subtask, return_segments=True)
+        assert isinstance(segments, Segments)
+        assert (segments.task, segments.size, segments.vocabulary.names) == (subtask, (60, 90), tuple(LABELS))
+        for entry, segment in zip(dicts, segments.best_first(), strict=True):
+            assert (entry["label"], entry["score"]) == (segment.label, segment.score)
+            assert np.array_equal(np.asarray(entry["mask"]) > 0, segment.mask)
+
+    def test_embeddings_are_those_of_the_model(self, segmenter, picture):
+        segments = segmenter(picture, LABELS, subtask="instance", threshold=0.0, return_segments=True)
+        inputs = segmenter.processor(images=picture, return_tensors="pt")
+        with torch.no_grad():
+            outputs = segmenter.model(
+                inputs["pixel_values"], segmenter.encode_vocabulary(Vocabulary.from_list(LABELS)), return_dict=True
+            )
+        expected = outputs.mask_embeddings[0] / outputs.mask_embeddings[0].norm(dim=-1, keepdim=True)
+        for segment in segments:
+            assert np.linalg.norm(expected - segment.embedding, axis=-1).min() < 1e-4
+
+    def test_own_masks_keep_their_order(self, segmenter, picture):
+        masks = np.zeros((2, 60, 90), dtype=bool)
+        masks[0, :10], masks[1] = True, True
+        inputs = {"image": picture, "masks": masks}
+        segments = segmenter(inputs, LABELS, return_segments=True)
+        assert np.array_equal(segments.masks, masks)
+        classified = segmenter.model.classify_masks(picture, masks, LABELS, segmenter.processor)
+        for segment, mask, entry in zip(segments, classified, segmenter(inputs, LABELS), strict=True):
+            assert segment.label == mask.label == entry["label"]
+            assert segment.score == pytest.approx(mask.score, abs=1e-5)
+            assert segment.embedding == pytest.approx(mask.embedding.numpy(), abs=1e-4)
+
+    def test_lists_and_batches_give_segments_for_each_picture(self, segmenter, picture):
+        results = segmenter([picture, other_picture((40, 100))], LABELS, batch_size=2, return_segments=True)
+        assert [result.size for result in results] == [(60, 90), (100, 40)]
+
+
+class TestFeatures:
+    def test_features_are_handed_on_without_padding_and_computed_once(self, segmenter, picture, counted):
+        seen = []
+        images = [picture, other_picture((40, 100))]
+        segmenter(images, LABELS, batch_size=2, on_features=seen.append)
+        assert counted == {"passes": 1, "pictures": 2, "vocabularies": 1}
+        inputs = segmenter.processor(images=images, return_tensors="pt")
+        features = segmenter.model.clip.get_feature_maps(inputs["pixel_values"])[-1]
+        stride = inputs["pixel_values"].shape[-1] // features.shape[-1]
+        for inside, expected, one in zip(inputs["pixel_mask"], features, seen, strict=True):
+            rows, columns = (int(inside.any(dim=axis).sum()) for axis in (1, 0))
+            assert one.shape[1:] == (-(-rows // stride), -(-columns // stride))
+            assert torch.allclose(one, expected[:, : one.shape[1], : one.shape[2]], atol=1e-4)
+
+
 class TestLabels:
     @pytest.mark.parametrize(
         "labels",
@@ -267,6 +322,18 @@ class TestInputs:
     def test_unknown_subtask_is_refused(self, segmenter, picture):
         with pytest.raises(ValueError, match="semantic, panoptic, instance"):
             segmenter(picture, LABELS, subtask="stuff")
+
+    @pytest.mark.parametrize(
+        ("subtask", "name"),
+        [
+            (None, "threshold"),
+            ("semantic", "overlap_mask_area_threshold"),
+            ("instance", "overlap_mask_area_threshold"),
+        ],
+    )
+    def test_thresholds_without_effect_are_refused(self, segmenter, picture, subtask, name):
+        with pytest.raises(ValueError, match=f"^{name} has no effect on {subtask or 'semantic'}"):
+            segmenter(picture, LABELS, subtask=subtask, **{name: 0.5})
 
     def test_misspelt_argument_is_refused(self, segmenter, picture):
         with pytest.raises(TypeError, match="treshold"):

@@ -14,8 +14,10 @@ from hf_maskadapter.model.post_processing_maskadapter import (
     post_process_instance_segmentation,
     post_process_panoptic_segmentation,
     post_process_semantic_segmentation,
+    segment,
     semantic_scores,
 )
+from hf_maskadapter.model.vocabulary import Vocabulary
 
 PADDED = (32, 64)
 IMAGE = (27, 50)
@@ -551,6 +553,90 @@ def test_coco_annotations_start_with_a_run_of_zeros(pixels):
     (annotation,) = result["segmentation"]
     runs = [value for length, value in zip(annotation["counts"], [0, 1] * 4, strict=False) for _ in range(length)]
     assert runs == np.asarray(pixels).flatten(order="F").tolist()
+
+
+# Segments
+
+
+VOCABULARY = Vocabulary.from_list(["sky", "cat", "dog", "grass", "wall"], things=["cat", "dog"])
+
+
+def test_semantic_segments_are_the_label_maps_classes():
+    outputs = make_outputs(batch_size=2)
+    label_maps = post_process_semantic_segmentation(outputs, target_sizes=[(9, 13), (61, 97)])
+    results = segment(outputs, "semantic", VOCABULARY, [(9, 13), (61, 97)], pictures=["a.png", "b.png"])
+    for label_map, result, name in zip(label_maps, results, ["a.png", "b.png"], strict=True):
+        assert (result.picture, result.task, result.vocabulary) == (name, "semantic", VOCABULARY)
+        assert result.class_ids.tolist() == label_map.unique().tolist()
+        assert np.array_equal(result.label_map(), label_map.numpy())
+        assert all(one.score is None and one.embedding is None for one in result)
+
+
+def test_panoptic_segments_are_those_of_the_map():
+    outputs = make_outputs(batch_size=2, num_masks=12)
+    expected = post_process_panoptic_segmentation(
+        outputs, threshold=0.3, overlap_mask_area_threshold=0.2, label_ids_to_fuse={0, 3, 4}
+    )
+    found = segment(outputs, "panoptic", VOCABULARY, threshold=0.3, overlap_mask_area_threshold=0.2)
+    assert sum(len(result) for result in found) > 4
+    for result, panoptic in zip(found, expected, strict=True):
+        assert result.class_ids.tolist() == [info["label_id"] for info in panoptic["segments_info"]]
+        assert result.scores.tolist() == [info["score"] for info in panoptic["segments_info"]]
+        assert [one.is_thing for one in result] == [one.label in ("cat", "dog") for one in result]
+        assert np.array_equal(result.segment_map(), panoptic["segmentation"].numpy())
+
+
+def test_instances_are_the_things_with_smaller_ones_on_top():
+    outputs = make_outputs(num_masks=12)
+    (expected,) = post_process_instance_segmentation(
+        outputs, threshold=0.01, top_k=20, label_ids_to_keep={1, 2}, return_binary_maps=True
+    )
+    (result,) = segment(outputs, "instance", VOCABULARY, threshold=0.01, top_k=20)
+    assert len(result) > 3
+    assert result.areas.tolist() == sorted(result.areas.tolist(), reverse=True)
+    for one, info, mask in zip(
+        result.best_first(), expected["segments_info"], expected["segmentation"].numpy(), strict=True
+    ):
+        assert (one.class_id, one.score) == (info["label_id"], info["score"])
+        assert np.array_equal(one.mask, mask)
+
+
+def test_segments_carry_the_normalised_embedding_of_the_mask_that_their_score_is_of():
+    halves = np.zeros((4, 4, 6))
+    halves[0, :, :2] = halves[1, :, 2:4] = halves[3, :, 4:] = 1  # mask 2 is empty, and plays no part
+    probabilities = [[0.8, 0.1, 0.05, 0.05], [0.9, 0.05, 0.0, 0.05], [0.9, 0.1, 0.0, 0.0], [0.1, 0.7, 0.1, 0.1]]
+    outputs = flat_outputs(probabilities, halves)
+    outputs.mask_embeddings = torch.tensor([[[2.0, 0.0], [3.0, 4.0], [9.0, 9.0], [0.0, 5.0]]])
+    vocabulary = Vocabulary.from_list(["sky", "cat", "dog"], things=["cat", "dog"])
+    (panoptic,) = segment(outputs, "panoptic", vocabulary)
+    assert [(one.label, one.embedding.tolist()) for one in panoptic] == [
+        ("sky", pytest.approx([0.6, 0.8])),
+        ("cat", [0.0, 1.0]),
+    ]
+    (instances,) = segment(outputs, "instance", vocabulary, threshold=0.5)
+    assert [(one.label, one.embedding.tolist()) for one in instances] == [("cat", [0.0, 1.0])]
+
+
+def test_nothing_found_gives_empty_results_of_the_wanted_size():
+    outputs = make_outputs(num_masks=0)
+    for task in ("panoptic", "instance"):
+        (result,) = segment(outputs, task, VOCABULARY, [(9, 13)])
+        assert (len(result), result.size) == (0, (9, 13))
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("stuff", {}, "semantic, panoptic, instance"),
+        ("semantic", {"threshold": 0.5}, "no effect"),
+        ("panoptic", {"vocabulary": ["cat"]}, "5 classes, the vocabulary has 1"),
+        ("panoptic", {"mask_threshold": 2}, "mask_threshold is a probability"),
+    ],
+)
+def test_mistakes_in_asking_for_segments_are_refused(task, options, message):
+    vocabulary = Vocabulary.parse(options.pop("vocabulary", VOCABULARY))
+    with pytest.raises(ValueError, match=message):
+        segment(make_outputs(), task, vocabulary, **options)
 
 
 # Mistakes

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from transformers import CLIPTextConfig
 
-from hf_maskadapter.cli.running import leave_process_group
+from hf_maskadapter.cli.errors import leave_process_group
 from hf_maskadapter.model.configuration_clips import ConvNextClipConfig
 from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
 from hf_maskadapter.training.contrastive import ContrastiveArguments, ContrastiveBatch, ContrastiveTrainer

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hf_maskadapter.cli.running import leave_process_group
+from hf_maskadapter.cli.errors import leave_process_group
 from hf_maskadapter.data import SegmentationSample, SegmentInfo
-from hf_maskadapter.evaluation.predictors import Method, Prediction, Predictor, label_segments
+from hf_maskadapter.evaluation.predictors import EvaluationItem, Method, Prediction, Predictor, label_segments
 from hf_maskadapter.model.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.from_list(["dog", "cat", "sky", "grass"], things=[True, True, False, False])
@@ -119,3 +119,14 @@ def main(folder: str) -> None:
 if __name__ == "__main__":
     main(sys.argv[1])
     leave_process_group()
+
+
+def items_of(predictor: Predictor, samples) -> list[EvaluationItem]:
+    """Samples as the evaluation loop prepares them."""
+    return [EvaluationItem(index, sample, *predictor.prepare(sample)) for index, sample in enumerate(samples)]
+
+
+def predict(predictor: Predictor, samples) -> dict[str, list[Prediction]]:
+    """Predictions of each method for some samples."""
+    with torch.inference_mode():
+        return predictor.predict(items_of(predictor, samples))

@@ -17,7 +17,7 @@ from accelerate.utils import DistributedType
 from PIL import Image
 from safetensors.torch import save_file
 
-from hf_maskadapter.cli.running import leave_process_group
+from hf_maskadapter.cli.errors import leave_process_group
 from hf_maskadapter.data import (
     SegmentationSample,
     SegmentInfo,

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hf_maskadapter.model.vocabulary import Vocabulary, label_sets
+from hf_maskadapter.model.segments import Segment, Segments
+from hf_maskadapter.model.vocabulary import Vocabulary
 from hf_maskadapter.visualization import (
     activation_heat_map,
     class_color,
@@ -47,47 +46,6 @@ def plain(image, segmentation, *args, **kwargs) -> np.ndarray:
     """The painted picture alone, as an array."""
     options = {"names": False, "legend": False, "outlines": False} | kwargs
     return np.asarray(overlay(image, segmentation, *args, **options))
-
-
-class TestColors:
-    def test_color_of_a_name_is_the_same_in_another_process(self):
-        code = "from hf_maskadapter.visualization import class_color; print(class_color('zebra'))"
-        for seed in ("1", "2"):
-            env = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-            printed = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-            assert printed.stdout.strip() == str(class_color("zebra"))
-
-    def test_case_and_blanks_make_no_difference(self):
-        assert class_color("Potted  Plant ") == class_color("potted plant")
-
-    @settings(max_examples=20)
-    @given(st.lists(st.sampled_from(["zebra", "person", "sky", "Haus", "a thing"]), unique=True))
-    def test_a_class_has_one_color_in_every_vocabulary(self, names):
-        assert class_colors(names) == [class_color(name) for name in names]
-
-    def test_coco_and_others_give_the_same_class_the_same_color(self):
-        assert class_color("sky-other-merged") == class_color("sky") == class_color("Sky")
-        assert class_color("pavement-merged") == class_color("pavement")
-        assert class_color("-other") != class_color("")
-
-    def test_frequent_classes_differ_visibly(self):
-        names = ["person", "sky", "tree", "grass", "road", "building", "car", "wall", "floor", "water", "sidewalk"]
-        colors = np.array(class_colors(names), dtype=float)
-        distances = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + 1e9 * np.eye(len(names))
-        assert distances.min() > 45
-
-    @pytest.mark.parametrize("name", label_sets())
-    def test_classes_of_a_label_set_have_different_colors(self, name):
-        names = Vocabulary.from_label_set(name).names
-        assert len(set(class_colors(names))) >= 0.99 * len(names)
-
-    def test_colors_can_be_told_from_black_and_white(self):
-        colors = np.array(class_colors(Vocabulary.from_label_set("ade20k_847").names))
-        assert colors.max(axis=1).min() > 100
-        assert colors.min(axis=1).max() < 230
-
-    def test_empty_vocabulary_has_no_colors(self):
-        assert class_colors([]) == []
 
 
 class TestOverlay:
@@ -291,7 +249,40 @@ class TestOverlay:
         assert (painted == 128).all()
 
 
+class TestSegments:
+    def test_segments_are_painted_as_their_map_is(self):
+        vocabulary = Vocabulary.from_list(NAMES)
+        segments = Segments.from_label_map(label_map(), vocabulary)
+        expected = overlay(picture(), label_map(), labels=NAMES)
+        assert overlay(picture(), segments) == expected
+        assert overlay_masks(picture(), segments) == expected
+
+    def test_later_segments_lie_on_top(self):
+        vocabulary = Vocabulary.from_list(NAMES)
+        small = np.zeros((120, 200), dtype=bool)
+        small[10:20, 10:20] = True
+        found = [Segment.of_class(vocabulary, 1, small), Segment.of_class(vocabulary, 2, ~small | small)]
+        painted = plain(picture(), Segments(found, (120, 200), vocabulary), alpha=1.0)
+        assert (painted == class_color("wall")).all()
+
+    def test_segments_of_another_picture_are_refused(self):
+        segments = Segments([], (5, 6), Vocabulary.from_list(NAMES))
+        with pytest.raises(ValueError, match=r"\(5, 6\).*120 pixels"):
+            overlay(picture(), segments)
+
+
 class TestOverlayMasks:
+    def test_masks_of_zeros_and_ones_and_soft_masks_are_painted_alike(self):
+        mask = np.zeros((120, 200), dtype=bool)
+        mask[:, :50] = True
+        forms = (mask, mask.astype(np.uint8), mask * np.uint8(255), np.where(mask, 0.6, 0.4))
+        painted = [overlay_masks(picture(), [{"label": "cat", "mask": form}]) for form in forms]
+        assert painted == [painted[0]] * 4
+
+    def test_logits_are_refused_by_name(self):
+        with pytest.raises(ValueError, match="mask of 'cat'"):
+            overlay_masks(picture(), [{"label": "cat", "mask": np.full((120, 200), -3.5)}])
+
     def test_smaller_mask_lies_on_top(self):
         large = Image.new("L", (200, 120), 255)
         small = Image.new("L", (200, 120), 0)
@@ -401,6 +392,8 @@ class TestCompare:
         width = (result.width - alone.width) // 2
         pixels = np.asarray(result)[: alone.height // 2]
         assert (pixels[30:, -width - 150 : -width - 10] == pixels[30:, -150:-10]).all()
+        segments = Segments.from_label_map(values, Vocabulary.from_list(NAMES))
+        assert compare(picture(), {"A": segments}) == alone
 
     def test_one_legend_holds_the_classes_of_all(self):
         first, second = np.zeros((120, 200), dtype=int), np.full((120, 200), 3)

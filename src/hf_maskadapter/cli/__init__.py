@@ -12,11 +12,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from . import annotate, convert, demo, segment
+from . import annotate, convert, demo, evaluate, prepare, publish, segment
 from .errors import run_to_status
 from .options import Command, make_parser, parse_command
 
-COMMANDS: tuple[Command[Any], ...] = (segment.COMMAND, annotate.COMMAND, demo.COMMAND, convert.COMMAND)
+COMMANDS: tuple[Command[Any], ...] = (
+    segment.COMMAND,
+    annotate.COMMAND,
+    demo.COMMAND,
+    convert.COMMAND,
+    prepare.COMMAND,
+    evaluate.COMMAND,
+    publish.COMMAND,
+)
 """The commands, in the order in which the help lists them."""
 
 

@@ -77,7 +77,6 @@ def run(options: AnnotateOptions) -> int:
     from ..data.samples import DataError
     from ..exchange import FORMATS as FORMAT_CLASSES
     from ..exchange import ExchangeError, ResultWriter
-    from ..model.segments import Segments
 
     folder = options.output
     try:
@@ -103,8 +102,7 @@ def run(options: AnnotateOptions) -> int:
                     file_name = _file_name(item.file_name, options)
                     if options.copy_pictures:
                         _copy(picture, folder / IMAGES / file_name)
-                    size = picture.height, picture.width
-                    writer.add(Segments.from_pipeline(segments, size, vocabulary, task, file_name))
+                    writer.add(dataclasses.replace(segments, picture=file_name))
                 failed = segmenting.failed
             written = writer.finish()
     except (DataError, ExchangeError) as error:

@@ -78,6 +78,22 @@ def run_to_status(name: str, work: Callable[[], int]) -> int:
         leave_process_group()
 
 
+def run_script(work: Callable[[], str | None]) -> int:
+    """Do the work of a script that is no command, print what it returns, and end as a command does.
+
+    Returns:
+        The exit status, see [`run_to_status`].
+    """
+
+    def run() -> int:
+        text = work()
+        if text:
+            print(text)
+        return EXIT_OK
+
+    return run_to_status(os.path.basename(sys.argv[0]), run)
+
+
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
     """While the block runs, SIGTERM raises [`Terminated`] in it."""
@@ -126,5 +142,6 @@ __all__ = [
     "UserError",
     "leave_process_group",
     "one_line",
+    "run_script",
     "run_to_status",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -113,7 +113,9 @@ def add_options(parser: Any, kind: type, prefix: str = "", flags: Mapping[str, t
             keywords["choices"] = metadata["choices"]()
             del keywords["metavar"]
         if metadata["positional"]:
-            parser.add_argument(path, **keywords, **({} if needed or "nargs" in keywords else {"nargs": "?"}))
+            # A default of its own, since argparse gives the mark for "absent" to the type as if it were a word.
+            optional = {"nargs": "?", "default": None if needed else field.default}
+            parser.add_argument(path, **({} if needed else optional) | keywords)
             continue
         names = (flags or {}).get(field.name) or metadata["flags"] or (f"--{field.name.replace('_', '-')}",)
         if field_type is bool and field.default is False:
@@ -121,6 +123,8 @@ def add_options(parser: Any, kind: type, prefix: str = "", flags: Mapping[str, t
             opposite = names[0].replace("--", "--no-", 1)
             parser.add_argument(opposite, dest=path, action="store_false", help=argparse.SUPPRESS)
         else:
+            if keywords.get("nargs") == "*":
+                keywords["action"] = "extend"  # all in one place, or one by one
             parser.add_argument(*names, dest=path, required=needed, **keywords)
 
 
@@ -154,6 +158,34 @@ def build_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
     """
     complete = getattr(kind, "complete", lambda nested: nested)
     return _construct(kind, complete(_nested(kind, given)))
+
+
+def options_by_names(kind: type[Options], named: Mapping[str, Any]) -> Options:
+    """The dataclass of values by the names that its options have on the command line, with `_` for `-`.
+
+    Raises:
+        TypeError: if there is no option of a name.
+        ValueError: if the values do not go together.
+    """
+    paths = {name: path for path, names in _names(kind) for name in names}
+    unknown = [name for name in named if name not in paths]
+    if unknown:
+        raise TypeError(f"There is no option {unknown[0]!r}; there are {', '.join(paths)}.")
+    return build_options(kind, {paths[name]: value for name, value in named.items()})
+
+
+def _names(
+    kind: type, prefix: str = "", flags: Mapping[str, tuple[str, ...]] | None = None
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The path of each option, and what it is called."""
+    types_of = get_type_hints(kind)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        path = prefix + field.name
+        if dataclasses.is_dataclass(types_of[field.name]):
+            yield from _names(types_of[field.name], f"{path}.", field.metadata["flags"])
+        else:
+            names = (flags or {}).get(field.name) or field.metadata["flags"] or (field.name,)
+            yield path, tuple(name.removeprefix("--").replace("-", "_") for name in names)
 
 
 def _nested(kind: type, given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

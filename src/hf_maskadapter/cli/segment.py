@@ -27,6 +27,8 @@ from .segmenting import ResultOptions, Segmenting, Task
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..model.segments import Segment, Segments
+
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 OVERLAY_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MADE_BY = "maskadapter:made_by"
@@ -140,10 +142,10 @@ def _segment(
         results = segmenting.run(todo[first:], read, total=len(jobs), done=done + first, show_progress=len(jobs) > 1)
         for job, picture, segments in results:
             try:
-                _write_results(job, picture, segments, vocabulary, options, task, made_by)
+                _write_results(job, picture, segments, options, made_by)
             except OSError as error:
                 raise UserError(f"cannot write the result of {job.picture}: {one_line(error)}") from error
-            tqdm.write(f"{job.overlay}: {_summary(segments)}", file=sys.stdout)
+            tqdm.write(f"{job.overlay}: {_summary(_in_order(segments))}", file=sys.stdout)
         failed = segmenting.failed
     if done:
         print(f"{len(todo) - failed} pictures segmented, {done} were done before")
@@ -303,38 +305,36 @@ def _read_picture(path: Path) -> Image.Image:
         raise UserError(one_line(error)) from error
 
 
-def _summary(segments: Sequence[dict[str, Any]]) -> str:
-    counts = Counter(segment["label"] for segment in segments)
+def _summary(segments: Sequence[Segment]) -> str:
+    counts = Counter(segment.label for segment in segments)
     return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in counts.items()) or "nothing found"
 
 
 def _write_results(
     job: _Job,
     picture: Image.Image,
-    segments: list[dict[str, Any]],
-    vocabulary: Vocabulary,
+    segments: Segments,
     options: SegmentOptions,
-    task: Task,
     fingerprint: str,
 ) -> None:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    from ..visualization import overlay_masks
+    from ..visualization import overlay
 
     job.overlay.parent.mkdir(parents=True, exist_ok=True)
-    painted = overlay_masks(picture, segments, legend=not options.written.no_legend, font=options.written.font)
-    records = _records(segments, vocabulary, task)
+    painted = overlay(picture, segments, legend=not options.written.no_legend, font=options.written.font)
+    records = _records(segments)
     if options.written.masks:
-        _write_masks(job, picture, segments, records, vocabulary, task)
+        _write_masks(job, segments, records)
     if options.written.json:
         content = {
             "picture": str(job.picture),
             "width": picture.width,
             "height": picture.height,
-            "task": task,
+            "task": segments.task,
             "model": options.model.name,
-            "labels": list(vocabulary.names),
+            "labels": list(segments.vocabulary.names),
             "segments": records,
         }
         write_json(job.json, content, indent=1)
@@ -346,55 +346,49 @@ def _write_results(
     write_atomically(job.overlay, partial(painted.save, **keywords))
 
 
-def _records(segments: Sequence[dict[str, Any]], vocabulary: Vocabulary, task: str) -> list[dict[str, Any]]:
+def _in_order(segments: Segments) -> list[Segment]:
+    """The segments as they are told and numbered: instances with the best one first."""
+    return segments.best_first() if segments.task == "instance" else list(segments)
+
+
+def _records(segments: Segments) -> list[dict[str, Any]]:
     """The segments for JSON. The id of a semantic segment is its label's place in the vocabulary, from 1."""
-    records = []
-    for number, segment in enumerate(segments, start=1):
-        label_id = vocabulary.names.index(segment["label"])
-        left, top, right, bottom = segment["mask"].getbbox() or (0, 0, 0, 0)
-        records.append(
-            {
-                "id": label_id + 1 if task == "semantic" else number,
-                "label": segment["label"],
-                "label_id": label_id,
-                "score": segment["score"],
-                "area": segment["mask"].histogram()[255],
-                "box": [left, top, right - left, bottom - top],
-            }
-        )
-    return records
+    return [
+        {
+            "id": segment.class_id + 1 if segments.task == "semantic" else number,
+            "label": segment.label,
+            "label_id": segment.class_id,
+            "score": segment.score,
+            "area": segment.area,
+            "box": list(segment.box),
+        }
+        for number, segment in enumerate(_in_order(segments), start=1)
+    ]
 
 
-def _write_masks(
-    job: _Job,
-    picture: Image.Image,
-    segments: Sequence[dict[str, Any]],
-    records: list[dict[str, Any]],
-    vocabulary: Vocabulary,
-    task: str,
-) -> None:
+def _write_masks(job: _Job, segments: Segments, records: list[dict[str, Any]]) -> None:
     """A map of ids; a folder of masks for instances, which may overlap. Adds the files' names to the records."""
     import numpy as np
     from PIL import Image
 
     from ..visualization import class_colors
 
-    if task == "instance":
+    if segments.task == "instance":
         job.mask_folder.mkdir(exist_ok=True)
         for old in job.mask_folder.glob("[0-9][0-9][0-9][0-9].png"):
             old.unlink()
-        for segment, record in zip(segments, records, strict=True):
+        for segment, record in zip(_in_order(segments), records, strict=True):
             path = job.mask_folder / f"{record['id']:04d}.png"
             record["mask"] = f"{job.mask_folder.name}/{path.name}"
-            write_atomically(path, partial(segment["mask"].save, format="PNG"))
+            mask = Image.fromarray(segment.mask.astype(np.uint8) * 255)
+            write_atomically(path, partial(mask.save, format="PNG"))
         return
-    ids = np.zeros((picture.height, picture.width), dtype=np.uint16)
-    for segment, record in zip(segments, records, strict=True):
-        ids[np.asarray(segment["mask"]) > 0] = record["id"]
+    ids = np.array([0, *(record["id"] for record in records)], dtype=np.uint16)[segments.segment_map()]
+    for record in records:
         record["mask"] = job.id_map.name
     if max((record["id"] for record in records), default=0) < 256:
         image = Image.fromarray(ids.astype(np.uint8), mode="P")
-        colors = class_colors(vocabulary.names)
+        colors = class_colors(segments.vocabulary.names)
         palette = [0] * 768
         for record in records:
             palette[3 * record["id"] : 3 * record["id"] + 3] = colors[record["label_id"]]

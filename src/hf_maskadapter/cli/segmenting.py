@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ..data.options import option
 from ..model.vocabulary import Vocabulary
@@ -17,8 +17,10 @@ from .options import ModelOptions, fraction, positive
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
     from ..miniature.known_world import KnownWorld
+    from ..model.segments import Segments
 
 Item = TypeVar("Item")
 Task = Literal["semantic", "panoptic", "instance"]
@@ -111,8 +113,8 @@ class Segmenting:
         total: int | None,
         done: int = 0,
         show_progress: bool = True,
-    ) -> Iterator[tuple[Item, Image.Image, list[dict[str, Any]]]]:
-        """Yield each item with its picture and the pipeline's segments, while a bar shows the progress.
+    ) -> Iterator[tuple[Item, Image.Image, Segments]]:
+        """Yield each item with its picture and its segments, while a bar shows the progress.
 
         What cannot be read is reported and counted, and the rest goes on.
 
@@ -143,14 +145,16 @@ class Segmenting:
                         progress.update()
                         self._report(str(error))
                         continue
-                    if self._known_world is not None and not self._is_known(picture):
-                        self._report(_UNKNOWN_PICTURE)
-                        self._known_world = None
                     waiting.append((item, picture))
                     yield picture
 
             results = self._segmenter(
-                pictures(), candidate_labels=self._vocabulary, batch_size=self._batch_size, **self._keywords
+                pictures(),
+                candidate_labels=self._vocabulary,
+                batch_size=self._batch_size,
+                return_segments=True,
+                on_features=self._warn_of_unknown,
+                **self._keywords,
             )
             try:
                 for segments in results:
@@ -166,11 +170,11 @@ class Segmenting:
 
         tqdm.write(f"maskadapter {self._command}: {text}", file=sys.stderr)
 
-    def _is_known(self, picture: Image.Image) -> bool:
-        assert self._known_world is not None
-        model = self._segmenter.model
-        inputs = self._segmenter.image_processor(images=[picture.convert("RGB")], return_tensors="pt")
-        return self._known_world.holds(model.clip, inputs["pixel_values"].to(model.device, model.dtype))[0]
+    def _warn_of_unknown(self, dense_features: Tensor) -> None:
+        """Warn once if a picture of these features is nothing that the embedded model knows."""
+        if self._known_world is not None and not self._known_world.holds(dense_features[None])[0]:
+            self._report(_UNKNOWN_PICTURE)
+            self._known_world = None
 
 
 def _known_world(model: str) -> KnownWorld | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import re
@@ -21,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..hub.errors import hub_reason
+from ..provenance import file_hash
 from .errors import ConversionError
 from .key_tables import shorten
 
@@ -81,7 +81,7 @@ def read_checkpoint(
     broken = [key for key, tensor in state.items() if not tensor.is_meta and not torch.isfinite(tensor).all()]
     if broken:
         raise ConversionError(f"{name} is damaged: {shorten(broken)} hold values that are not finite.")
-    return Checkpoint(name, state, ignored, _sha256(path))
+    return Checkpoint(name, state, ignored, file_hash(path))
 
 
 def locate(
@@ -235,11 +235,6 @@ def _without_wrapper_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in state):
         return {key.removeprefix("module."): tensor for key, tensor in state.items()}
     return state
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

@@ -15,14 +15,14 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy import ndimage
 
 from ..model.configuration_clips import PIXEL_MEAN, PIXEL_STD
 from ..model.vocabulary import Vocabulary
 from .opening import IMAGE_COLUMNS, features_of, find_column, identifying_column, open_source, undecoded
 from .options import DatasetOptions
-from .samples import DataError, SegmentationSample, file_name_of, open_image
+from .samples import DataError, SegmentationSample, file_name_of, read_image
 from .sampling import sample_generator
 from .transforms import normalize_image
 
@@ -107,8 +107,7 @@ class CaptionedPictures:
         captions = tuple(caption.strip() for caption in captions if caption.strip())
         if not captions:
             raise DataError(f"{where}: there is no caption. Remove the sample, or fill in its {self.caption_column!r}.")
-        image = ImageOps.exif_transpose(open_image(value, where, "picture"))
-        return CaptionedPicture(sample_id, image.convert("RGB"), captions)
+        return CaptionedPicture(sample_id, read_image(value, where), captions)
 
 
 def load_captioned_pictures(

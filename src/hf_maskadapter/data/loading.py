@@ -21,7 +21,7 @@ from .opening import (
     undecoded,
 )
 from .options import DatasetOptions, with_named
-from .samples import DataError, SampleReader, SegmentationSample
+from .samples import DataError, SampleReader, SegmentationSample, given_ids
 
 LABEL_COLUMNS = ("label_map", "annotation", "semantic_map", "segmentation_mask", "mask", "label", "labels")
 PANOPTIC_COLUMNS = ("panoptic_map", "panoptic", "panoptic_seg")
@@ -136,7 +136,7 @@ def load_segmentation_dataset(
         source: one of
 
             - a data set of the Hub (`"owner/name"`), or whatever else `datasets.load_dataset` opens;
-            - a folder that `Dataset.save_to_disk` or `scripts/prepare_dataset.py` wrote, or a single `.parquet`,
+            - a folder that `Dataset.save_to_disk` or `maskadapter prepare` wrote, or a single `.parquet`,
               `.arrow`, `.jsonl` or WebDataset `.tar` file;
             - a folder with pictures and label maps: `images/` beside `labels/` (or `annotations/`, ...), with or
               without folders for splits;
@@ -147,8 +147,10 @@ def load_segmentation_dataset(
             data set brings along (`vocabulary.json`, `classes.json`, COCO's categories).
         options: how it is read.
         split: the split to open; may be left out if there is only one.
-        label_mapping: class index of each value of the label maps or each category id. Default: the data set's own
-            (COCO's category ids, the ids in `classes.json`), or the values are class indices.
+        label_mapping: class index of each value of the label maps or each category id. Default: the ids that the
+            vocabulary gives its classes (`{0: "background", 255: "lesion"}`; those of a built-in label set do not
+            count), the data set's own (COCO's category ids, the ids in `classes.json`), or the values are class
+            indices. A value that a mapping names is not ignored by default.
         **named: fields of `options` by their names, such as `streaming=True` or `label_column="truth"`.
 
     Returns:
@@ -166,17 +168,15 @@ def load_segmentation_dataset(
     dataset, facts, name = open_source(source, split, options)
     columns = _find_columns(dataset, name, options)
     classes = _reconcile(facts, vocabulary, label_mapping, name)
-    mapping: Mapping[int, int] | None = label_mapping if label_mapping is not None else facts.label_mapping
-    ignored = _ignored_values(facts, options.ignore_index, len(classes))
-    if options.reduce_labels:
-        mapping = {index + 1: index for index in range(len(classes))}
-        ignored = (0, *ignored)
+    mapping, is_given = _mapping(facts, classes, vocabulary is not None, label_mapping, options.reduce_labels)
+    ignored = _ignored_values(facts, options.ignore_index, len(classes), mapping, is_given)
     reader = SampleReader(
         classes,
         **columns,
         label_mapping=mapping,
-        ignore_values=ignored,
+        ignore_values=(0, *ignored) if options.reduce_labels else ignored,
         ignore_unlisted=options.ignore_unlisted,
+        ignores_by_default=options.ignore_index is None and facts.ignore_values is None,
         name=name,
     )
     if isinstance(dataset, datasets.IterableDataset):
@@ -236,6 +236,13 @@ def _reconcile(facts: ClassFacts, vocabulary: Any, label_mapping: Mapping[int, i
             "name the data set's classes in its order; to use other classes, say which class each label becomes "
             "(label_mapping)."
         )
+    ids, known_ids = given_ids(given), facts.label_mapping or {index: index for index in range(len(given))}
+    if ids is not None and ids != known_ids and given.dataset_ids != facts.vocabulary.dataset_ids:
+        number = next(value for value, index in ids.items() if known_ids.get(value) != index)
+        raise DataError(
+            f"{name}: the vocabulary gives class {given.names[ids[number]]!r} the id {number}, which the data set does "
+            "not. Give the vocabulary without ids, or say which class each label becomes (label_mapping)."
+        )
     if given.names != facts.vocabulary.names and set(given.names) == set(facts.vocabulary.names):
         number = next(i for i in range(len(given)) if given.names[i] != facts.vocabulary.names[i])
         raise DataError(
@@ -246,12 +253,45 @@ def _reconcile(facts: ClassFacts, vocabulary: Any, label_mapping: Mapping[int, i
     return given
 
 
-def _ignored_values(facts: ClassFacts, ignore_index: int | Sequence[int] | None, num_classes: int) -> tuple[int, ...]:
+def _mapping(
+    facts: ClassFacts,
+    classes: Vocabulary,
+    is_given: bool,
+    label_mapping: Mapping[int, int] | None,
+    reduce_labels: bool,
+) -> tuple[Mapping[int, int] | None, bool]:
+    """Class index of each value, and whether it was given by the caller's mapping or vocabulary."""
+    if label_mapping is not None:
+        return label_mapping, True
+    if reduce_labels:
+        return {index + 1: index for index in range(len(classes))}, False
+    if is_given and facts.vocabulary is None:
+        ids = given_ids(classes)
+        return ids, ids is not None
+    return facts.label_mapping, False
+
+
+def _ignored_values(
+    facts: ClassFacts,
+    ignore_index: int | Sequence[int] | None,
+    num_classes: int,
+    mapping: Mapping[int, int] | None,
+    is_given: bool,
+) -> tuple[int, ...]:
+    """What means "ignored": what a mapping names is not, unless somebody said so, and the caller may say only one."""
     if ignore_index is not None:
-        return as_values(ignore_index)
+        values = as_values(ignore_index)
+        both = [value for value in values if is_given and value in (mapping or {})]
+        if both:
+            raise ValueError(
+                f"ignore_index says that {both[0]} is ignored, but the mapping or the vocabulary's ids make it class "
+                f"{(mapping or {})[both[0]]}: leave one of the two out."
+            )
+        return values
     if facts.ignore_values is not None:
-        return facts.ignore_values
-    return (255, 65535) if num_classes <= 255 else (65535,)
+        return tuple(value for value in facts.ignore_values if not is_given or value not in (mapping or {}))
+    values = (255, 65535) if num_classes <= 255 else (65535,)
+    return tuple(value for value in values if value not in (mapping or {}))
 
 
 __all__ = ["SegmentationDataset", "SegmentationStream", "load_segmentation_dataset"]

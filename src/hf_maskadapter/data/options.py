@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+Kind = TypeVar("Kind")
 Layout = Literal["auto", "dataset", "folder", "coco_panoptic", "coco_stuff"]
 
 
@@ -90,16 +91,13 @@ class DatasetOptions(SourceOptions):
     ignore_unlisted: bool = option("ignore labels outside the vocabulary instead of refusing them", False)
 
 
-Kind = TypeVar("Kind", bound=SourceOptions)
-
-
 def with_named(kind: type[Kind], options: Kind | None, named: Mapping[str, Any]) -> Kind:
     """Options, the defaults if there are none, with some fields given by name.
 
     Raises:
         TypeError: if there is no field of a name.
     """
-    return dataclasses.replace(kind() if options is None else options, **named)
+    return dataclasses.replace(kind() if options is None else options, **named)  # type: ignore[type-var]
 
 
 __all__ = ["DatasetOptions", "Layout", "SourceOptions", "option", "option_group", "with_named"]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..model.masks import colors_to_ids, decode_run_lengths
+from ..model.label_maps import checked_ids, segment_ids
+from ..model.masks import decode_run_lengths
 from ..model.vocabulary import Vocabulary, load_label_set
 from .folders import index_coco_panoptic, index_coco_stuff, pair_files, read_json
 from .samples import IGNORE_INDEX, DataError, dataset_id_mapping
@@ -139,6 +140,15 @@ def _coco_panoptic_133(root: Path, split: str) -> list[RawRecord]:
     ]
 
 
+def _read_segment_ids(path: Path, listed: list[int]) -> np.ndarray:
+    try:
+        checked_ids(listed, lowest=1)
+        with Image.open(path) as image:
+            return segment_ids(image, listed).astype(np.int32)
+    except (OSError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: the panoptic map {error}") from error
+
+
 def _read_coco_panoptic(path: Path, segments: list[dict[str, Any]]) -> PanopticAnnotation:
     lookup = _lookup("coco_panoptic_133")
     classes = [int(lookup[segment["category_id"]]) for segment in segments]
@@ -146,7 +156,7 @@ def _read_coco_panoptic(path: Path, segments: list[dict[str, Any]]) -> PanopticA
     if unknown:
         raise DataError(f"{path}: category_id {unknown[0]} is not one of COCO's panoptic categories.")
     return PanopticAnnotation(
-        colors_to_ids(_open(path)),
+        _read_segment_ids(path, [segment["id"] for segment in segments]),
         [{**segment, "category_id": index} for segment, index in zip(segments, classes, strict=True)],
     )
 

@@ -5,10 +5,12 @@ A data set row, in whatever columns (see [`hf_maskadapter.data.load_segmentation
 
 - a **label map**: a picture of one channel (8, 16 or 32 bits) whose pixel values are class indices, or numbers that a
   mapping turns into class indices; one or more values mean "ignored"; *or*
-- a **panoptic map** in COCO's form: a picture whose colour is the segment's number (R + 256 G + 65536 B; one channel
-  with the number itself is read too), 0 where there is no segment, together with `segments_info`, a list of `id` (the
-  number in the map), `category_id` (class index, or a number that a mapping turns into one), and optionally `isthing`
-  and `iscrowd`.
+- a **panoptic map** in COCO's form: a picture whose colour is the segment's number (R + 256 G + 65536 B), in whatever
+  mode it was saved, or one channel with the number itself (see [`hf_maskadapter.model.label_maps.segment_ids`]), 0
+  where there is no segment, together with `segments_info`, a list of `id` (the number in the map), `category_id` (class
+  index, or a number that a mapping turns into one), and optionally `isthing` and `iscrowd`.
+
+Pictures are seen as a viewer shows them, and as a model sees them when it is used.
 
 [`SampleReader`] decodes both to a [`SegmentationSample`], checks them against the vocabulary, and names the sample in
 every error.
@@ -17,18 +19,19 @@ every error.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..model.masks import colors_to_ids
-from ..model.vocabulary import Vocabulary
+from ..model.label_maps import checked_ids, label_values, listed_values, segment_ids
+from ..model.pictures import as_rgb, as_viewer_shows, open_picture
+from ..model.vocabulary import Vocabulary, label_sets
 
 IGNORE_INDEX = -1
 """Class index of pixels without a class in label maps that this package makes."""
@@ -117,6 +120,27 @@ def dataset_id_mapping(vocabulary: Vocabulary, offset: int = 0) -> dict[int, int
     return {dataset_id + offset: index for index, dataset_id in enumerate(vocabulary.dataset_ids)}  # type: ignore[operator]
 
 
+def given_ids(vocabulary: Vocabulary) -> dict[int, int] | None:
+    """Class index of each number that somebody's vocabulary gives its classes; `None` if it gives none.
+
+    The numbers of built-in label sets do not count: they are those of the benchmarks' raw files, and other copies of
+    these data sets hold class indices.
+    """
+    if None in vocabulary.dataset_ids or _is_label_set(vocabulary):
+        return None
+    return dataset_id_mapping(vocabulary)
+
+
+@lru_cache(maxsize=16)
+def _is_label_set(vocabulary: Vocabulary) -> bool:
+    named = (Vocabulary.from_label_set(name) for name in label_sets())
+    return any(
+        (known.names, known.dataset_ids) == (vocabulary.names, vocabulary.dataset_ids)
+        for known in named
+        if len(known) == len(vocabulary)
+    )
+
+
 @dataclass(frozen=True)
 class SampleReader:
     """Decodes a data set's row to a [`SegmentationSample`] and checks it.
@@ -130,8 +154,10 @@ class SampleReader:
         segments_column: name of the column with `segments_info`, for panoptic data.
         id_column: name of a column that identifies the sample, if there is one.
         label_mapping: class index of each value of the label map or each `category_id`; `None`: they are class indices.
-        ignore_values: values of the label map that mean "ignored".
+        ignore_values: values of the label map that mean "ignored", whatever the mapping says of them.
         ignore_unlisted: treat values and category ids outside the vocabulary as ignored instead of as an error.
+        ignores_by_default: whether nobody said that `ignore_values` mean "ignored", so that a warning is due where 255
+            seems to be the second of two classes.
         name: the data set's name, for messages.
 
     Raises:
@@ -148,6 +174,7 @@ class SampleReader:
     label_mapping: Mapping[int, int] | None = None
     ignore_values: tuple[int, ...] = ()
     ignore_unlisted: bool = False
+    ignores_by_default: bool = False
     name: str = field(default="data set", compare=False)
 
     def __post_init__(self) -> None:
@@ -192,21 +219,21 @@ class SampleReader:
         image = open_image(image_value, where, "picture")
         annotation_value = row[self.label_column or self.panoptic_column]  # type: ignore[index]
         kind = "label map" if self.label_column else "panoptic map"
-        annotation = _to_array(annotation_value, where, kind)
-        image = _orient(image, annotation.shape[:2])
-        if (image.height, image.width) != annotation.shape[:2]:
-            raise DataError(
-                f"{where}: the picture is {image.width}×{image.height} pixels, but its {kind} "
-                f"{annotation.shape[1]}×{annotation.shape[0]}. They must be of the same size: check that they belong "
-                "together."
-            )
+        annotation = _open_annotation(annotation_value, where, kind)
         if self.label_column is not None:
-            segmentation, segments = self._read_labels(annotation, where)
+            try:
+                labels = label_values(annotation)
+            except (TypeError, ValueError) as error:
+                raise DataError(f"{where}: the label map {error}") from None
+            image = _fitting(image, labels.shape, where, kind)
+            segmentation, segments = self._read_labels(labels, where)
         else:
-            segmentation, segments = self._read_panoptic(annotation, row[self.segments_column], where)  # type: ignore[index]
+            records = row[self.segments_column]  # type: ignore[index]
+            segmentation, segments = self._read_panoptic(annotation, records, where)
+            image = _fitting(image, segmentation.shape, where, kind)
         return SegmentationSample(
             sample_id=sample_id,
-            image=image.convert("RGB"),
+            image=image,
             segmentation=segmentation,
             segments_info=segments,
             has_instances=self.label_column is None,
@@ -227,30 +254,38 @@ class SampleReader:
         return lookup
 
     def _read_labels(self, labels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[SegmentInfo, ...]]:
-        if labels.ndim == 3 and labels.shape[2] >= 3 and (labels[..., :1] == labels[..., 1:3]).all():
-            labels = labels[..., 0]
-        if labels.ndim != 2 or labels.dtype.kind not in "uib":
-            raise DataError(
-                f"{where}: the label map has shape {labels.shape} and type {labels.dtype}; it must be a picture of one "
-                "channel with whole numbers. If its colours are segment numbers in COCO's form, read it as a panoptic "
-                "map together with segments_info; if they stand for classes, turn them into class indices first."
-            )
         if labels.dtype == bool:
             labels = labels.astype(np.uint8)
         if labels.dtype.kind == "i" or labels.dtype.itemsize > 2:
             within = (labels >= 0) & (labels < _LOOKUP_SIZE)
-            ignored = ~within & (np.isin(labels, self.ignore_values) | self.ignore_unlisted)
-            if not (within | ignored).all():
-                self._raise_unlisted(np.unique(labels[~(within | ignored)]), where)
-            segmentation = np.where(within, self._label_lookup[np.where(within, labels, 0)], 0).astype(np.int32)
+            segmentation = np.where(within, self._label_lookup[np.where(within, labels, 0)], _UNLISTED).astype(np.int32)
+            for value, index in (self.label_mapping or {}).items():
+                if not 0 <= value < _LOOKUP_SIZE:
+                    segmentation[labels == value] = index + 1
+            ignored = ~within & (np.isin(labels, self.ignore_values) | (self.ignore_unlisted & (segmentation < 0)))
+            segmentation[ignored] = 0
         else:
             segmentation = self._label_lookup[labels]
         if segmentation.size and segmentation.min() < 0:
             self._raise_unlisted(np.unique(labels[segmentation < 0]), where)
         present = np.flatnonzero(np.bincount(segmentation.ravel(), minlength=1)[1:])
+        if self.ignores_by_default and len(self.vocabulary) <= 2 and 1 not in present:
+            self._hint_at_two_classes(labels, where)
         flags = [entry.is_thing is not False for entry in self.vocabulary]
         segments = tuple(SegmentInfo(int(index) + 1, int(index), flags[index]) for index in present)
         return segmentation, segments
+
+    def _hint_at_two_classes(self, labels: np.ndarray, where: str) -> None:
+        """Warn once if 255 seems to be the second class, which would be ignored in silence."""
+        if "_has_hinted" in self.__dict__ or labels.max() != 255 or not np.isin(labels, (0, 255)).all():
+            return
+        self.__dict__["_has_hinted"] = True
+        warnings.warn(
+            f"{where}: the label map holds 255 and nothing else but 0, and 255 is ignored by default. If 255 is a "
+            "class, say which: label_mapping={0: 0, 255: 1}, or a vocabulary with ids, such as "
+            '{0: "background", 255: "lesion"}. If it does mean "ignored", say ignore_index=255.',
+            stacklevel=2,
+        )
 
     def _raise_unlisted(self, values: np.ndarray, where: str) -> None:
         ignored = ", ".join(map(str, self.ignore_values)) or "none"
@@ -259,38 +294,34 @@ class SampleReader:
         else:
             expected = "the mapping of labels to classes does not list them"
         raise DataError(
-            f"{where}: the label map holds {_listed(values)}, outside the vocabulary: {expected} (ignored values: "
-            f"{ignored}). Give the vocabulary that the labels were made for, a mapping (label_mapping), reduce_labels "
-            "if 0 means unlabelled and classes count from 1, or further values to ignore (ignore_index)."
+            f"{where}: the label map holds {listed_values(values.tolist())}, outside the vocabulary: {expected} "
+            f"(ignored values: {ignored}). Give the vocabulary that the labels were made for, a mapping "
+            "(label_mapping), reduce_labels if 0 means unlabelled and classes count from 1, or further values to "
+            "ignore (ignore_index)."
+            + (" Is 255 the second class? Then label_mapping={0: 0, 255: 1}." if self._lacks_second(values) else "")
         )
 
+    def _lacks_second(self, values: np.ndarray) -> bool:
+        return len(self.vocabulary) == 2 and self.label_mapping is None and values.tolist() == [255]
+
     def _read_panoptic(
-        self, colors: np.ndarray, segments_info: Any, where: str
+        self, panoptic_map: Any, segments_info: Any, where: str
     ) -> tuple[np.ndarray, tuple[SegmentInfo, ...]]:
-        if colors.ndim == 3 and colors.shape[2] >= 3:
-            ids = colors_to_ids(colors)
-        elif colors.ndim == 2 and colors.dtype.kind in "ui":
-            ids = colors.astype(np.int64)
-        else:
-            raise DataError(
-                f"{where}: the panoptic map has shape {colors.shape} and type {colors.dtype}; it must be an RGB "
-                "picture or one channel of whole numbers."
-            )
         records = _as_records(segments_info, where)
-        numbers = np.array([record["id"] for record in records], dtype=np.int64)
-        if len(np.unique(numbers)) != len(numbers):
-            twice = [number for number in numbers.tolist() if (numbers == number).sum() > 1]
-            raise DataError(f"{where}: segments_info lists the segment id {twice[0]} twice.")
+        listed = [int(record["id"]) for record in records]
+        try:
+            checked_ids(listed, lowest=1)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from None
+        try:
+            ids = segment_ids(panoptic_map, listed)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where}: the panoptic map {error}") from None
+        numbers = np.array(listed, dtype=np.int64)
         order = np.argsort(numbers)
         ascending = np.append(numbers[order], np.iinfo(np.int64).max)
         slot = np.searchsorted(ascending, ids)
         known = ascending[slot] == ids
-        if not known.all() and (ids[~known] != 0).any():
-            strange = np.unique(ids[~known & (ids != 0)])
-            raise DataError(
-                f"{where}: the panoptic map holds segments that segments_info does not list: {_listed(strange)}. Check "
-                "that map and segments_info belong to the same picture."
-            )
         position = np.append(order + 1, 0)[slot]
         position[~known] = 0
 
@@ -323,11 +354,6 @@ class SampleReader:
         return category
 
 
-def _listed(values: Iterable[Any], limit: int = 8) -> str:
-    shown = [str(value) for value in values]
-    return ", ".join(shown[:limit]) + (f", ... ({len(shown)} in all)" if len(shown) > limit else "")
-
-
 def file_name_of(value: Any) -> str:
     """Where a picture's value comes from, empty if it does not tell."""
     path = value.get("path") if isinstance(value, Mapping) else value
@@ -350,7 +376,7 @@ def _content_id(value: Any) -> str:
 
 
 def open_image(value: Any, where: str, what: str) -> Image.Image:
-    """The decoded picture, not yet turned by its EXIF orientation.
+    """The decoded picture as it is stored: its own mode, and not turned by its EXIF orientation.
 
     Args:
         value: a picture in any form that a [`SampleReader`] takes.
@@ -363,47 +389,60 @@ def open_image(value: Any, where: str, what: str) -> Image.Image:
     if value is None:
         raise DataError(f"{where}: there is no {what}.")
     try:
-        if isinstance(value, Image.Image):
-            image = value
-        elif isinstance(value, (np.ndarray, list)):
-            image = Image.fromarray(np.asarray(value))
-        else:
-            image = _open_encoded(value)
-        image.load()
+        if isinstance(value, list):
+            value = np.asarray(value)
+        if isinstance(value, np.ndarray) or hasattr(value, "detach"):
+            return as_viewer_shows(value)
+        path = value.get("path") if isinstance(value, Mapping) and value.get("bytes") is None else value
+        if isinstance(path, (str, os.PathLike)) and "://" in os.fspath(path):
+            import datasets
+
+            value = datasets.Image().decode_example({"path": os.fspath(path), "bytes": None})
+        return open_picture(value)
     except Exception as error:  # Pillow's decoders raise many kinds for damaged files
         raise DataError(f"{where}: the {what} cannot be read ({type(error).__name__}: {error}).") from error
-    return image
 
 
-def _open_encoded(value: Any) -> Image.Image:
-    encoded = value.get("bytes") if isinstance(value, Mapping) else value
-    if isinstance(encoded, (bytes, bytearray)):
-        return Image.open(io.BytesIO(encoded))
-    path = value["path"] if isinstance(value, Mapping) else value
-    if "://" in os.fspath(path):
-        import datasets
+def read_image(value: Any, where: str) -> Image.Image:
+    """The picture as a viewer shows it, RGB.
 
-        return datasets.Image().decode_example({"path": path, "bytes": None})
-    return Image.open(path)
+    Args:
+        value: a picture in any form that a [`SampleReader`] takes.
+        where: the sample, for messages.
 
-
-def _orient(image: Image.Image, annotated_size: tuple[int, int]) -> Image.Image:
-    """Turn the picture as a viewer shows it, unless it was annotated as it is stored."""
-    if image.getexif().get(_EXIF_ORIENTATION, 1) == 1:
-        return image
-    turned = ImageOps.exif_transpose(image)
-    stored_fits = (image.height, image.width) == annotated_size
-    turned_fits = (turned.height, turned.width) == annotated_size
-    return image if stored_fits and not turned_fits else turned
+    Raises:
+        DataError: if it cannot be read.
+    """
+    image = open_image(value, where, "picture")
+    try:
+        return as_viewer_shows(image)
+    except ValueError as error:
+        raise DataError(f"{where}: the picture cannot be read ({type(error).__name__}: {error}).") from error
 
 
-def _to_array(value: Any, where: str, what: str) -> np.ndarray:
-    if isinstance(value, (np.ndarray, list)):
+def _open_annotation(value: Any, where: str, what: str) -> Any:
+    """A map as a picture, or as an array or tensor if it is one."""
+    if isinstance(value, list):
         return np.asarray(value)
-    image = open_image(value, where, what)
-    if image.mode in ("LA", "PA"):
-        image = image.getchannel(0)
-    return np.asarray(image)
+    return value if isinstance(value, np.ndarray) or hasattr(value, "detach") else open_image(value, where, what)
+
+
+def _fitting(image: Image.Image, annotated_size: tuple[int, ...], where: str, kind: str) -> Image.Image:
+    """The picture as a viewer shows it, RGB, but not turned if it was annotated as it is stored."""
+    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+        turned = ImageOps.exif_transpose(image)
+        stored_fits = (image.height, image.width) == annotated_size
+        turned_fits = (turned.height, turned.width) == annotated_size
+        image = image if stored_fits and not turned_fits else turned
+    if (image.height, image.width) != annotated_size:
+        raise DataError(
+            f"{where}: the picture is {image.width}×{image.height} pixels, but its {kind} "
+            f"{annotated_size[1]}×{annotated_size[0]}. They must be of the same size: check that they belong together."
+        )
+    try:
+        return as_rgb(image)
+    except ValueError as error:
+        raise DataError(f"{where}: the picture cannot be read ({type(error).__name__}: {error}).") from error
 
 
 def _as_records(segments_info: Any, where: str) -> Sequence[Mapping[str, Any]]:
@@ -435,5 +474,7 @@ __all__ = [
     "SegmentationSample",
     "dataset_id_mapping",
     "file_name_of",
+    "given_ids",
     "open_image",
+    "read_image",
 ]

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .benchmarks import BENCHMARKS, Benchmark
-    from .command import load_predictor, run_evaluation
     from .evaluator import EvaluationResult, evaluate_model
+    from .loading import load_predictor
     from .mask_average_precision import MaskAveragePrecision
     from .mean_iou import MeanIoU
     from .panoptic_quality import PanopticQuality
-    from .predictors import MaskAdapterPredictor, Method, Predictor, UniversalPredictor
+    from .predictors import MaskAdapterPredictor, Method, Predictor
     from .streaming_metric import StreamingMetric
+    from .universal_predictor import UniversalPredictor
 
 _MODULES = {
-    "BENCHMARKS": "presets",
-    "Benchmark": "presets",
+    "BENCHMARKS": "benchmarks",
+    "Benchmark": "benchmarks",
     "EvaluationResult": "evaluator",
     "MaskAdapterPredictor": "predictors",
     "MaskAveragePrecision": "mask_average_precision",
@@ -31,10 +32,9 @@ _MODULES = {
     "PanopticQuality": "panoptic_quality",
     "Predictor": "predictors",
     "StreamingMetric": "streaming_metric",
-    "UniversalPredictor": "predictors",
+    "UniversalPredictor": "universal_predictor",
     "evaluate_model": "evaluator",
-    "load_predictor": "command",
-    "run_evaluation": "command",
+    "load_predictor": "loading",
 }
 
 __all__ = [
@@ -52,7 +52,6 @@ __all__ = [
     "evaluate_model",
     "load_predictor",
     "metric_path",
-    "run_evaluation",
 ]
 
 

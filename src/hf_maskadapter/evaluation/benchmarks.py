@@ -16,9 +16,9 @@ from ..data.loading import load_segmentation_dataset
 from ..data.raw_layouts import RAW_LAYOUTS, PanopticAnnotation, RawLayout
 from ..data.samples import IGNORE_INDEX, DataError, SampleReader, SegmentationSample
 from ..data.scenes import SceneDataset, scene_vocabulary
+from ..hub.published import PUBLISHED, TITLES
 from ..model.vocabulary import Vocabulary
 from .predictors import Task
-from .published import PUBLISHED, TITLES
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Benchmark:
         """Opens its data.
 
         Args:
-            data_dir: The folder with the download, or what ``scripts/prepare_dataset.py`` made of it.
+            data_dir: The folder with the download, or what ``maskadapter prepare`` made of it.
             tasks: What is to be measured; default: the benchmark's tasks.
             synonyms_file: A list of synonyms for each class.
 

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import abc
-import inspect
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..model.post_processing_maskadapter import (
-    post_process_instance_segmentation,
-    post_process_panoptic_segmentation,
-    post_process_semantic_segmentation,
-)
+from ..model.post_processing_maskadapter import post_process_semantic_segmentation, segment
+from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
+from ..provenance import describe_model
+from .options import MaskSource, Task
 
 if TYPE_CHECKING:
     from ..data import SegmentationSample
     from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 
-Task = Literal["semantic", "panoptic", "instance"]
 TASKS: tuple[Task, ...] = ("semantic", "panoptic", "instance")
-MaskSource = Literal["generator", "annotation"]
 
 NO_CLASS = -1
 """Class index of pixels that a prediction leaves without a class, and of ignored pixels in annotations."""
@@ -69,14 +64,14 @@ class Prediction:
 
     Attributes:
         semantic: ``(height, width)`` class indices, `NO_CLASS` where there is none.
-        panoptic: ``segmentation`` and ``segments_info`` as `match_panoptic` reads them.
-        instance: Masks as `match_detections` reads them.
+        panoptic: Segments that do not overlap.
+        instance: Objects with scores, which may overlap.
         segment_labels: Where masks came from the annotation: predicted class of each of its segments, in their order.
     """
 
     semantic: Any = None
-    panoptic: dict[str, Any] | None = None
-    instance: dict[str, Any] | None = None
+    panoptic: Segments | None = None
+    instance: Segments | None = None
     segment_labels: list[int] | None = None
 
 
@@ -213,15 +208,15 @@ class MaskAdapterPredictor(Predictor):
         self._encoded: Any = None
 
     def to(self, device: torch.device) -> None:
+        """Move the model; the vocabulary is encoded anew there."""
         if self.model.device != device:
             self.model.to(device)
             self._encoded = None
 
     def describe(self) -> dict[str, Any]:
+        """What results tell about model, processor and options."""
         return {
-            "class": type(self.model).__name__,
-            "config": json.loads(self.model.config.to_json_string()),
-            "image_processor": json.loads(self.processor.image_processor.to_json_string()),
+            **describe_model(self.model, self.processor),
             "prompt_templates": list(self.templates),
             "masks": self.masks,
             "methods": [vars(method) for method in self.methods],
@@ -243,6 +238,7 @@ class MaskAdapterPredictor(Predictor):
         return self._encoded
 
     def predict(self, items: Sequence[EvaluationItem]) -> dict[str, list[Prediction]]:
+        """Predictions of each method, by its name, for items of one group."""
         device = self.model.void_embedding.device
         pixel_values, pixel_mask = (
             torch.cat([item.inputs[name].to(device, non_blocking=True) for item in items])
@@ -273,25 +269,20 @@ class MaskAdapterPredictor(Predictor):
             for prediction, semantic in zip(predictions, maps, strict=True):
                 prediction.semantic = semantic
         if "panoptic" in self.tasks:
-            panoptic = post_process_panoptic_segmentation(
+            panoptic = segment(
                 outputs,
+                "panoptic",
+                self.vocabulary,
+                sizes,
                 threshold=self.object_threshold,
                 overlap_mask_area_threshold=self.overlap_threshold,
-                label_ids_to_fuse=self.vocabulary.stuff_ids,
-                target_sizes=sizes,
             )
             for prediction, segments in zip(predictions, panoptic, strict=True):
                 prediction.panoptic = segments
         if "instance" in self.tasks:
-            instances = post_process_instance_segmentation(
-                outputs,
-                top_k=self.instance_top_k,
-                label_ids_to_keep=self.vocabulary.thing_ids,
-                target_sizes=sizes,
-                return_binary_maps=True,
-            )
-            for prediction, of_image in zip(predictions, instances, strict=True):
-                prediction.instance = of_image
+            instances = segment(outputs, "instance", self.vocabulary, sizes, top_k=self.instance_top_k)
+            for prediction, segments in zip(predictions, instances, strict=True):
+                prediction.instance = segments
         return predictions
 
     def _classify_annotated(
@@ -335,210 +326,41 @@ def label_segments(
         scores: Its score.
         vocabulary: Says which classes are stuff, whose segments merge in the panoptic prediction.
     """
-    segments = sample.segments_info
-    highest = max((segment.id for segment in segments), default=0)
+    highest = max((annotated.id for annotated in sample.segments_info), default=0)
     class_of = np.full(highest + 1, NO_CLASS, np.int64)
-    new_id = np.zeros(highest + 1, np.int64)
-    infos: list[dict[str, Any]] = []
     stuff = set(vocabulary.stuff_ids)
-    id_of_stuff: dict[int, int] = {}
-    instances: dict[str, list[Any]] = {"masks": [], "labels": [], "scores": []}
-    for segment, label, score in zip(segments, labels, scores, strict=True):
-        class_of[segment.id] = label
-        if segment.iscrowd:  # a region, not an object: only its class can be right or wrong
+    found: list[Segment] = []
+    place_of_stuff: dict[int, int] = {}
+    for annotated, label, score in zip(sample.segments_info, labels, scores, strict=True):
+        class_of[annotated.id] = label
+        if annotated.iscrowd:  # a region, not an object: only its class can be right or wrong
             continue
-        if label not in stuff:
-            instances["masks"].append(sample.segmentation == segment.id)
-            instances["labels"].append(label)
-            instances["scores"].append(score)
-        if label not in id_of_stuff:
-            infos.append({"id": len(infos) + 1, "category_id": label, "score": score})
-        new_id[segment.id] = id_of_stuff.get(label, len(infos))
+        mask = sample.segmentation == annotated.id
+        if label in place_of_stuff:
+            first = found[place_of_stuff[label]]
+            found[place_of_stuff[label]] = replace(first, mask=first.mask | mask)
+            continue
         if label in stuff:
-            id_of_stuff.setdefault(label, len(infos))
+            place_of_stuff[label] = len(found)
+        found.append(Segment.of_class(vocabulary, label, mask, score=score))
+    things = [one for one in found if one.class_id not in stuff]
     return Prediction(
         semantic=class_of[sample.segmentation],
-        panoptic={"segmentation": new_id[sample.segmentation], "segments_info": infos},
-        instance=instances,
+        panoptic=Segments(found, sample.size, vocabulary, "panoptic"),
+        instance=Segments(things, sample.size, vocabulary, "instance"),
         segment_labels=list(labels),
     )
-
-
-LabelMatching = Literal["names", "order"]
-
-
-def match_labels(id2label: Mapping[int, str], vocabulary: Vocabulary, matching: LabelMatching = "names") -> list[int]:
-    """Class index of each label of a model with fixed labels.
-
-    Args:
-        id2label: The model's labels.
-        vocabulary: The data set's classes.
-        matching: ``"names"``: by a name or synonym in common, capitals and punctuation aside; ``"order"``: the model's
-            labels are the classes in the same order.
-
-    Returns:
-        For each label its class index; `NO_CLASS` for a label that is none of the classes.
-
-    Raises:
-        ValueError: No label fits, or the numbers differ where the order is to count.
-    """
-    labels = [id2label[index] for index in sorted(id2label)]
-    if matching == "order":
-        if len(labels) != len(vocabulary):
-            raise ValueError(
-                f"The model has {len(labels)} labels, the vocabulary {len(vocabulary)} classes: they cannot be the "
-                "same in the same order. Match them by names."
-            )
-        return list(range(len(labels)))
-    classes: dict[str, int] = {}
-    for index, entry in enumerate(vocabulary):
-        for name in (entry.name, *entry.synonyms):
-            classes.setdefault(_plain(name), index)
-    matched = [
-        next((classes[_plain(name)] for name in (label, *label.split(",")) if _plain(name) in classes), NO_CLASS)
-        for label in labels
-    ]
-    if all(index == NO_CLASS for index in matched):
-        raise ValueError(
-            f"None of the model's labels ({', '.join(labels[:5])}, ...) is a class of the vocabulary "
-            f"({', '.join(vocabulary.names[:5])}, ...). If they are the same classes in the same order, say so "
-            "(label_matching='order')."
-        )
-    return matched
-
-
-def _plain(name: str) -> str:
-    return " ".join("".join(character if character.isalnum() else " " for character in name.lower()).split())
-
-
-@dataclass
-class _PrepareForUniversal:
-    def __call__(self, sample: SegmentationSample) -> tuple[None, tuple[int, ...]]:
-        return None, sample.size
-
-
-class UniversalPredictor(Predictor):
-    """Any model of Transformers' `AutoModelForUniversalSegmentation` (Mask2Former, OneFormer, EoMT, ...).
-
-    For comparison: its labels are fixed, and its post-processing is that of its own image processor.
-
-    Args:
-        model: The model, which is put into eval mode.
-        processor: Its image processor, or OneFormer's processor.
-        vocabulary: The data set's classes.
-        tasks: Predictions to make.
-        label_matching: How the model's labels become classes, see [`match_labels`].
-
-    Raises:
-        ValueError: The labels cannot be matched.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        vocabulary: Vocabulary,
-        *,
-        tasks: Sequence[Task] = ("semantic",),
-        label_matching: LabelMatching = "names",
-    ):
-        self.model: Any = model.eval()
-        self.processor = processor
-        self.vocabulary = vocabulary
-        self.tasks = tuple(tasks)
-        self.methods = (Method(model.config.model_type),)
-        self.prepare = _PrepareForUniversal()
-        self.class_of_label = match_labels(model.config.id2label, vocabulary, label_matching)
-        self._lookup = np.array([*self.class_of_label, NO_CLASS])  # the last for labels without a meaning, e.g. -1
-        stuff = set(vocabulary.stuff_ids)
-        self._stuff_labels = {label for label, index in enumerate(self.class_of_label) if index in stuff}
-
-    def describe(self) -> dict[str, Any]:
-        image_processor = getattr(self.processor, "image_processor", self.processor)
-        return {
-            "class": type(self.model).__name__,
-            "config": json.loads(self.model.config.to_json_string()),
-            "image_processor": json.loads(image_processor.to_json_string()),
-            "class_of_label": self.class_of_label,
-            "methods": [vars(method) for method in self.methods],
-        }
-
-    def predict(self, items: Sequence[EvaluationItem]) -> dict[str, list[Prediction]]:
-        sizes = [item.sample.size for item in items]
-        images = [item.sample.image for item in items]
-        predictions = [Prediction() for _ in items]
-        outputs = None
-        for task in self.tasks:
-            if outputs is None or self._needs_task:
-                outputs = self._forward(images, task)
-            results = self._post_process(task, outputs, sizes)
-            for prediction, result in zip(predictions, results, strict=True):
-                setattr(prediction, task, self._relabel(task, result))
-        return {self.methods[0].name: predictions}
-
-    @property
-    def _needs_task(self) -> bool:
-        return "task_inputs" in inspect.signature(self.model.forward).parameters
-
-    def _forward(self, images: list[Any], task: Task) -> Any:
-        extra = {"task_inputs": [task] * len(images)} if self._needs_task else {}
-        inputs = self.processor(images=images, return_tensors="pt", **extra)
-        device = next(self.model.parameters()).device
-        return self.model(**{name: _to_device(value, device) for name, value in inputs.items()})
-
-    def _post_process(self, task: Task, outputs: Any, sizes: list[tuple[int, int]]) -> list[Any]:
-        function = getattr(self.processor, f"post_process_{task}_segmentation")
-        accepted = inspect.signature(function).parameters
-        wanted: dict[str, Any] = {"target_sizes": sizes}
-        if task == "panoptic":
-            wanted |= {"label_ids_to_fuse": self._stuff_labels, "stuff_classes": sorted(self._stuff_labels)}
-        elif task == "instance":
-            wanted |= {"threshold": 0.0, "return_binary_maps": True}
-        return function(outputs, **{name: value for name, value in wanted.items() if name in accepted})
-
-    def _relabel(self, task: Task, result: Any) -> Any:
-        """A model's labels to classes; segments whose label is no class, or that have no pixel left, are dropped."""
-        if task == "semantic":
-            lookup = torch.from_numpy(self._lookup).to(result.device)
-            return lookup[torch.where(result < len(self._lookup), result, NO_CLASS)]
-        segmentation = result["segmentation"]
-        is_map = isinstance(segmentation, Tensor) and segmentation.ndim == 2
-        present = set(segmentation.unique().tolist()) if is_map else None
-        infos, masks = [], []
-        for position, info in enumerate(result["segments_info"]):
-            category = self.class_of_label[info["label_id"]]
-            if category == NO_CLASS or (present is not None and info["id"] not in present):
-                continue
-            if task == "instance" and self.vocabulary.classes[category].is_thing is False:
-                continue
-            infos.append({"id": info["id"], "category_id": category, "score": info["score"]})
-            if not is_map:
-                masks.append(segmentation[position])
-        if is_map:
-            kept = torch.tensor([info["id"] for info in infos], dtype=segmentation.dtype, device=segmentation.device)
-            segmentation = torch.where(torch.isin(segmentation, kept), segmentation.long() + 1, 0)
-            infos = [{**info, "id": info["id"] + 1} for info in infos]  # some count from 0, which means void here
-        return {"segmentation": segmentation if is_map else masks, "segments_info": infos}
-
-
-def _to_device(value: Any, device: torch.device) -> Any:
-    if isinstance(value, list):
-        return [_to_device(entry, device) for entry in value]
-    return value.to(device) if isinstance(value, Tensor) else value
 
 
 __all__ = [
     "NO_CLASS",
     "TASKS",
     "EvaluationItem",
-    "LabelMatching",
     "MaskAdapterPredictor",
     "MaskSource",
     "Method",
     "Prediction",
     "Predictor",
     "Task",
-    "UniversalPredictor",
     "label_segments",
-    "match_labels",
 ]

@@ -101,6 +101,7 @@ class StreamingMetric(evaluate.Metric, abc.ABC):
             prediction: What the model gave.
             reference: What is annotated.
             sample_id: What messages call the sample (a file name, say); by default its running number.
+            **kwargs: `predictions` and `references`, as `evaluate` calls them.
         """
         self.add_batch(
             predictions=[kwargs.pop("predictions", prediction)],
@@ -123,6 +124,10 @@ class StreamingMetric(evaluate.Metric, abc.ABC):
             predictions: One prediction per sample.
             references: One annotation per sample.
             sample_ids: What messages call the samples; by default their running numbers.
+            **kwargs: None; others are refused in the words of `evaluate`.
+
+        Raises:
+            ValueError: A column is missing, another one is given, or their lengths differ.
         """
         if kwargs:
             raise ValueError(f"Bad inputs for metric: {list(kwargs)}. All required inputs are {self._feature_names()}")

@@ -82,8 +82,8 @@ def read_categories(
 ) -> tuple[Vocabulary, dict[int, int]]:
     """The vocabulary, and the class index of each category id.
 
-    Categories of the same name are one class, as where a root category is called like the only class below it; its
-    number is that of the first one that annotations use.
+    Categories of the same name, capitals aside, are one class, as where a root category is called like the only class
+    below it; its number is that of the first one that annotations use.
 
     Args:
         categories: COCO's `categories`.
@@ -107,15 +107,15 @@ def read_categories(
             raise ExchangeError(f"{where} (id {category_id}): its name must be a text, got {name!r}.")
         is_thing = None if category.get("isthing") is None else bool(category["isthing"])
         entries[category_id] = VocabularyClass(name, is_thing=is_thing, dataset_id=category_id)
-        named[entries[category_id].name].append(category_id)
+        named[entries[category_id].name.lower()].append(category_id)
     classes: list[VocabularyClass] = []
     indices: dict[int, int] = {}
-    for name, ids in named.items():
+    for ids in named.values():
         chosen = [number for number in ids if number in used] or ids
         if len({entries[number].is_thing for number in chosen}) > 1:
             raise ExchangeError(
-                f"{path}: the categories {chosen} are all called {name!r}, but only some are things: give them "
-                "different names."
+                f"{path}: the categories {chosen} are all called {entries[ids[0]].name!r}, but only some are things: "
+                "give them different names."
             )
         indices.update(dict.fromkeys(ids, len(classes)))
         classes.append(entries[chosen[0]])

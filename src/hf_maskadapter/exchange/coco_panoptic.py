@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..files import write_atomically
 from ..model.class_colors import Color, class_colors
+from ..model.label_maps import segment_ids
 from ..model.masks import colors_to_ids, ids_to_colors
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
@@ -213,33 +214,14 @@ def _infos(infos: Any, where: str) -> dict[int, dict[str, Any]]:
 
 
 def _segment_ids(file: Path, image: CocoImage, listed: Collection[int], where: str) -> np.ndarray:
-    """`(height, width)` segment numbers of a panoptic PNG, in whatever mode it is stored.
-
-    Pixels are colours, grey ones as well, as lossless optimisers write them; if one channel holds the listed numbers
-    themselves, they are meant.
-    """
+    """`(height, width)` segment numbers of a panoptic PNG."""
     try:
         with Image.open(file) as opened:
-            one_channel = np.asarray(opened).astype(np.int64) if opened.mode in ("I", "I;16", "I;16B", "L") else None
-            # Pillow would cut more than 8 bits off to make them colours.
-            is_color = not opened.mode.startswith("I")
-            ids = colors_to_ids(np.asarray(opened.convert("RGB")))
-    except (OSError, SyntaxError, ValueError) as error:
+            return segment_ids(opened, listed, image.size)
+    except (OSError, SyntaxError) as error:
         raise ExchangeError(f"{where}: {file} cannot be read: {error}.") from error
-    if one_channel is not None and (not is_color or (_unlisted(ids, listed) and not _unlisted(one_channel, listed))):
-        ids = one_channel
-    if ids.shape != image.size:
-        raise ExchangeError(
-            f"{where}: its size is told as {image.size[1]}×{image.size[0]}, but {file} is {ids.shape[1]}×"
-            f"{ids.shape[0]}: they must be of one size."
-        )
-    if unlisted := _unlisted(ids, listed):
-        raise ExchangeError(f"{where}: {file} holds the segments {unlisted[:5]}, which segments_info does not list.")
-    return ids
-
-
-def _unlisted(ids: np.ndarray, listed: Collection[int]) -> list[int]:
-    return [int(number) for number in np.unique(ids) if number != 0 and int(number) not in listed]
+    except (ValueError, TypeError) as error:
+        raise ExchangeError(f"{where}: the panoptic map {file} {error}") from error
 
 
 __all__ = ["CocoPanoptic", "segment_numbers"]

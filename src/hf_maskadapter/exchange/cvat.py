@@ -6,7 +6,6 @@ lengths of runs, background first. CVAT matches pictures by their names. [`cvat_
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -20,13 +19,12 @@ from ..model.masks import run_lengths
 from ..model.segments import Segments
 from ..model.vocabulary import Vocabulary
 from .cvat_reading import CROWD, read_cvat
-from .errors import ExchangeError
 from .formats import Records, ResultFormat, main_file
 from .reading import StoredResults
+from .xml_text import check_xml_text
 
 FILE = "annotations.xml"
 LABELS_FILE = "labels.json"
-_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class CvatImages(ResultFormat):
@@ -40,7 +38,7 @@ class CvatImages(ResultFormat):
 
     def record(self, result: Segments) -> dict[str, Any]:
         """Size and masks."""
-        _check_text(str(result.picture), "The picture's name")
+        check_xml_text(str(result.picture), "The picture's name")
         masks = []
         for segment, class_id, z_order in zip(result, self.class_ids(result), _z_orders(result), strict=True):
             left, top, width, height = segment.box
@@ -63,7 +61,7 @@ class CvatImages(ResultFormat):
     def assemble(self, records: Records) -> list[Path]:
         """The XML file and the labels."""
         for name in self.vocabulary.names:
-            _check_text(name, "The class name")
+            check_xml_text(name, "The class name")
         path, labels_path = self.folder / FILE, self.folder / LABELS_FILE
         has_crowds = any(mask["is_crowd"] for record in records() for mask in record["masks"])
         labels = _labels(self.vocabulary, has_crowds)
@@ -83,11 +81,6 @@ class CvatImages(ResultFormat):
     def read(source: Path) -> StoredResults:
         """Read such a file, or what CVAT exports in its own format; see [`read_cvat`]."""
         return read_cvat(main_file(source, FILE))
-
-
-def _check_text(text: str, what: str) -> None:
-    if strange := _NOT_IN_XML.search(text):
-        raise ExchangeError(f"{what} {text!r} holds the character {strange[0]!r}, which XML cannot hold: rename it.")
 
 
 def _z_orders(result: Segments) -> list[int]:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -52,6 +53,13 @@ class _Head:
     tracks: list[ElementTree.Element] = field(default_factory=list)
 
 
+class _Classes(NamedTuple):
+    """The classes, and the index of each label as the file spells it."""
+
+    vocabulary: Vocabulary
+    index_of: dict[str, int]
+
+
 def read_cvat(path: Path) -> StoredResults:
     """Read an annotation file of CVAT.
 
@@ -72,7 +80,8 @@ def read_cvat(path: Path) -> StoredResults:
     except ValueError as error:
         raise ExchangeError(f"{path} is no annotation file of CVAT that names its labels: {error}") from error
     left_out = LeftOut(str(path))
-    return StoredResults(vocabulary, _results(path, head, vocabulary, left_out), left_out)
+    classes = {name: index for index, name in enumerate(head.names)}
+    return StoredResults(vocabulary, _results(path, head, _Classes(vocabulary, classes), left_out), left_out)
 
 
 def _read_head(path: Path) -> _Head:
@@ -120,22 +129,20 @@ def _read_meta(meta: ElementTree.Element, head: _Head, path: Path) -> None:
         head.frames = range(start, stop + 1, max(1, read_whole_number(step, "frame_filter", where)))
 
 
-def _results(path: Path, head: _Head, vocabulary: Vocabulary, left_out: LeftOut) -> Iterator[Segments]:
+def _results(path: Path, head: _Head, classes: _Classes, left_out: LeftOut) -> Iterator[Segments]:
     of_frame = _track_shapes(path, head, left_out)
     if head.num_images:
-        yield from _images(path, vocabulary, of_frame, left_out)
+        yield from _images(path, classes, of_frame, left_out)
     elif head.tracks or head.is_video:
         if head.frame_size is None:
             raise ExchangeError(f"{path}: the frames' size is missing; CVAT writes it as original_size into the head.")
         for frame in sorted({*head.frames, *of_frame}):
-            yield _picture(_FRAME_NAME.format(frame), head.frame_size, of_frame.pop(frame, []), vocabulary, left_out)
+            yield _picture(_FRAME_NAME.format(frame), head.frame_size, of_frame.pop(frame, []), classes, left_out)
     for shapes in of_frame.values():
         left_out.add("shapes of tracks on frames that the file does not list", shapes[0].where, len(shapes))
 
 
-def _images(
-    path: Path, vocabulary: Vocabulary, of_frame: dict[int, list[_Shape]], left_out: LeftOut
-) -> Iterator[Segments]:
+def _images(path: Path, classes: _Classes, of_frame: dict[int, list[_Shape]], left_out: LeftOut) -> Iterator[Segments]:
     ancestors: list[ElementTree.Element] = []
     for event, element in ElementTree.iterparse(path, events=("start", "end")):
         if event == "start":
@@ -151,10 +158,11 @@ def _images(
             shapes = [
                 _shape(child, child.get("label"), child.get("group_id"), f"{where}, {child.tag} {number}")
                 for number, child in enumerate(element)
+                if child.get("outside") != "1"
             ]
             if of_frame:
                 shapes += of_frame.pop(read_whole_number(element.get("id"), "id", where), [])
-            yield _picture(name, size, shapes, vocabulary, left_out)
+            yield _picture(name, size, shapes, classes, left_out)
         element.clear()
         ancestors[0].remove(element)
 
@@ -186,9 +194,8 @@ def _shape(element: ElementTree.Element, label: str | None, group: str | None, w
     return _Shape(element, label, read_whole_number(group or "0", "group_id", where), z_order, where)
 
 
-def _picture(
-    name: str, size: tuple[int, int], shapes: list[_Shape], vocabulary: Vocabulary, left_out: LeftOut
-) -> Segments:
+def _picture(name: str, size: tuple[int, int], shapes: list[_Shape], classes: _Classes, left_out: LeftOut) -> Segments:
+    vocabulary = classes.vocabulary
     segments: list[Segment] = []
     of_group: dict[tuple[int, str, bool], int] = {}
     for shape in sorted(shapes, key=lambda shape: shape.z_order):
@@ -196,7 +203,7 @@ def _picture(
         if kind not in _REGIONS:
             left_out.add(_OTHERS.get(kind, f"elements {kind!r}"), shape.where)
             continue
-        if shape.label not in vocabulary.names:
+        if shape.label not in classes.index_of:
             raise ExchangeError(f"{shape.where}: the file's head does not list its label {shape.label!r}.")
         try:
             mask = _mask(shape.element, size, shape.where)
@@ -208,7 +215,7 @@ def _picture(
             left_out.add("shapes without a pixel", shape.where)
             continue
         is_crowd = _is_crowd(shape.element, shape.where)
-        segment = Segment.of_class(vocabulary, vocabulary.names.index(shape.label), mask, is_crowd=is_crowd)
+        segment = Segment.of_class(vocabulary, classes.index_of[shape.label], mask, is_crowd=is_crowd)
         key = (shape.group, shape.label, is_crowd)
         if shape.group and key in of_group:
             place = of_group[key]

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..files import write_atomically, write_json
 from ..model.class_colors import class_colors
+from ..model.label_maps import label_values
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from .errors import ExchangeError
@@ -96,11 +97,11 @@ def _results(folder: Path, vocabulary: Vocabulary) -> Iterator[Segments]:
     for path in paths:
         try:
             with Image.open(path) as file:
-                mode, labels = file.mode, np.asarray(file).astype(np.int64)
-        except (OSError, SyntaxError, ValueError) as error:
+                labels = label_values(file).astype(np.int64)
+        except (OSError, SyntaxError) as error:
             raise ExchangeError(f"{path} cannot be read: {error}.") from error
-        if labels.ndim != 2:
-            raise ExchangeError(f"{path} is a picture of mode {mode}; a label map has one number for each pixel.")
+        except (ValueError, TypeError) as error:
+            raise ExchangeError(f"The label map {path} {error}") from error
         present = [int(label) for label in np.unique(labels) if label != ignored]
         strange = [label for label in present if not 0 <= label < len(vocabulary)]
         if strange:

@@ -21,6 +21,7 @@ from .label_studio_brush import decode_brush, encode_brush
 from .label_studio_interface import CONFIG_FILE
 from .label_studio_reading import CROWD_NOTE, read_tasks
 from .reading import StoredResults
+from .xml_text import check_xml_text
 
 FILE = "tasks.json"
 LOCAL_FILES = "/data/local-files/?d="
@@ -80,6 +81,8 @@ class LabelStudioTasks(ResultFormat):
 
     def assemble(self, records: Records) -> list[Path]:
         """The tasks and the labeling interface."""
+        for name in self.vocabulary.names:
+            check_xml_text(name, "The class name")
         path, config = self.folder / FILE, self.folder / CONFIG_FILE
         write_text(config, label_config(self.vocabulary))
         write_atomically(path, partial(write_json_list, entries=(record["task"] for record in records())))

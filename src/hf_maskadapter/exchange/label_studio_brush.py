@@ -61,14 +61,17 @@ def decode_brush(encoded: Sequence[int], size: tuple[int, int]) -> np.ndarray:
         )
     value_bits = take(5) + 1
     field_bits = [take(4) + 1 for _ in range(4)]
-    values = np.empty(total, dtype=np.uint32)
+    is_nonzero = np.empty(total, dtype=bool)  # of every channel; that of alpha counts
     done = 0
     while done < total:
         is_run = take(1)
         end = done + take(field_bits[take(2)]) + 1
-        values[done:end] = take(value_bits) if is_run else [take(value_bits) for _ in range(done, min(end, total))]
+        if is_run:
+            is_nonzero[done:end] = take(value_bits) > 0
+        else:
+            is_nonzero[done:end] = [take(value_bits) > 0 for _ in range(done, min(end, total))]
         done = end
-    return values.reshape(*size, 4)[..., 3] > 0
+    return is_nonzero.reshape(*size, 4)[..., 3].copy()
 
 
 def _split_runs(counts: np.ndarray, values: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:

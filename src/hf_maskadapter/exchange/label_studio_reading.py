@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from PIL import Image
@@ -30,6 +30,13 @@ CROWD_NOTE = "crowd"
 """The note of a region (`meta.text`) that covers a group of objects."""
 _FILE_NAME = "file_name"
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+class _Classes(NamedTuple):
+    """The classes, and their names as the files spell them."""
+
+    vocabulary: Vocabulary
+    names: list[str]
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def read_tasks(path: Path) -> StoredResults:
             f"The classes of {path} cannot be told: {error} Put the project's labeling interface beside it as "
             f"{CONFIG_FILE}."
         ) from error
-    return StoredResults(vocabulary, _results(tasks, vocabulary, interface, path, left_out), left_out)
+    return StoredResults(vocabulary, _results(tasks, _Classes(vocabulary, names), interface, path, left_out), left_out)
 
 
 def _tasks(content: list[Any], path: Path, left_out: LeftOut) -> Iterator[_Task]:
@@ -115,7 +122,7 @@ def _date(made: dict[str, Any], where: str) -> datetime:
 
 
 def _results(
-    tasks: list[_Task], vocabulary: Vocabulary, interface: LabelingInterface, path: Path, left_out: LeftOut
+    tasks: list[_Task], classes: _Classes, interface: LabelingInterface, path: Path, left_out: LeftOut
 ) -> Iterator[Segments]:
     for task in tasks:
         where = f"{path}, task {task.number}"
@@ -127,10 +134,10 @@ def _results(
             continue
         segments = []
         for region in task.regions:
-            segment = _segment(region, size, vocabulary, interface, where, left_out)
+            segment = _segment(region, size, classes, interface, where, left_out)
             if segment is not None:
                 segments.append(segment)
-        yield Segments(segments, size, vocabulary, picture=file_name)
+        yield Segments(segments, size, classes.vocabulary, picture=file_name)
 
 
 def _picture_size(task: _Task, where: str) -> tuple[int, int] | None:
@@ -158,7 +165,7 @@ def _picture_size(task: _Task, where: str) -> tuple[int, int] | None:
 def _segment(
     region: Region,
     size: tuple[int, int],
-    vocabulary: Vocabulary,
+    classes: _Classes,
     interface: LabelingInterface,
     where: str,
     left_out: LeftOut,
@@ -180,8 +187,8 @@ def _segment(
         left_out.add("regions without a pixel", where)
         return None
     return Segment.of_class(
-        vocabulary,
-        vocabulary.names.index(name),
+        classes.vocabulary,
+        classes.names.index(name),
         mask,
         score=read_score(region.entry.get("score"), where),
         is_crowd=_is_crowd(region.entry),

@@ -214,7 +214,9 @@ def read_adapter_description(
     """What adapter weights tell of themselves: `base_model`, `base_revision`, `base_probe` and `adapter`, its fields.
 
     Args:
-        adapter, revision, **hub_options: as [`attach_adapter_weights`].
+        adapter: as [`attach_adapter_weights`].
+        revision: likewise.
+        **hub_options: likewise.
 
     Raises:
         FileNotFoundError, HubError: as [`attach_adapter_weights`].

@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..evaluation.report import eval_results, markdown_table, percent
+from ..provenance import versions_text
+from .card_results import eval_results
 from .citations import bibtex
+from .markdown import markdown_table, percent
 
 REPOSITORY_PLACEHOLDER = "owner/name"
 """Stands for the repository in the code of a card until the card is published, see [`fill_repository`]."""
@@ -196,12 +198,6 @@ def training_card(
     return render_card(facts)
 
 
-def versions_text(versions: Mapping[str, str]) -> str:
-    """The versions that results depend on most, as text."""
-    names = ("hf-maskadapter", "torch", "transformers", "pillow", "numpy", "python")
-    return ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
-
-
 def is_hub_id(name: str) -> bool:
     """Whether a name could be that of a Hub repository and is no folder here."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
@@ -217,5 +213,4 @@ __all__ = [
     "percentages",
     "render_card",
     "training_card",
-    "versions_text",
 ]

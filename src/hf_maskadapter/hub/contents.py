@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrained
 
 import hf_maskadapter
 
-from ..evaluation.report import card_with_results, eval_results
 from .adapter_weights import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME
+from .card_results import card_with_results, eval_results
 from .cards import CARD_NAME, OPEN_VOCABULARY_LIMITS, ModelCardFacts, fill_repository, is_hub_id, render_card
 from .released import RELEASED_PRESETS, released_card
 from .remote_code import save_remote_code
@@ -88,8 +88,8 @@ def recognize(folder: Path) -> Kind:
     inside = [name for name in ("model", "adapter") if (folder / name).is_dir()]
     raise ValueError(
         f"{folder} holds nothing to publish: expected a saved model (config.json), adapter weights "
-        f"({ADAPTER_CONFIG_NAME}), a data set of scripts/prepare_dataset.py (vocabulary.json, data/*.parquet) or the "
-        f"output of scripts/evaluate.py ({_RESULTS})."
+        f"({ADAPTER_CONFIG_NAME}), a data set of maskadapter prepare (vocabulary.json, data/*.parquet) or the "
+        f"output of maskadapter evaluate ({_RESULTS})."
         + (f" Did you mean {' or '.join(str(folder / name) for name in inside)}?" if inside else "")
     )
 
@@ -164,7 +164,7 @@ def add_results_card(contents: Contents, folder: Path, card: str, repository: st
         name, kind = results["dataset"]["name"], results["benchmark"] or results["dataset"]["name"]
         entries = eval_results(results["results"], name, kind, results["split"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / _RESULTS} was not written by scripts/evaluate.py: it lacks {error}.") from error
+        raise ValueError(f"{folder / _RESULTS} was not written by maskadapter evaluate: it lacks {error}.") from error
     contents.files[CARD_NAME] = card_with_results(card, repository.rpartition("/")[2], entries).encode()
 
 

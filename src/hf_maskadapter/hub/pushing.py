@@ -75,8 +75,8 @@ def push_folder_to_hub(
     sent again. Of an earlier model in the same place, weights and code that the new one does not have are removed.
 
     Args:
-        folder: a saved model, adapter weights, a data set of `prepare_dataset`, or the output of `scripts/evaluate.py`,
-            whose numbers also go into the metadata of the repository's card.
+        folder: a saved model, adapter weights, a data set of `prepare_dataset`, or the output of `maskadapter
+            evaluate`, whose numbers also go into the metadata of the repository's card.
         repository: `owner/name`; made if it is not there.
         kind: what the folder holds; by default what it looks like.
         subfolder: where in the repository it goes; results by default to `evaluation/NAME`.
@@ -168,7 +168,7 @@ def push_finished_work(folder: Path, repository: str, **options: Any) -> Publica
     try:
         return push_folder_to_hub(folder, repository, **options)
     except HubError as error:
-        raise HubError(f"{error} {folder} is complete: python scripts/push_to_hub.py {folder} {repository}") from error
+        raise HubError(f"{error} {folder} is complete: maskadapter publish {folder} {repository}") from error
 
 
 def prepare_repository(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..evaluation.published import PUBLISHED, TITLES
-from ..evaluation.report import markdown_table
 from .cards import OPEN_VOCABULARY_LIMITS, ModelCardFacts, render_card
+from .markdown import markdown_table
+from .published import PUBLISHED, TITLES
 from .released_models import RELEASED
 
 RELEASED_PRESETS = {model.preset: model for model in RELEASED.values()}
@@ -59,9 +59,10 @@ def released_card(preset: str) -> str:
             "**Published** by the authors (mIoU in per cent, arXiv 2412.04533), with their code and lists of synonyms:",
             markdown_table(["benchmark", "published mIoU"], published),
             "**Measured here**: none. The released weights could not be downloaded where this package was built. To "
-            "measure, convert the checkpoint and run, for example: `accelerate launch scripts/evaluate.py --model "
-            "MODEL --benchmark ade20k_150 --data_dir ADEChallengeData2016 --vocabulary ade20k_150_with_prompt_eng.txt "
-            "--model_card README.md`, which writes the numbers into this card's metadata.",
+            "measure, convert the checkpoint and run, for example: `accelerate launch -m hf_maskadapter.cli evaluate "
+            "--model MODEL --benchmark ade20k_150 --data_dir ADEChallengeData2016 --vocabulary "
+            "ade20k_150_with_prompt_eng.txt --model_card README.md`, which writes the numbers into this card's "
+            "metadata.",
         ],
         limits=[
             *OPEN_VOCABULARY_LIMITS,

@@ -116,5 +116,5 @@ def demonstrate(
 
 
 def _enlarge(label_map: Tensor, size: int) -> Tensor:
-    enlarged = F.interpolate(label_map[None, None].double(), size=(size, size), mode="nearest")
+    enlarged = F.interpolate(label_map[None, None].float(), size=(size, size), mode="nearest")
     return enlarged[0, 0].long()

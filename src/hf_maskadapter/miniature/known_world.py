@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..files import write_atomically
-from ..model.modeling_clip import DenseClipModel
 
 FILE_NAME = "known_world.safetensors"
 
@@ -62,14 +61,13 @@ class KnownWorld:
         return ((offset @ self.precision * offset).sum(dim=-1) / offset.shape[-1]).clamp_min(0).sqrt()
 
     @torch.no_grad()
-    def holds(self, clip: DenseClipModel, pixel_values: Tensor) -> list[bool]:
+    def holds(self, dense_features: Tensor) -> list[bool]:
         """Whether each picture looks like a drawn scene.
 
         Args:
-            clip: the miniature's.
-            pixel_values: `(batch_size, 3, height, width)`, as the image processor returns them.
+            dense_features: of the miniature's CLIP, `(batch_size, feature_dim, height, width)`.
         """
-        return (self.distance(clip.get_feature_maps(pixel_values)[-1]) <= self.threshold).tolist()
+        return (self.distance(dense_features) <= self.threshold).tolist()
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write the file beside a model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 from .configuration_clips import PIXEL_MEAN, PIXEL_STD
 from .configuration_maskadapter import MaskAdapterConfig
-from .masks import as_array, colors_to_ids, masks_from_array
+from .label_maps import label_values, segment_ids
+from .masks import as_array, masks_from_array
 from .pictures import naming, read_picture
 from .post_processing_maskadapter import (
     post_process_instance_segmentation,
@@ -116,6 +117,7 @@ class MaskAdapterImageProcessorPil(PilBackend):
                 optionally `iscrowd`; segments that are not listed and crowds are left out.
             masks: for each picture masks of its size, `(num_masks, height, width)`: booleans, integers 0 and 1 or 0 and
                 255, or floats in [0, 1].
+            **kwargs: settings of the processor to replace in this call, as in [`MaskAdapterImageProcessorKwargs`].
 
         Returns:
             `pixel_values` `(batch_size, 3, height, width)`; `pixel_mask` `(batch_size, height, width)`, 1 for pixels of
@@ -186,7 +188,8 @@ class MaskAdapterImageProcessorPil(PilBackend):
             as_output = torch.from_numpy if return_tensors == "pt" else np.asarray
             batch["mask_labels"], batch["class_labels"] = [], []
             for index, (label_map, info) in enumerate(zip(maps, infos, strict=True)):
-                values = _read_map(label_map, original_sizes[index], index, is_panoptic=info is not None)
+                _check_segments(info or (), index)
+                values = _read_map(label_map, original_sizes[index], index, info)
                 if info is None:
                     values = _class_ids(values, ignore_index, do_reduce_labels)
                 segments = None if info is None else _segments(info, values, index)
@@ -321,23 +324,33 @@ def _read_masks(masks: Any, size: tuple[int, int], index: int) -> np.ndarray:
         raise ValueError(f"Picture {index}: {error}") from None
 
 
-def _read_map(label_map: Any, size: tuple[int, int], index: int, is_panoptic: bool) -> np.ndarray:
-    """Class or segment ids of a picture, `(height, width)` int64."""
+def _read_map(
+    label_map: Any, size: tuple[int, int], index: int, segments: Sequence[Mapping[str, Any]] | None
+) -> np.ndarray:
+    """Class or, if there are `segments`, segment ids of a picture, `(height, width)` int64."""
     if isinstance(label_map, (str, os.PathLike)):
-        name = f"The segmentation map of picture {index}, {os.fspath(label_map)},"
-        with naming(name), Image.open(label_map) as file:
-            values = as_array(file)
-    else:
-        values = as_array(label_map)
-    if values.ndim == 3 and values.shape[-1] in (3, 4) and is_panoptic:
-        values = colors_to_ids(values)
-    if values.ndim != 2 or values.dtype.kind not in "iub":
-        kind = "segment ids, or COCO's RGB picture of them" if is_panoptic else "class ids"
-        hint = " A panoptic map needs its segments_info." if values.ndim == 3 and not is_panoptic else ""
+        with naming(f"The segmentation map of picture {index}, {os.fspath(label_map)},"), Image.open(label_map) as file:
+            file.load()
+            label_map = file
+    elif not isinstance(label_map, Image.Image):
+        label_map = as_array(label_map)
+    try:
+        if segments is not None:
+            values = segment_ids(label_map, [segment["id"] for segment in segments], unlisted="drop")
+        elif not isinstance(label_map, Image.Image) and label_map.ndim != 2:
+            raise ValueError("is none")
+        else:
+            values = label_values(label_map)
+    except (TypeError, ValueError) as error:
+        if "twice" in str(error):
+            raise ValueError(f"Picture {index}: {error}") from None
+        kind = "class ids" if segments is None else "segment ids, or COCO's RGB picture of them"
+        array = as_array(label_map)
+        hint = " A panoptic map needs its segments_info." if array.ndim == 3 and segments is None else ""
         raise ValueError(
             f"The segmentation map of picture {index} must hold {kind}, integers of shape (height, width), got "
-            f"{values.dtype} of shape {values.shape}.{hint}"
-        )
+            f"{array.dtype} of shape {array.shape}.{hint}"
+        ) from None
     if values.shape != size:
         raise ValueError(
             f"The segmentation map of picture {index} is {values.shape[0]}x{values.shape[1]}, but the picture "
@@ -352,11 +365,14 @@ def _class_ids(values: np.ndarray, ignore_index: int | None, do_reduce_labels: b
     return np.where(is_ignored, -1, values - 1 if do_reduce_labels else values)
 
 
-def _segments(info: Sequence[dict], values: np.ndarray, index: int) -> dict[int, int]:
-    """Class ids of the segments of a panoptic map, crowds left out."""
+def _check_segments(info: Sequence[Mapping[str, Any]], index: int) -> None:
     for segment in info:
         if "id" not in segment or "category_id" not in segment:
             raise ValueError(f'The segments of picture {index} need an "id" and a "category_id", got {segment}.')
+
+
+def _segments(info: Sequence[Mapping[str, Any]], values: np.ndarray, index: int) -> dict[int, int]:
+    """Class ids of the segments of a panoptic map, crowds left out."""
     if info and not np.isin([segment["id"] for segment in info], values).any():
         raise ValueError(
             f"No segment that is listed for picture {index} is in its map: do they belong to one another, and are the "

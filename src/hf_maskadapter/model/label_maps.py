@@ -7,7 +7,7 @@ a colour, R + 256 G + 65536 B, and `segments_info` lists the segments beside it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -32,9 +32,10 @@ def label_values(value: Any) -> np.ndarray:
         ValueError: if it has colours, or another shape.
         TypeError: if its values are not whole numbers.
     """
-    array = _channels_of_picture(value) if isinstance(value, Image.Image) else as_array(value)
+    is_picture = isinstance(value, Image.Image)
+    array = _channels_of_picture(value) if is_picture else as_array(value)
     if array.ndim == 3:
-        if array.shape[-1] > 4 and array.shape[0] <= 4:
+        if not is_picture and (len(array) == 1 or (len(array) <= 4 < array.shape[-1])):
             array = np.moveaxis(array, 0, -1)
         colors = array[..., :1] if array.shape[-1] in (1, 2) else array[..., :3]
         if array.shape[-1] <= 4 and (colors[..., :1] == colors).all():
@@ -49,7 +50,11 @@ def label_values(value: Any) -> np.ndarray:
 
 
 def segment_ids(
-    value: Any, listed: Iterable[int], size: tuple[int, int] | None = None, *, leave_out_unlisted: bool = False
+    value: Any,
+    listed: Iterable[int],
+    size: tuple[int, int] | None = None,
+    *,
+    unlisted: Literal["refuse", "drop", "keep"] = "refuse",
 ) -> np.ndarray:
     """The number of each pixel's segment in a panoptic map.
 
@@ -62,7 +67,7 @@ def segment_ids(
             also as floats; or `(height, width, channels)`, of which the first three are colours.
         listed: the segments that `segments_info` lists.
         size: height and width that the map must have; by default any.
-        leave_out_unlisted: whether segments that nobody lists are none, -1, instead of an error.
+        unlisted: whether segments that nobody lists are an error, none (-1), or stay for the caller to look at.
 
     Returns:
         `(height, width)` int64. What no one lists is 0 or negative: no segment.
@@ -77,27 +82,33 @@ def segment_ids(
     if size is not None and candidates[0].shape != tuple(size):
         height, width = candidates[0].shape
         raise ValueError(f"is {height}x{width} (height x width), but its picture {size[0]}x{size[1]}: do they belong?")
-    unlisted = [_unlisted(ids, known) for ids in candidates]
-    for ids, strange in zip(candidates, unlisted, strict=True):
-        if not len(strange) and (ids is candidates[0] or (ids > 0).any()):
+    strange = [_unlisted(ids, known) for ids in candidates]
+    for ids, values in zip(candidates, strange, strict=True):
+        if not len(values) and (ids is candidates[0] or (ids > 0).any()):
             return ids
-    if leave_out_unlisted:
+    if unlisted != "refuse":
         best = max(candidates, key=lambda ids: np.isin(ids, list(known)).sum())
-        return np.where(np.isin(best, list(known)), best, -1)
+        return best if unlisted == "keep" else np.where(np.isin(best, list(known)), best, -1)
     raise ValueError(
-        f"holds segments that segments_info does not list: {listed_values(unlisted[0])}. Check that map and "
+        f"holds segments that segments_info does not list: {listed_values(strange[0])}. Check that map and "
         "segments_info belong to the same picture."
     )
 
 
-def checked_ids(ids: Iterable[int]) -> dict[int, int]:
+def checked_ids(ids: Iterable[int], *, lowest: int | None = None) -> dict[int, int]:
     """The place of each segment in a list.
 
+    Args:
+        ids: the segments that `segments_info` lists.
+        lowest: the least that a segment's id may be; 1 in COCO's form, where 0 means no segment.
+
     Raises:
-        ValueError: if one is listed twice.
+        ValueError: if one is listed twice, or is too low.
     """
     places: dict[int, int] = {}
     for place, number in enumerate(ids):
+        if lowest is not None and number < lowest:
+            raise ValueError(f"segments_info lists the segment id {number}; ids begin at {lowest}, 0 means no segment.")
         if number in places:
             raise ValueError(f"segments_info lists the segment id {number} twice.")
         places[number] = place

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from .mask_collections import read_masks
 from .modeling_text_classifier import EncodedVocabulary
 from .pictures import read_picture
+from .segments import Segment
 from .vocabulary import Vocabulary
 
 _MASKS_AT_A_TIME = 64
@@ -21,7 +22,7 @@ _MASKS_AT_A_TIME = 64
 
 @dataclass
 class ClassifiedMask:
-    """One of the caller's masks with its class.
+    """One of the caller's masks with its class; [`Segments.from_classified_masks`] makes segments of several.
 
     Args:
         label: name of the class with the highest score; of an encoded vocabulary, which holds no names, its index as a
@@ -64,8 +65,10 @@ def classify_masks(
             polygons and annotations, label maps, panoptic PNGs, detections with a `.mask`.
         vocabulary: a [`Vocabulary`] or what [`Vocabulary.parse`] reads; or an encoded one, to encode it once only.
         processor: the model's processor.
-        segments_info, ignore_index: as [`read_masks`], for maps.
-        mask_embedding, mask_pooling: how masks are classified, instead of the model's configuration.
+        segments_info: as [`read_masks`], for maps.
+        ignore_index: as [`read_masks`], for maps.
+        mask_embedding: how masks are classified, instead of the model's configuration.
+        mask_pooling: likewise.
 
     Returns:
         One entry for each mask, in the masks' order; none for the result of a model in which nothing was found.
@@ -114,7 +117,7 @@ def classify_masks(
 @torch.no_grad()
 def score_texts(
     model: Any,
-    masks: Sequence[ClassifiedMask] | Tensor,
+    masks: Sequence[ClassifiedMask] | Sequence[Segment] | Tensor,
     texts: str | Sequence[str],
     processor: Callable,
     *,
@@ -124,7 +127,7 @@ def score_texts(
 
     Args:
         model: a `MaskAdapterForOpenVocabularySegmentation`.
-        masks: classified masks, of one or many pictures, or their embeddings `(num_masks, embed_dim)`.
+        masks: classified masks or segments, of one or many pictures, or their embeddings `(num_masks, embed_dim)`.
         texts: a text or several; each is one description, also with commas in it.
         processor: the model's processor, or a tokenizer.
         templates: prompt templates with one `{}` each instead of the processor's.
@@ -133,12 +136,17 @@ def score_texts(
         Cosines on the CPU, `(num_masks, num_texts)`.
 
     Raises:
-        ValueError: if there is no mask or no text, or a text is too long.
+        ValueError: if there is no mask or no text, a segment has no embedding, or a text is too long.
     """
     if not isinstance(masks, Tensor):
         if not masks:
             raise ValueError("There is no mask to compare with texts.")
-        masks = torch.stack([mask.embedding for mask in masks])
+        without = next((mask for mask in masks if mask.embedding is None), None)
+        if without is not None:
+            raise ValueError(
+                f"{without!r} has no embedding: semantic segments have none, ask for panoptic or instance results."
+            )
+        masks = torch.stack([torch.as_tensor(mask.embedding) for mask in masks])
     texts = [texts] if isinstance(texts, str) else list(texts)
     unique = list(dict.fromkeys(texts))
     encoded = model.encode_vocabulary(Vocabulary.from_list([[text] for text in unique]), processor, templates)

@@ -28,7 +28,7 @@ from .masks import (
     share_of_flat_pixels,
     shortened,
 )
-from .pictures import open_picture
+from .pictures import name_of_source, open_picture
 
 _FORMS = (
     "an array or tensor (num_masks, height, width), a label map (height, width), a panoptic PNG, COCO's run-length "
@@ -79,7 +79,7 @@ def read_masks(
             - a panoptic map in COCO's form, `(height, width, 3)` or an RGB picture: R + 256 G + 65536 B is the segment;
             - a picture of one mask with smooth edges, or saved as JPEG, of which more than half white is inside; or of
               one mask in its alpha channel, of which more than half opaque is inside;
-            - the path of a picture of one of these kinds;
+            - the path of a picture of one of these kinds, or what Hugging Face Datasets hold of it undecoded;
             - a list with one entry for each object, or one entry: COCO's run-length encoding, compressed or not (a dict
               of `size` and `counts`), a polygon (`[x, y, x, y, ...]` or `(num_points, 2)`, drawn by COCO's rule), a
               list of polygons that belong together, a contour of OpenCV (`(num_points, 1, 2)`, whose points are pixels
@@ -127,7 +127,7 @@ def _checked(read: ReadMasks) -> ReadMasks:
 
 
 def _read(masks: Any, size: tuple[int, int], segments_info: Any, ignore_index: int | None) -> ReadMasks:
-    if isinstance(masks, (str, os.PathLike)):
+    if _is_encoded(masks):
         masks = _open(masks)
     if isinstance(masks, Image.Image):
         return _masks_of_picture(masks, size, segments_info, ignore_index)
@@ -197,15 +197,17 @@ def _masks_of_result(result: Any, size: tuple[int, int], segments_info: Any, ign
             segments_info = result.get("segments_info")
     else:
         value = _attribute_inside(result) if not hasattr(result, "__len__") or len(result) else None
+    if _is_array(value):
+        value = as_array(value)
     if value is None or (hasattr(value, "__len__") and not len(value)):
         return _nothing(size)
     if segments_info is None:
         return _without_empty_ones(_read(value, size, None, ignore_index))
-    if not len(segments_info):
+    if not len(segments_info) and not (isinstance(value, np.ndarray) and _is_stack(value, size)):
         return _nothing(size)
-    if isinstance(value, (str, os.PathLike)):
+    if _is_encoded(value):
         value = _open(value)
-    elif _is_array(value) or (_are_lists_of_numbers(value) and [len(row) for row in value] == [size[1]] * size[0]):
+    elif _are_lists_of_numbers(value) and [len(row) for row in value] == [size[1]] * size[0]:
         value = as_array(value)
     if isinstance(value, Image.Image) or (isinstance(value, np.ndarray) and not _is_stack(value, size)):
         return _listed_segments(value, size, _distinct_segments(segments_info), must_be_there)
@@ -313,13 +315,18 @@ def _masks_of_runs_from_one_on(value: Sequence[Sequence[int]], size: tuple[int, 
 # --- maps and pictures -----------------------------------------------------------------------------------------------
 
 
-def _open(path: str | os.PathLike) -> Image.Image:
+def _is_encoded(value: Any) -> bool:
+    """Whether it is a file's path, or a picture that Hugging Face Datasets have not decoded."""
+    return isinstance(value, (str, os.PathLike)) or (isinstance(value, Mapping) and {"bytes", "path"} == set(value))
+
+
+def _open(source: str | os.PathLike | Mapping) -> Image.Image:
     try:
-        return open_picture(path)
+        return open_picture(source)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
-        raise ValueError(f"The masks in {os.fspath(path)} cannot be read: {error}") from error
+        raise ValueError(f"The masks in {name_of_source(source)} cannot be read: {error}") from error
 
 
 def _masks_of_picture(
@@ -400,6 +407,8 @@ def _masks_of_array(
         if array.shape[-1] == 1:
             array = array[..., 0]
         elif array.shape[-1] in (3, 4) and array.shape[1:] != size:
+            if array.dtype == np.uint8 and (mask := _mask_of_picture(Image.fromarray(array), False)) is not None:
+                return ReadMasks(mask[None])
             array = colors_to_ids(array)
     if array.ndim == 2 and array.dtype.kind == "f" and _is_map_of_floats(array):
         array = array.astype(np.int64)
@@ -445,7 +454,7 @@ def _listed_segments(value: Any, size: tuple[int, int], entries: Sequence[Mappin
     """The segments of a map that `segments_info` lists, in its order; those without a pixel may be left out."""
     ids = [int(entry["id"]) for entry in entries]
     try:
-        values = segment_ids(value, ids, size, leave_out_unlisted=True)
+        values = segment_ids(value, ids, size, unlisted="drop")
     except (ValueError, TypeError) as error:
         raise type(error)(f"The map of segments {error}") from None
     present = set(np.unique(values).tolist())
@@ -519,6 +528,8 @@ def _mask_of_entry(entry: Any, size: tuple[int, int], number: int) -> np.ndarray
 
 
 def _object_mask(entry: Any, size: tuple[int, int], number: int) -> np.ndarray:
+    if _is_encoded(entry):
+        entry = _open(entry)
     if isinstance(entry, Mapping):
         inside = next((name for name in _INSIDE if name in entry), None)
         if inside is None:
@@ -527,8 +538,6 @@ def _object_mask(entry: Any, size: tuple[int, int], number: int) -> np.ndarray:
         if isinstance(entry, (list, tuple)) and not entry:
             raise ValueError("the object has no outline, only a box perhaps: leave it out.")
         return _object_mask(entry, size, number)
-    if isinstance(entry, (str, os.PathLike)):
-        entry = _open(entry)
     if isinstance(entry, Image.Image):
         is_jpeg = entry.format in ("JPEG", "MPO")
         entry = ImageOps.exif_transpose(entry)

@@ -47,7 +47,7 @@ def as_array(values: Any) -> np.ndarray:
     if isinstance(values, Image.Image):
         return np.asarray(ImageOps.exif_transpose(values))
     if isinstance(values, (list, tuple)):
-        return np.asarray([as_array(value) for value in values])
+        return np.asarray([value if is_number(value) else as_array(value) for value in values])
     return np.asarray(values)
 
 

@@ -38,7 +38,9 @@ class UniversalMaskGenerator(PictureMaskGenerator):
 
     def __init__(self, config: UniversalMaskGeneratorConfig):
         super().__init__(config)
-        self.segmenter = AutoModelForUniversalSegmentation.from_config(config.segmenter_config)
+        self.segmenter = _without_double_precision(
+            AutoModelForUniversalSegmentation.from_config(config.segmenter_config)
+        )
         self.post_init()
 
     @classmethod
@@ -46,7 +48,8 @@ class UniversalMaskGenerator(PictureMaskGenerator):
         """Wrap a segmenter; its weights are neither copied nor changed.
 
         Args:
-            segmenter: a model of `AutoModelForUniversalSegmentation`.
+            segmenter: a model of `AutoModelForUniversalSegmentation`. Only of OneFormer, Transformers holds a weight
+                of its loss in double precision, which Apple's GPUs refuse; it becomes one of single precision.
             processor: its image processor, or OneFormer's processor.
             **fields: fields of [`UniversalMaskGeneratorConfig`] in place of those that follow from these.
 
@@ -64,7 +67,7 @@ class UniversalMaskGenerator(PictureMaskGenerator):
         if segmenter.config.model_type == "oneformer":
             preparation["task_input_ids"] = _task_tokens(processor, segmenter.config.task_seq_len)
         config = cls.config_class(segmenter_config=segmenter.config, **preparation | fields)
-        return wrap(lambda: cls(config), "segmenter", segmenter)
+        return wrap(lambda: cls(config), "segmenter", _without_double_precision(segmenter))
 
     def prepare(self, picture: Tensor) -> tuple[Tensor, tuple[float, float]]:
         """What the segmenter sees of a picture.
@@ -124,6 +127,13 @@ class UniversalMaskGenerator(PictureMaskGenerator):
         if "pred_masks" in output:  # DETR's names
             return output.pred_masks.float(), output.logits.float()
         return output.masks_queries_logits.float(), output.class_queries_logits.float()
+
+
+def _without_double_precision(model: PreTrainedModel) -> PreTrainedModel:
+    for parameter in model.parameters():
+        if parameter.dtype == torch.float64:
+            parameter.data = parameter.data.float()
+    return model
 
 
 def _preparation(config: Any, image_processor: Any) -> dict[str, Any]:

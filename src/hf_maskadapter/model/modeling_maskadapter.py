@@ -42,6 +42,7 @@ from .modeling_mask_generator_sam import SamMaskGenerator
 from .modeling_mask_generator_universal import UniversalMaskGenerator
 from .modeling_text_classifier import EncodedVocabulary, encode_vocabulary, open_vocabulary_logits
 from .modeling_text_transfer import TextTransfer
+from .segments import Segment
 from .vocabulary import PROMPT_TEMPLATES, Vocabulary
 
 VOID_FOR_CERTAIN = 0.501  # so far above one half that no rounding makes a class as probable
@@ -291,7 +292,11 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         return classify_masks(self, image, masks, vocabulary, processor, **options)
 
     def score_texts(
-        self, masks: Sequence[ClassifiedMask] | Tensor, texts: str | Sequence[str], processor: Any, **options: Any
+        self,
+        masks: Sequence[ClassifiedMask] | Sequence[Segment] | Tensor,
+        texts: str | Sequence[str],
+        processor: Any,
+        **options: Any,
     ) -> Tensor:
         """Cosines of masks with texts, `(num_masks, num_texts)`, to find a region by words; see [`score_texts`]."""
         return score_texts(self, masks, texts, processor, **options)

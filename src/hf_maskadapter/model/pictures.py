@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .masks import as_array
 
@@ -40,12 +40,21 @@ def as_viewer_shows(image: Any, input_data_format: str | None = None) -> Image.I
         ValueError: if an array's shape or values cannot be a picture's.
     """
     if isinstance(image, Image.Image):
+        if _is_as_shown(image):
+            image.load()
+            return image
         return as_rgb(ImageOps.exif_transpose(image))
     is_tensor = hasattr(image, "detach")
     if not is_tensor and not isinstance(image, np.ndarray):
         raise TypeError(f"A picture must be a PIL image, an array or a tensor, got {type(image).__name__}.")
     array = _channels_last(as_array(image), input_data_format, prefer_first=is_tensor)
     return as_rgb(Image.fromarray(_eight_bits(array)))
+
+
+def _is_as_shown(image: Image.Image) -> bool:
+    """Whether nothing is to be done: so that a picture which went through here is not copied again."""
+    upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    return image.mode == "RGB" and not image.has_transparency_data and upright
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -20,27 +20,23 @@ from .mask_collections import read_masks
 from .modeling_maskadapter import MaskAdapterSegmentationOutput
 from .modeling_text_classifier import EncodedVocabulary
 from .pictures import read_picture
-from .post_processing_maskadapter import (
-    post_process_instance_segmentation,
-    post_process_panoptic_segmentation,
-    post_process_semantic_segmentation,
-)
+from .post_processing_maskadapter import TASKS, Task, segment
 from .prefetching import Prefetched, prefetching_pays
+from .segments import Segment, Segments
 from .vocabulary import Vocabulary, label_sets
 
 TASK = "zero-shot-image-segmentation"
 
-Subtask = Literal["semantic", "panoptic", "instance"]
-_SUBTASKS = ("semantic", "panoptic", "instance")
 #: Least score of an instance unless the call says otherwise. Without one, `instance_top_k` would always be returned.
 INSTANCE_THRESHOLD = 0.1
 _MAX_CACHED_VOCABULARIES = 16
 
 
 class ZeroShotImageSegmentationPipeline(Pipeline):
-    """Open-vocabulary segmentation with a [`MaskAdapterForOpenVocabularySegmentation`]: pictures and candidate labels in,
-    masks with labels out. All labels are found in one pass over the picture, and a vocabulary is encoded once, however
-    many pictures it is used for.
+    """Open-vocabulary segmentation: pictures and candidate labels in, masks with labels out.
+
+    The model is a [`MaskAdapterForOpenVocabularySegmentation`]. All labels are found in one pass over the picture, and
+    a vocabulary is encoded once, however many pictures it is used for.
 
     Example:
     ```python
@@ -101,17 +97,28 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
                 How masks are classified, instead of the model's configuration.
             batch_size (`int`, defaults to 1), num_workers (`int`, defaults to 0):
                 Pictures at a time, and processes that prepare them.
+            return_segments (`bool`, defaults to `False`):
+                Whether to return [`Segments`], which also hold embeddings, areas, boxes and maps and show themselves in
+                a notebook, instead of lists of dicts.
+            on_features (callable, *optional*):
+                Is called with CLIP's dense features of each picture, `(feature_dim, height, width)` without padding,
+                before it is segmented: for what else one wants to know of a picture without computing them again.
             timeout (`float`, *optional*):
                 Seconds to wait for a picture from the web.
+            kwargs:
+                All of the above but `images` and `candidate_labels`.
 
         Returns:
             For each picture a list of segments, dicts with `label` (`str`), `score` (`float`, `None` if semantic) and
-            `mask` (PIL image of mode "L" with the picture's size, 255 inside, 0 outside). For masks of one's own, one
-            segment for each, in their order; `subtask` and thresholds have no effect on them.
+            `mask` (PIL image of mode "L" with the picture's size, 255 inside, 0 outside), instances with the best one
+            first; or [`Segments`]. For masks of one's own, one segment for each, in their order; `subtask` and
+            thresholds have no effect on them.
 
         Raises:
-            ValueError: if there are no labels, or an argument is not one of those above.
+            ValueError: if there are no labels, an argument is not one of those above, or has no effect: thresholds on
+                semantic results, `overlap_mask_area_threshold` on instances.
         """
+        self._refuse_idle_thresholds(kwargs)
         if candidate_labels is not None:
             kwargs["candidate_labels"] = candidate_labels
         if isinstance(images, tuple):
@@ -122,18 +129,27 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             return []
         return super().__call__(images, **kwargs)
 
+    def _refuse_idle_thresholds(self, arguments: Mapping[str, Any]) -> None:
+        subtask = arguments.get("subtask") or self._postprocess_params.get("subtask", "semantic")
+        idle = {"semantic": ("threshold", "overlap_mask_area_threshold"), "instance": ("overlap_mask_area_threshold",)}
+        for name in idle.get(subtask, ()):
+            if arguments.get(name) is not None:
+                raise ValueError(f"{name} has no effect on {subtask} results: leave it out, or choose another subtask.")
+
     def _sanitize_parameters(
         self,
         candidate_labels: Any = None,
-        subtask: Subtask | None = None,
+        subtask: Task | None = None,
         threshold: float | None = None,
         overlap_mask_area_threshold: float | None = None,
         mask_embedding: str | None = None,
         mask_pooling: str | None = None,
         timeout: float | None = None,
+        return_segments: bool | None = None,
+        on_features: Callable[[Tensor], None] | None = None,
     ) -> tuple[dict, dict, dict]:
-        if subtask is not None and subtask not in _SUBTASKS:
-            raise ValueError(f"subtask must be one of {', '.join(_SUBTASKS)}, got {subtask!r}.")
+        if subtask is not None and subtask not in TASKS:
+            raise ValueError(f"subtask must be one of {', '.join(TASKS)}, got {subtask!r}.")
         preprocess = {
             "vocabulary": None if candidate_labels is None else parse_candidate_labels(candidate_labels),
             "timeout": timeout,
@@ -142,11 +158,13 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             "mask_embedding": mask_embedding,
             "mask_pooling": mask_pooling,
             "skip_void_masks": None if subtask is None else subtask == "panoptic",
+            "on_features": on_features,
         }
         postprocess = {
             "subtask": subtask,
             "threshold": threshold,
             "overlap_mask_area_threshold": overlap_mask_area_threshold,
+            "return_segments": return_segments,
         }
         return _given(preprocess), _given(forward), _given(postprocess)
 
@@ -211,7 +229,9 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         self._encoded.move_to_end(vocabulary)
         return self._encoded[vocabulary]
 
-    def _forward(self, model_inputs: dict, **parameters: Any) -> dict:
+    def _forward(
+        self, model_inputs: dict, on_features: Callable[[Tensor], None] | None = None, **parameters: Any
+    ) -> dict:
         """One pass for each vocabulary of the batch, usually one, over the pictures that it is wanted for.
 
         Pictures that bring masks pass one by one: their numbers of masks differ.
@@ -223,15 +243,27 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             groups.setdefault(vocabulary if masks is None else index, []).append(index)
         for indices in groups.values():
             masks = model_inputs["masks"][indices[0]]
+            pixel_values, pixel_mask = model_inputs["pixel_values"][indices], model_inputs["pixel_mask"][indices]
+            feature_maps = self.model.clip.get_feature_maps(pixel_values)
+            if on_features is not None:
+                for features, inside in zip(feature_maps[-1], pixel_mask, strict=True):
+                    on_features(_without_padding(features, inside))
             outputs = self.model(
-                pixel_values=model_inputs["pixel_values"][indices],
-                pixel_mask=model_inputs["pixel_mask"][indices],
+                pixel_values=pixel_values,
+                pixel_mask=pixel_mask,
+                feature_maps=feature_maps,
                 vocabulary=self.encode_vocabulary(vocabularies[indices[0]]),
                 masks=None if masks is None else masks[None],
                 **parameters,
             )
             for position, index in enumerate(indices):
-                names = ("class_queries_logits", "masks_queries_logits", "valid_masks", "image_sizes")
+                names = (
+                    "class_queries_logits",
+                    "masks_queries_logits",
+                    "valid_masks",
+                    "mask_embeddings",
+                    "image_sizes",
+                )
                 given = {name: outputs[name] for name in names if outputs.get(name) is not None}
                 results[index] = {name: values[position : position + 1] for name, values in given.items()}
                 results[index]["padded_size"] = outputs.padded_size
@@ -242,10 +274,11 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
     def postprocess(
         self,
         model_outputs: dict,
-        subtask: Subtask = "semantic",
+        subtask: Task = "semantic",
         threshold: float | None = None,
         overlap_mask_area_threshold: float | None = None,
-    ) -> list[dict[str, Any]]:
+        return_segments: bool = False,
+    ) -> list[dict[str, Any]] | Segments:
         """One picture's outputs to its segments."""
         result, vocabulary, target_size = (
             _only(model_outputs[name]) for name in ("results", "vocabulary", "target_size")
@@ -254,44 +287,32 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         outputs = MaskAdapterSegmentationOutput(**result)
         if own_masks is not None:
             scores, labels = result["class_queries_logits"][0, :, :-1].float().softmax(dim=-1).max(dim=-1)
-            return [
-                {"score": score, "label": vocabulary.names[label], "mask": _to_image(torch.from_numpy(mask > 0.5))}
-                for score, label, mask in zip(scores.tolist(), labels.tolist(), own_masks, strict=True)
+            embeddings = F.normalize(result["mask_embeddings"][0].float(), dim=-1).numpy()
+            of_masks = zip(labels.tolist(), own_masks, scores.tolist(), embeddings, strict=True)
+            found = [
+                Segment.of_class(vocabulary, label, mask, score=score, embedding=embedding)
+                for label, mask, score, embedding in of_masks
             ]
+            segments = Segments(found, target_size, vocabulary)
+            return segments if return_segments else segments.to_pipeline()
         config = self.model.config
-        if subtask == "semantic":
-            (label_map,) = post_process_semantic_segmentation(outputs, target_sizes=[target_size])
-            found = [(label, None, label_map == label) for label in label_map.unique().tolist()]
-        elif subtask == "panoptic":
-            (panoptic,) = post_process_panoptic_segmentation(
-                outputs,
-                threshold=config.object_threshold if threshold is None else threshold,
-                overlap_mask_area_threshold=(
-                    config.overlap_threshold if overlap_mask_area_threshold is None else overlap_mask_area_threshold
-                ),
-                label_ids_to_fuse=vocabulary.stuff_ids,
-                target_sizes=[target_size],
+        options: dict[str, Any] = {}
+        if subtask == "panoptic":
+            options["threshold"] = config.object_threshold if threshold is None else threshold
+            options["overlap_mask_area_threshold"] = (
+                config.overlap_threshold if overlap_mask_area_threshold is None else overlap_mask_area_threshold
             )
-            found = [
-                (segment["label_id"], segment["score"], panoptic["segmentation"] == segment["id"])
-                for segment in panoptic["segments_info"]
-            ]
-        else:
-            (instances,) = post_process_instance_segmentation(
-                outputs,
-                threshold=INSTANCE_THRESHOLD if threshold is None else threshold,
-                top_k=config.instance_top_k,
-                label_ids_to_keep=vocabulary.thing_ids,
-                target_sizes=[target_size],
-                return_binary_maps=True,
-            )
-            found = [
-                (segment["label_id"], segment["score"], mask)
-                for segment, mask in zip(instances["segments_info"], instances["segmentation"], strict=True)
-            ]
-        return [
-            {"score": score, "label": vocabulary.names[label], "mask": _to_image(mask)} for label, score, mask in found
-        ]
+        elif subtask == "instance":
+            options["threshold"] = INSTANCE_THRESHOLD if threshold is None else threshold
+            options["top_k"] = config.instance_top_k
+        (segments,) = segment(outputs, subtask, vocabulary, [target_size], **options)
+        if return_segments:
+            return segments
+        return (
+            replace(segments, segments=segments.best_first()).to_pipeline()
+            if subtask == "instance"
+            else segments.to_pipeline()
+        )
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor, so that `pipeline(..., model=save_directory)` loads both.
@@ -319,9 +340,18 @@ def parse_candidate_labels(candidate_labels: Any) -> Vocabulary:
     return Vocabulary.parse(candidate_labels)
 
 
-def _to_image(mask: Tensor) -> Image.Image:
-    """A boolean mask as a picture of mode "L", 255 inside."""
-    return Image.fromarray(mask.to(torch.uint8).mul(255).numpy())
+def _without_padding(features: Tensor, inside: Tensor) -> Tensor:
+    """The cells of a picture's features `(feature_dim, height, width)` that hold pixels of it.
+
+    Args:
+        features: of the padded picture.
+        inside: 1 for pixels of the picture, `(padded_height, padded_width)`.
+    """
+    cells = []
+    for axis, of_pixels in ((1, inside.any(dim=1)), (2, inside.any(dim=0))):
+        side = features.shape[axis]
+        cells.append(-(-int(of_pixels.sum()) * side // len(of_pixels)))
+    return features[:, : cells[0], : cells[1]]
 
 
 def _collate(items: list[dict]) -> dict:

@@ -1,5 +1,7 @@
 """Model outputs to semantic, panoptic and instance results at each picture's own size.
 
+[`segment`] gives them as [`Segments`]; the three `post_process_*` functions in the forms of Transformers' processors.
+
 The rules are Mask2Former's as FC-CLIP and Mask-Adapter apply them (arXiv 2308.02487, 2412.04533). They differ from
 those of Transformers' Mask2Former processors: masks are resized from the padded input, not from a fixed size of
 384×384, and the overlap rule looks at mask probabilities that are not weighted by the class score.
@@ -14,22 +16,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .segments import Segment, Segments
 from .semantic_label_search import Axis, LabelSearch, bilinear_taps, index_of_largest
+from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 
 MASK_THRESHOLD = 0.5
 TOP_K = 100
+OVERLAP_THRESHOLD = 0.8
+TASKS = ("semantic", "panoptic", "instance")
 
 Size = tuple[int, int]
 ClassScore = Literal["softmax", "sigmoid"]
+Task = Literal["semantic", "panoptic", "instance"]
 
 _STRIP_ELEMENTS_ON_CPU = 2**21  # 8 MiB of floats, which stay in the processor's cache
 _STRIP_ELEMENTS_ELSEWHERE = 2**25  # 128 MiB, which keep a GPU busy
@@ -88,6 +96,7 @@ class _PictureMasks:
         if masks is None:
             raise ValueError("The outputs hold neither masks_queries_logits nor mask_probabilities.")
         self.masks: Tensor = masks[index]
+        self.rows = torch.arange(len(self.masks), device=self.masks.device)  # which of the picture's masks these are
         self.padded_height, self.padded_width = (int(side) for side in outputs.padded_size)
         self.image_height, self.image_width = (int(side) for side in outputs.image_sizes[index])
         self.height, self.width = target_size
@@ -95,7 +104,7 @@ class _PictureMasks:
     def chosen(self, rows: Tensor) -> _PictureMasks:
         """Some of the masks."""
         result = copy(self)
-        result.masks = self.masks[rows]
+        result.masks, result.rows = self.masks[rows], self.rows[rows]
         return result
 
     def __len__(self) -> int:
@@ -272,7 +281,7 @@ def post_process_panoptic_segmentation(
     outputs: Any,
     threshold: float = 0.0,
     mask_threshold: float = MASK_THRESHOLD,
-    overlap_mask_area_threshold: float = 0.8,
+    overlap_mask_area_threshold: float = OVERLAP_THRESHOLD,
     label_ids_to_fuse: Collection[int] | None = None,
     target_sizes: Sequence[Size] | Tensor | None = None,
 ) -> list[dict[str, Any]]:
@@ -300,31 +309,54 @@ def post_process_panoptic_segmentation(
     """
     _check_mask_threshold(mask_threshold)
     to_fuse = frozenset(label_ids_to_fuse or ())
-    results = []
-    for class_logits, masks in _pictures(outputs, target_sizes):
-        scores, labels = class_logits.softmax(dim=-1).max(dim=-1)
-        kept = ((labels != class_logits.shape[-1] - 1) & (scores > threshold)).nonzero().flatten()
-        segments: list[dict[str, Any]] = []
-        segment_of_mask = labels.new_zeros(len(kept) + 1)  # the last entry is for pixels without a segment
-        segmentation = torch.full((masks.height, masks.width), len(kept), device=labels.device)
-        if len(kept):
-            won, own, visible = _assign_pixels(masks.chosen(kept), scores[kept], mask_threshold, segmentation)
-            fused: dict[int, dict[str, Any]] = {}
-            of_kept = zip(labels[kept].tolist(), scores[kept].tolist(), strict=True)
-            for position, (label, score) in enumerate(of_kept):
-                if not visible[position] or won[position] / own[position] < overlap_mask_area_threshold:
-                    continue
-                segment = fused.get(label)
-                if segment is None:
-                    was_fused = label in to_fuse
-                    segment = {"id": len(segments) + 1, "label_id": label, "was_fused": was_fused, "score": score}
-                    segments.append(segment)
-                    if was_fused:
-                        fused[label] = segment
-                segment["score"] = max(segment["score"], score)
-                segment_of_mask[position] = segment["id"]
-        results.append({"segmentation": segment_of_mask[segmentation], "segments_info": segments})
-    return results
+    results = (
+        _panoptic_result(class_logits, masks, threshold, mask_threshold, overlap_mask_area_threshold, to_fuse)
+        for class_logits, masks in _pictures(outputs, target_sizes)
+    )
+    return [{"segmentation": result.segmentation, "segments_info": result.infos} for result in results]
+
+
+class _Result(NamedTuple):
+    segmentation: Tensor
+    infos: list[dict[str, Any]]
+    rows: list[int]
+    """Which of the picture's masks each segment's score is of."""
+
+
+def _panoptic_result(
+    class_logits: Tensor,
+    masks: _PictureMasks,
+    threshold: float,
+    mask_threshold: float,
+    overlap_mask_area_threshold: float,
+    to_fuse: Collection[int],
+) -> _Result:
+    """One picture's result; see [`post_process_panoptic_segmentation`]."""
+    scores, labels = class_logits.softmax(dim=-1).max(dim=-1)
+    kept = ((labels != class_logits.shape[-1] - 1) & (scores > threshold)).nonzero().flatten()
+    segments: list[dict[str, Any]] = []
+    rows: list[int] = []
+    segment_of_mask = labels.new_zeros(len(kept) + 1)  # the last entry is for pixels without a segment
+    segmentation = torch.full((masks.height, masks.width), len(kept), device=labels.device)
+    if len(kept):
+        won, own, visible = _assign_pixels(masks.chosen(kept), scores[kept], mask_threshold, segmentation)
+        fused: dict[int, dict[str, Any]] = {}
+        of_kept = zip(labels[kept].tolist(), scores[kept].tolist(), masks.rows[kept].tolist(), strict=True)
+        for position, (label, score, row) in enumerate(of_kept):
+            if not visible[position] or won[position] / own[position] < overlap_mask_area_threshold:
+                continue
+            segment = fused.get(label)
+            if segment is None:
+                was_fused = label in to_fuse
+                segment = {"id": len(segments) + 1, "label_id": label, "was_fused": was_fused, "score": score}
+                segments.append(segment)
+                rows.append(row)
+                if was_fused:
+                    fused[label] = segment
+            elif score > segment["score"]:
+                segment["score"], rows[segment["id"] - 1] = score, row
+            segment_of_mask[position] = segment["id"]
+    return _Result(segment_of_mask[segmentation], segments, rows)
 
 
 def _assign_pixels(
@@ -400,25 +432,9 @@ def post_process_instance_segmentation(
         raise ValueError("Ask for return_binary_maps or return_coco_annotation, not both.")
     results = []
     for class_logits, masks in _pictures(outputs, target_sizes):
-        class_scores = class_logits.softmax(dim=-1) if class_score == "softmax" else class_logits.sigmoid()
-        class_scores = class_scores[:, :-1]
-        num_classes = class_scores.shape[-1]
-        pair_scores, pairs = class_scores.flatten().topk(min(top_k, class_scores.numel()))
-        labels = pairs % num_classes
-        if label_ids_to_keep is not None:
-            keep = torch.isin(labels, torch.tensor(sorted(label_ids_to_keep), device=labels.device))
-            pair_scores, pairs, labels = pair_scores[keep], pairs[keep], labels[keep]
-        rows, mask_of_pair = (pairs // num_classes).unique(return_inverse=True)
-        scores = pair_scores * _mean_inside(masks.chosen(rows), mask_threshold)[mask_of_pair]
-        order = scores.argsort(descending=True, stable=True)
-        order = order[scores[order] > threshold]
-        segments = [
-            {"id": number, "label_id": label, "was_fused": False, "score": score}
-            for number, (label, score) in enumerate(
-                zip(labels[order].tolist(), scores[order].tolist(), strict=True), start=1
-            )
-        ]
-        chosen = masks.chosen(rows[mask_of_pair[order]])
+        segments, chosen = _best_instances(
+            class_logits, masks, threshold, mask_threshold, top_k, label_ids_to_keep, class_score
+        )
         segmentation: Tensor | list[dict[str, list[int]]]
         if return_binary_maps:
             segmentation = _binary_maps(chosen, mask_threshold)
@@ -428,6 +444,37 @@ def post_process_instance_segmentation(
             segmentation = _painted(chosen, mask_threshold)
         results.append({"segmentation": segmentation, "segments_info": segments})
     return results
+
+
+def _best_instances(
+    class_logits: Tensor,
+    masks: _PictureMasks,
+    threshold: float,
+    mask_threshold: float,
+    top_k: int,
+    label_ids_to_keep: Collection[int] | None,
+    class_score: ClassScore,
+) -> tuple[list[dict[str, Any]], _PictureMasks]:
+    """One picture's instances and their masks, best first; see [`post_process_instance_segmentation`]."""
+    class_scores = class_logits.softmax(dim=-1) if class_score == "softmax" else class_logits.sigmoid()
+    class_scores = class_scores[:, :-1]
+    num_classes = class_scores.shape[-1]
+    pair_scores, pairs = class_scores.flatten().topk(min(top_k, class_scores.numel()))
+    labels = pairs % num_classes
+    if label_ids_to_keep is not None:
+        keep = torch.isin(labels, torch.tensor(sorted(label_ids_to_keep), device=labels.device))
+        pair_scores, pairs, labels = pair_scores[keep], pairs[keep], labels[keep]
+    rows, mask_of_pair = (pairs // num_classes).unique(return_inverse=True)
+    scores = pair_scores * _mean_inside(masks.chosen(rows), mask_threshold)[mask_of_pair]
+    order = scores.argsort(descending=True, stable=True)
+    order = order[scores[order] > threshold]
+    segments = [
+        {"id": number, "label_id": label, "was_fused": False, "score": score}
+        for number, (label, score) in enumerate(
+            zip(labels[order].tolist(), scores[order].tolist(), strict=True), start=1
+        )
+    ]
+    return segments, masks.chosen(rows[mask_of_pair[order]])
 
 
 def _mean_inside(masks: _PictureMasks, mask_threshold: float) -> Tensor:
@@ -472,9 +519,101 @@ def _coco_annotations(masks: _PictureMasks, mask_threshold: float) -> list[dict[
     return annotations
 
 
+@torch.no_grad()
+def segment(
+    outputs: Any,
+    task: Task,
+    vocabulary: Vocabulary,
+    target_sizes: Sequence[Size] | Tensor | None = None,
+    *,
+    threshold: float | None = None,
+    mask_threshold: float = MASK_THRESHOLD,
+    overlap_mask_area_threshold: float = OVERLAP_THRESHOLD,
+    top_k: int = TOP_K,
+    resize_scores: bool = False,
+    pictures: Sequence[str | None] | None = None,
+) -> list[Segments]:
+    """The segments of each picture.
+
+    Args:
+        outputs: as [`post_process_semantic_segmentation`].
+        task: `"semantic"`: one segment for each class that wins a pixel, in the vocabulary's order. `"panoptic"`:
+            segments that do not overlap, those of one stuff class in one. `"instance"`: things, which may overlap, the
+            larger first, so that smaller ones lie on top.
+        vocabulary: the classes that the model was given.
+        target_sizes: as [`post_process_semantic_segmentation`].
+        threshold: score that a panoptic or instance segment must exceed; default 0.
+        mask_threshold: as [`post_process_panoptic_segmentation`] and [`post_process_instance_segmentation`].
+        overlap_mask_area_threshold: as [`post_process_panoptic_segmentation`].
+        top_k: as [`post_process_instance_segmentation`].
+        resize_scores: as [`post_process_semantic_segmentation`].
+        pictures: file name of each picture, for the results to carry along.
+
+    Returns:
+        Segments with their scores and, if the outputs hold `mask_embeddings`, normalised embeddings; of several masks
+        in one stuff segment those of the one with the highest score. Semantic segments have neither.
+
+    Raises:
+        ValueError: as the three functions; if there is no such task, a threshold is given for semantic results, which
+            have no scores, or the vocabulary has not as many classes as the outputs.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}.")
+    if task == "semantic" and threshold is not None:
+        raise ValueError("Semantic segments have no score, so that a threshold has no effect: leave it out.")
+    num_classes = outputs.class_queries_logits.shape[-1] - 1
+    if num_classes != len(vocabulary):
+        raise ValueError(
+            f"The outputs are of {num_classes} classes, the vocabulary has {len(vocabulary)}: give the one that the "
+            "model was given."
+        )
+    if pictures is None:
+        pictures = [None] * len(outputs.class_queries_logits)
+    if task == "semantic":
+        label_maps = post_process_semantic_segmentation(outputs, target_sizes, resize_scores)
+        return [
+            Segments.from_label_map(label_map, vocabulary, None, picture)
+            for label_map, picture in zip(label_maps, pictures, strict=True)
+        ]
+    _check_mask_threshold(mask_threshold)
+    results = []
+    for index, (class_logits, masks) in enumerate(_pictures(outputs, target_sizes)):
+        if task == "panoptic":
+            segmentation, infos, rows = _panoptic_result(
+                class_logits, masks, threshold or 0.0, mask_threshold, overlap_mask_area_threshold, vocabulary.stuff_ids
+            )
+            ids = segmentation.cpu().numpy()
+            found_masks: Any = (ids == info["id"] for info in infos)
+        else:
+            infos, chosen = _best_instances(
+                class_logits, masks, threshold or 0.0, mask_threshold, top_k, vocabulary.thing_ids, "softmax"
+            )
+            rows = chosen.rows.tolist()
+            found_masks = _binary_maps(chosen, mask_threshold).cpu().numpy()
+        embeddings = _embeddings(outputs, index, rows)
+        found = [
+            Segment.of_class(vocabulary, info["label_id"], mask, score=info["score"], embedding=embedding)
+            for info, mask, embedding in zip(infos, found_masks, embeddings, strict=True)
+        ]
+        segments = Segments(found, (masks.height, masks.width), vocabulary, task, pictures[index])
+        results.append(segments if task == "panoptic" else segments.smaller_on_top())
+    return results
+
+
+def _embeddings(outputs: Any, index: int, rows: list[int]) -> list[np.ndarray] | list[None]:
+    """Normalised embeddings of some of a picture's masks, if the outputs hold them."""
+    embeddings = getattr(outputs, "mask_embeddings", None)
+    if embeddings is None:
+        return [None] * len(rows)
+    return list(F.normalize(embeddings[index, rows].float(), dim=-1).cpu().numpy())
+
+
 __all__ = [
+    "TASKS",
+    "Task",
     "post_process_instance_segmentation",
     "post_process_panoptic_segmentation",
     "post_process_semantic_segmentation",
+    "segment",
     "semantic_scores",
 ]

@@ -24,13 +24,6 @@ _SHOWN_SIDE = 480  # of the picture that a notebook shows, in pixels
 _SHOWN_ROWS = 50
 
 
-def _binary_mask(mask: Any) -> np.ndarray:
-    array = as_array(mask)
-    if array.ndim != 2:
-        raise ValueError(f"The mask of a segment has shape (height, width), got {array.shape}.")
-    return binary_mask(array)
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Segment:
     """One segment of a picture.
@@ -38,8 +31,8 @@ class Segment:
     Args:
         class_id: its class, an index into the vocabulary.
         label: the class's name.
-        mask: `(height, width)`, at the picture's size; booleans, 0 and 1, 0 and 255, or soft values, of which more than
-            0.5 is inside. An array, a tensor or a PIL picture; kept as booleans.
+        mask: `(height, width)`, at the picture's size; booleans, or what else [`binary_mask`] reads: 0 and 1, 0 and
+            255, soft values of which more than 0.5 is inside. An array, a tensor or a PIL picture; kept as booleans.
         score: the model's confidence, 0 to 1, where there is one.
         is_crowd: whether it covers a group of objects that are not told apart, as in COCO.
         is_thing: whether it is a countable object or "stuff", where that is known.
@@ -58,7 +51,9 @@ class Segment:
     embedding: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        mask = _binary_mask(self.mask)
+        mask = binary_mask(self.mask)
+        if mask.ndim != 2:
+            raise ValueError(f"The mask of a segment has shape (height, width), got {mask.shape}.")
         object.__setattr__(self, "class_id", int(self.class_id))
         object.__setattr__(self, "mask", mask)
         if self.score is not None:
@@ -243,6 +238,35 @@ class Segments(Sequence[Segment]):
         present = [int(value) for value in np.unique(values) if value >= 0 and value != ignore_index]
         found = [Segment.of_class(vocabulary, value, values == value) for value in present]
         return cls(found, values.shape, vocabulary, "semantic", picture)
+
+    @classmethod
+    def from_classified_masks(
+        cls,
+        masks: Sequence[Any],
+        vocabulary: Vocabulary,
+        size: tuple[int, int] | None = None,
+        picture: str | None = None,
+    ) -> Segments:
+        """What [`classify_masks`] returns for a picture, in the same order.
+
+        Args:
+            masks: of one picture.
+            vocabulary: the classes that they were given, also where that was an encoded vocabulary.
+            size: height and width of the picture; needed only where there is no mask.
+            picture: see above.
+
+        Raises:
+            ValueError: if the vocabulary lacks a class, or there is neither a mask nor a size.
+        """
+        if size is None:
+            if not masks:
+                raise ValueError("There is no mask, so that the picture's size must be given: size=(height, width).")
+            size = masks[0].mask.shape
+        found = [
+            Segment.of_class(vocabulary, one.label_id, one.mask, score=one.score, embedding=one.embedding)
+            for one in masks
+        ]
+        return cls(found, size, vocabulary, picture=picture)
 
     def __len__(self) -> int:
         return len(self.segments)

@@ -38,16 +38,20 @@ _ROUNDING = 1e-5  # relative; sums over hundreds of masks in single precision ar
 def bilinear_taps(old: int, new: int, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What a bilinear resize mixes (`align_corners=False`, no antialiasing).
 
+    Places are computed in double precision on the CPU, since not every accelerator has it (Apple's).
+
     Args:
-        old, new: lengths before and after.
+        old: length before.
+        new: length after.
         positions: some of the new positions, `(n,)`.
 
     Returns:
-        For each the two old positions, and the second's share in fp32, `(n,)` each.
+        For each the two old positions, and the second's share in fp32, `(n,)` each, where the positions are.
     """
-    centers = ((positions.double() + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
+    centers = ((positions.cpu().double() + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
     lower = centers.long()
-    return lower, (lower + 1).clamp(max=old - 1), (centers - lower).float()
+    taps = (lower, (lower + 1).clamp(max=old - 1), (centers - lower).float())
+    return taps[0].to(positions.device), taps[1].to(positions.device), taps[2].to(positions.device)
 
 
 class Taps(NamedTuple):
@@ -95,6 +99,10 @@ class Axis(NamedTuple):
         """Masks of `cells` resized to the `padded` input, cropped to the `image`, resized to the `wanted` length.
 
         Args:
+            cells: length of the masks.
+            padded: length of the padded input.
+            image: the picture's length inside it.
+            wanted: length of the result.
             resize_scores: whether scores are resized last, instead of mask values.
         """
         to_image, to_wanted = Taps.bilinear(cells, padded, image), Taps.bilinear(image, wanted)

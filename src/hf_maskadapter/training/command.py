@@ -26,7 +26,6 @@ from ..data import (
     create_training_loader,
 )
 from ..data.loading import load_segmentation_dataset
-from ..evaluation.report import versions
 from ..files import replacing_folder, write_json
 from ..hub.adapter_weights import add_adapter, save_adapter_weights
 from ..hub.cards import CARD_NAME, training_card
@@ -35,6 +34,7 @@ from ..hub.pushing import prepare_repository, push_finished_work
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.modeling_text_classifier import EncodedVocabulary
 from ..model.processing_maskadapter import MaskAdapterProcessor
+from ..provenance import versions
 from .arguments import TrainingArguments
 from .optimization import LearningRateSchedule, parameter_groups
 from .options import DataArguments

@@ -25,7 +25,6 @@ from tqdm.auto import tqdm
 from ..data import DataError, SegmentationStream, create_training_loader
 from ..data.captions import CropCollator, PictureCrops, SegmentCrops, load_captioned_pictures
 from ..data.sampling import sample_generator
-from ..evaluation.report import versions
 from ..files import replacing_folder, write_json
 from ..hub.cards import CARD_NAME, training_card
 from ..hub.errors import explaining
@@ -33,6 +32,7 @@ from ..miniature import checkpoint_path
 from ..model.modeling_clip import ConvolutionalClipModel
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.processing_maskadapter import MaskAdapterProcessor
+from ..provenance import versions
 from .checkpoints import CheckpointError
 from .command import ARGUMENTS_FILE, MODEL_FOLDER, RESULT_FILE, message_of_worker, open_dataset
 from .contrastive import ContrastiveArguments, ContrastiveBatch, ContrastiveTrainer, spread_text_embeddings

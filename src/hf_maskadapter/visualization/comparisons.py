@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..model.class_colors import Color, class_color
+from ..model.pictures import as_viewer_shows
+from ..model.segments import Segments
+from .index_map import IndexMap, from_map, from_masks, from_segments
 from .lettering import INK, PAPER, drawable, font_of, letter_size, text_size, wrap
 from .overlays import least_legend_width, legend_panel, paint, present_names, stack
-from .segments import Segments, as_picture, from_map, from_masks
 
 
 def side_by_side(
@@ -38,7 +40,7 @@ def side_by_side(
         raise ValueError("side_by_side needs at least one picture.")
     if titles is not None and len(titles) != len(images):
         raise ValueError(f"there must be one title for each picture, got {len(titles)} for {len(images)}.")
-    pictures = [as_picture(image) for image in images]
+    pictures = [as_viewer_shows(image) for image in images]
     height = max(picture.height for picture in pictures)
     pictures = [
         picture.resize((max(1, round(picture.width * height / picture.height)), height), Image.Resampling.LANCZOS)
@@ -90,31 +92,34 @@ def compare(
 
     Args:
         image: the picture.
-        results: title and result of each: what a segmentation pipeline returns, a `(height, width)` map of class
-            indices, or a dict with `segmentation` and `segments_info`, as panoptic post-processing returns it.
+        results: title and result of each: [`Segments`], what a segmentation pipeline returns, a `(height, width)` map
+            of class indices, or a dict with `segmentation` and `segments_info`, as panoptic post-processing returns it.
         labels: name of each class, for results that do not bring names.
         title: the picture's own title.
         columns: how many in a row; by default all.
-        alpha, font: see [`overlay`].
+        alpha: see [`overlay`].
+        font: see [`overlay`].
 
     Raises:
         ValueError: without results, if sizes do not match or names are missing.
     """
     if not results:
         raise ValueError("compare needs at least one result.")
-    picture = as_picture(image)
+    picture = as_viewer_shows(image)
     painted, colors = [picture], dict[str, Color]()
     for result in results.values():
-        segments = _as_segments(picture, result, labels)
-        painted.append(paint(picture, segments, alpha=alpha, font=font, legend=False))
-        colors |= {name: class_color(name) for name in present_names(segments)}
+        index_map = _as_index_map(picture, result, labels)
+        painted.append(paint(picture, index_map, alpha=alpha, font=font, legend=False))
+        colors |= {name: class_color(name) for name in present_names(index_map)}
     pictures = side_by_side(painted, [title, *results], columns=columns, font=font)
     letters = letter_size(picture.size)
     entries = [(color, name) for name, color in colors.items()] or [(PAPER, "nothing found")]
     return stack(pictures, legend_panel(entries, max(pictures.width, least_legend_width(letters)), letters, font))
 
 
-def _as_segments(picture: Image.Image, result: Any, labels: Sequence[str] | None) -> Segments:
+def _as_index_map(picture: Image.Image, result: Any, labels: Sequence[str] | None) -> IndexMap:
+    if isinstance(result, Segments):
+        return from_segments(picture, result)
     if isinstance(result, Mapping):
         return from_map(picture, result["segmentation"], result["segments_info"], labels)
     if isinstance(result, Sequence) and (not result or isinstance(result[0], Mapping)):

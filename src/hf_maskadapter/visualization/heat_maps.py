@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .segments import as_array, as_picture
+from ..model.masks import as_array
+from ..model.pictures import as_viewer_shows
 
 _HEAT = np.array(  # dark to bright in even steps of lightness, so that it reads in grey, too
     [
@@ -43,7 +44,7 @@ def heat_map(
     Raises:
         ValueError: if `values` is not a map.
     """
-    picture = as_picture(image)
+    picture = as_viewer_shows(image)
     array = as_array(values).astype(np.float32)
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"values must have shape (height, width), got {array.shape}.")
@@ -53,7 +54,7 @@ def heat_map(
     stops = np.linspace(0, 1, len(_HEAT))
     lookup = np.stack([np.interp(levels, stops, channel) for channel in _HEAT.T], axis=1).round().astype(np.uint8)
     heat = lookup[(np.asarray(smooth) * 255).round().astype(np.uint8)]
-    gray = picture.convert("L").convert("RGB")
+    gray = Image.merge("RGB", [picture.convert("L")] * 3)
     return Image.blend(gray, Image.fromarray(heat), alpha)
 
 

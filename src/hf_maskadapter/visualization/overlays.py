@@ -11,8 +11,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..model.class_colors import Color, class_color
+from ..model.pictures import as_viewer_shows
+from ..model.segments import Segments
+from .index_map import ABSENT, IndexMap, from_map, from_masks, from_segments
 from .lettering import INK, MIN_LETTERS, PAPER, drawable, font_of, letter_size, line_width, text_size, wrap
-from .segments import ABSENT, Segments, as_picture, from_map, from_masks
 
 _FADING = 0.6  # how much of its own colour a picture loses under paint, so that the paint looks as in the legend
 _PLACEMENT_GRID = 320  # names are placed on a grid of at most this many cells a side
@@ -84,10 +86,10 @@ class _Placement:
         return int(column) * self.step, int(row) * self.step
 
 
-def _draw_names(picture: Image.Image, segments: Segments, texts: list[str], font_path: str | Path | None) -> None:
+def _draw_names(picture: Image.Image, index_map: IndexMap, texts: list[str], font_path: str | Path | None) -> None:
     """Write each segment's text on it, in smaller letters if need be, and not at all where there is no room."""
     texts = [drawable(text, font_path) for text in texts]
-    placement = _Placement(segments.indices)
+    placement = _Placement(index_map.indices)
     areas = np.bincount(placement.grid[placement.grid != ABSENT], minlength=len(texts))
     largest = letter_size(picture.size)
     fonts = [
@@ -167,24 +169,24 @@ def _fill_columns(heights: Sequence[int], columns: int) -> list[list[int]]:
         limit += min(heights)
 
 
-def present_names(segments: Segments) -> dict[str, int]:
+def present_names(index_map: IndexMap) -> dict[str, int]:
     """The names that occur, by area, each with its number of segments."""
-    present = segments.indices[segments.indices != ABSENT]
-    areas = np.bincount(present, minlength=len(segments.names))
+    present = index_map.indices[index_map.indices != ABSENT]
+    areas = np.bincount(present, minlength=len(index_map.names))
     total: dict[str, int] = {}
     count: dict[str, int] = {}
-    for name, area in zip(segments.names, areas.tolist(), strict=True):
+    for name, area in zip(index_map.names, areas.tolist(), strict=True):
         if area:
             total[name] = total.get(name, 0) + area
             count[name] = count.get(name, 0) + 1
     return {name: count[name] for name in sorted(total, key=lambda name: (-total[name], name))}
 
 
-def _legend_entries(segments: Segments) -> list[tuple[Color, str]]:
+def _legend_entries(index_map: IndexMap) -> list[tuple[Color, str]]:
     """Colour and text of each name, with the number of segments where there are several."""
     return [
         (class_color(name), name if count == 1 else f"{name} ({count})")
-        for name, count in present_names(segments).items()
+        for name, count in present_names(index_map).items()
     ]
 
 
@@ -198,7 +200,7 @@ def stack(picture: Image.Image, panel: Image.Image) -> Image.Image:
 
 def paint(
     picture: Image.Image,
-    segments: Segments,
+    index_map: IndexMap,
     *,
     alpha: float = 0.5,
     outlines: bool = True,
@@ -208,17 +210,17 @@ def paint(
     font: str | Path | None = None,
 ) -> Image.Image:
     """Paint segments over an RGB picture; the options are those of [`overlay`]."""
-    entries = _legend_entries(segments)
+    entries = _legend_entries(index_map)
     if entries:
-        present = segments.indices != ABSENT
-        lookup = np.array([class_color(name) for name in segments.names], dtype=np.uint8)
+        present = index_map.indices != ABSENT
+        lookup = np.array([class_color(name) for name in index_map.names], dtype=np.uint8)
         pixels = np.asarray(picture)
-        painted = np.where(present[..., None], lookup[segments.indices], pixels)
-        faded = Image.blend(picture, picture.convert("L").convert("RGB"), _FADING)
+        painted = np.where(present[..., None], lookup[index_map.indices], pixels)
+        faded = Image.blend(picture, Image.merge("RGB", [picture.convert("L")] * 3), _FADING)
         backdrop = Image.fromarray(np.where(present[..., None], np.asarray(faded), pixels))
         blended = np.array(Image.blend(backdrop, Image.fromarray(painted), alpha))
         if outlines:
-            edges = _boundaries(segments.indices, line_width(picture.size)) & present
+            edges = _boundaries(index_map.indices, line_width(picture.size)) & present
             blended[edges] = painted[edges]
         picture = Image.fromarray(blended)
     else:
@@ -226,9 +228,9 @@ def paint(
     if names:
         texts = [
             f"{name} {score:.0%}" if scores and score is not None else name
-            for name, score in zip(segments.names, segments.scores, strict=True)
+            for name, score in zip(index_map.names, index_map.scores, strict=True)
         ]
-        _draw_names(picture, segments, texts, font)
+        _draw_names(picture, index_map, texts, font)
     if legend:
         letters = letter_size(picture.size)
         width = max(picture.width, least_legend_width(letters))
@@ -249,12 +251,13 @@ def overlay(
     legend: bool = True,
     font: str | Path | None = None,
 ) -> Image.Image:
-    """Paint a label map, or a map of segment ids, over its picture.
+    """Paint a result over its picture: [`Segments`], a label map, or a map of segment ids.
 
     Args:
         image: the picture, in any form that [`as_viewer_shows`] reads: a PIL image, an array, a tensor.
-        segmentation: `(height, width)` integers at the picture's size, as the `post_process_*` functions return them:
-            class indices, or segment ids if `segments_info` is given. What is no class or segment stays unpainted.
+        segmentation: [`Segments`]; or `(height, width)` integers at the picture's size, as the `post_process_*`
+            functions return them: class indices, or segment ids if `segments_info` is given. What is no class or
+            segment stays unpainted.
         segments_info: for each segment its `id`, and `label_id` (an index into `labels`) or `label`; optionally
             `score`.
         labels: name of each class.
@@ -271,16 +274,19 @@ def overlay(
     Raises:
         TypeError, ValueError: if it is no picture, sizes do not match or names are missing.
     """
-    picture = as_picture(image)
-    segments = from_map(picture, segmentation, segments_info, labels)
+    picture = as_viewer_shows(image)
+    if isinstance(segmentation, Segments):
+        index_map = from_segments(picture, segmentation)
+    else:
+        index_map = from_map(picture, segmentation, segments_info, labels)
     return paint(
-        picture, segments, alpha=alpha, outlines=outlines, names=names, scores=scores, legend=legend, font=font
+        picture, index_map, alpha=alpha, outlines=outlines, names=names, scores=scores, legend=legend, font=font
     )
 
 
 def overlay_masks(
     image: Image.Image | np.ndarray,
-    segments: Sequence[Mapping[str, Any]],
+    segments: Segments | Sequence[Mapping[str, Any]],
     *,
     alpha: float = 0.5,
     outlines: bool = True,
@@ -293,14 +299,24 @@ def overlay_masks(
 
     Args:
         image: the picture.
-        segments: for each segment a `label`, a `mask` (PIL image or `(height, width)` array, non-zero inside) and
-            optionally a `score`. Where masks overlap, the smaller one lies on top.
-        alpha, outlines, names, scores, legend, font: see [`overlay`].
+        segments: for each segment a `label`, a `mask` (PIL image or `(height, width)` array, in any form that
+            [`binary_mask`] reads) and optionally a `score`. Where masks overlap, the smaller one lies on top. Or
+            [`Segments`].
+        alpha: see [`overlay`].
+        outlines: see [`overlay`].
+        names: see [`overlay`].
+        scores: see [`overlay`].
+        legend: see [`overlay`].
+        font: see [`overlay`].
+
+    Raises:
+        TypeError, ValueError: if it is no picture, or a mask is none of the picture's size.
     """
-    picture = as_picture(image)
+    picture = as_viewer_shows(image)
+    index_map = from_segments(picture, segments) if isinstance(segments, Segments) else from_masks(picture, segments)
     return paint(
         picture,
-        from_masks(picture, segments),
+        index_map,
         alpha=alpha,
         outlines=outlines,
         names=names,

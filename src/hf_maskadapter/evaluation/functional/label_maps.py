@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 from PIL import Image
+
+from ...model.label_maps import label_values, segment_ids
+from ...model.masks import as_array, colors_to_ids
+from ...model.pictures import open_picture
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +49,7 @@ def is_torch_tensor(value: Any) -> TypeGuard[torch.Tensor]:
     return torch_module is not None and isinstance(value, torch_module.Tensor)
 
 
-def as_integer_map(value: Any, role: str, sample_id: SampleId, *, channels: bool = False) -> IntegerMap:
+def as_integer_map(value: Any, role: str, sample_id: SampleId) -> IntegerMap:
     """Turns a label map of any accepted form into an integer array or tensor.
 
     Args:
@@ -53,42 +57,78 @@ def as_integer_map(value: Any, role: str, sample_id: SampleId, *, channels: bool
             nested list, or what `datasets.Image` stores: a path, bytes, or ``{"path": ..., "bytes": ...}``.
         role: ``"prediction"`` or ``"reference"``, for messages.
         sample_id: What messages call the sample.
-        channels: Whether ``(height, width, 3)`` is accepted besides ``(height, width)``.
 
     Returns:
-        Array or tensor of an integer or boolean type.
+        ``(height, width)`` array or tensor of an integer or boolean type.
 
     Raises:
         ValueError: A missing map, or one that has not two axes.
         TypeError: Values that are not whole numbers.
         FileNotFoundError: A path that leads to no file.
     """
-    if value is None:
-        raise ValueError(f"The {role} of sample {sample_id!r} is missing (None).")
-    if isinstance(value, dict) and {"path", "bytes"} & value.keys():
-        value = value.get("bytes") or value.get("path")
-        if value is None:
-            raise ValueError(f"The {role} of sample {sample_id!r} is missing: neither a path nor bytes are given.")
-    if isinstance(value, str | os.PathLike | bytes):
-        value = _decode(value, role, sample_id)
-    if not is_torch_tensor(value):
-        value = np.asarray(value)
-        if value.dtype.kind not in "biu":
-            raise TypeError(
-                f"The {role} of sample {sample_id!r} holds {value.dtype} values, but class ids are whole numbers. "
-                "Pass the result of `post_process_semantic_segmentation`, or take the arg max of the scores."
-            )
-    elif value.is_floating_point() or value.is_complex():
-        raise TypeError(
-            f"The {role} of sample {sample_id!r} holds {value.dtype} values, but class ids are whole numbers. "
-            "Pass the result of `post_process_semantic_segmentation`, or take the arg max of the scores."
-        )
-    if value.ndim != 2 and not (channels and value.ndim == 3 and value.shape[-1] == 3):
-        raise ValueError(
-            f"The {role} of sample {sample_id!r} has shape {tuple(value.shape)}; expected (height, width)"
-            + (" or (height, width, 3)." if channels else ".")
-        )
-    return value
+    value = _opened(value, role, sample_id)
+    if is_torch_tensor(value) and (value.is_floating_point() or value.is_complex()):
+        raise _not_whole(value.dtype, role, sample_id)
+    if not isinstance(value, Image.Image) and value.ndim != 2:
+        raise _not_flat(value.shape, role, sample_id)
+    if is_torch_tensor(value):
+        return value
+    try:
+        return label_values(value)
+    except TypeError:
+        raise _not_whole(as_array(value).dtype, role, sample_id) from None
+    except ValueError as error:
+        raise ValueError(f"The {role} of sample {sample_id!r} {error}") from None
+
+
+def as_segment_map(value: Any, segments: Collection[int], role: str, sample_id: SampleId) -> IntegerMap:
+    """Turns a map of segment ids of any accepted form into an integer array or tensor.
+
+    Args:
+        value: As for `as_integer_map`, and ``(height, width, 3)`` colours, with id = R + 256·G + 256²·B; pictures are
+            colours whatever mode they were saved in (`hf_maskadapter.model.label_maps.segment_ids`). Floats count if
+            they are whole numbers of listed segments or negative, as in Transformers' instance results.
+        segments: The ids that ``segments_info`` lists.
+        role: ``"prediction"`` or ``"reference"``, for messages.
+        sample_id: What messages call the sample.
+
+    Returns:
+        ``(height, width)`` array or tensor of an integer type; ids that nobody lists are still in it.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: As `as_integer_map`.
+    """
+    value = _opened(value, role, sample_id)
+    if is_torch_tensor(value) and value.device.type != "cpu":
+        value = value.long() if value.is_floating_point() and _holds_listed(to_numpy(value), segments) else value
+        if value.ndim == 3 and value.shape[-1] in (3, 4) and not value.is_floating_point():
+            value = colors_to_ids(value)
+        return as_integer_map(value, role, sample_id)
+    if not isinstance(value, Image.Image):
+        value = as_array(value)
+        if value.dtype.kind == "f" and not _holds_listed(value, segments):
+            raise _not_whole(value.dtype, role, sample_id)
+    try:
+        return segment_ids(value, segments, unlisted="keep")
+    except TypeError:
+        raise _not_whole(as_array(value).dtype, role, sample_id) from None
+    except ValueError as error:
+        raise ValueError(f"The {role} of sample {sample_id!r} {error}") from None
+
+
+def _holds_listed(values: np.ndarray, segments: Collection[int]) -> bool:
+    return all(value < 0 or value in segments for value in np.unique(values).tolist())
+
+
+def _not_whole(dtype: Any, role: str, sample_id: SampleId) -> TypeError:
+    return TypeError(
+        f"The {role} of sample {sample_id!r} holds {dtype} values, but class ids are whole numbers. "
+        "Pass the result of `post_process_semantic_segmentation`, or take the arg max of the scores."
+    )
+
+
+def _not_flat(shape: Any, role: str, sample_id: SampleId) -> ValueError:
+    return ValueError(f"The {role} of sample {sample_id!r} has shape {tuple(shape)}; expected (height, width).")
 
 
 def check_same_size(prediction: IntegerMap, reference: IntegerMap, sample_id: SampleId) -> None:
@@ -133,17 +173,25 @@ def to_numpy(value: IntegerMap) -> np.ndarray:
     return value.detach().cpu().numpy() if is_torch_tensor(value) else np.asarray(value)
 
 
-def _decode(source: Any, role: str, sample_id: SampleId) -> np.ndarray:
-    if isinstance(source, bytes):
-        name, handle = f"the {role} of sample {sample_id!r}", io.BytesIO(source)
-    else:
-        name, handle = f"{os.fspath(source)} (the {role} of sample {sample_id!r})", source
-        if not os.path.isfile(source):
+def _opened(value: Any, role: str, sample_id: SampleId) -> Any:
+    """The map as a picture if it is encoded; what is no picture stays."""
+    if value is None:
+        raise ValueError(f"The {role} of sample {sample_id!r} is missing (None).")
+    path = value
+    if isinstance(value, dict) and {"path", "bytes"} & value.keys():
+        value, path = value.get("bytes") or value.get("path"), value.get("path")
+        if value is None:
+            raise ValueError(f"The {role} of sample {sample_id!r} is missing: neither a path nor bytes are given.")
+    if not isinstance(value, str | os.PathLike | bytes):
+        return value if is_torch_tensor(value) or isinstance(value, Image.Image) else np.asarray(value)
+    name = f"the {role} of sample {sample_id!r}"
+    if not isinstance(value, bytes):
+        name = f"{os.fspath(path)} ({name})"
+        if not os.path.isfile(value):
             raise FileNotFoundError(f"There is no file {name}.")
     try:
-        with Image.open(handle) as picture:
-            return np.array(picture)
-    except OSError as error:
+        return open_picture(value)
+    except (OSError, ValueError) as error:
         raise ValueError(f"Cannot read {name} as a picture: {error}") from error
 
 

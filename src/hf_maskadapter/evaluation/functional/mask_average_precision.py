@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ...model.masks import colors_to_ids
-from .label_maps import SampleId, as_integer_map, to_numpy
+from ...model.masks import as_array, binary_mask, checked_run_lengths, is_polygon
+from ...model.segments import Segments
+from .label_maps import SampleId, as_segment_map, to_numpy
 from .panoptic_quality import check_categories
 
 _RESULT_KEYS = (
@@ -128,11 +130,14 @@ def match_detections(prediction: Any, reference: Any, sample_id: SampleId = 0) -
     """Matches the instance masks of one image.
 
     Args:
-        prediction: A dict, either of ``masks``, ``scores`` and ``labels`` (one of each per instance) or of
+        prediction: [`Segments`]; or a dict, either of ``masks``, ``scores`` and ``labels`` (one of each per
+            instance) or of
             ``segmentation`` and ``segments_info`` as `post_process_instance_segmentation` gives them
             (``[{"id", "label_id" or "category_id", "score"}, ...]``). Masks are a (instances, height, width) array or
-            tensor, a list of (height, width) maps, or COCO run-length encodings; a (height, width) ``segmentation`` is
-            a map of the ids in ``segments_info``, any other has one mask for each entry.
+            tensor, a list of (height, width) maps, or COCO run-length encodings: booleans, 0 and 1 or 255, or
+            probabilities, of which more than 0.5 is inside; logits are refused. A (height, width) ``segmentation`` is a
+            map of the ids in ``segments_info``, of which those that others cover wholly are left out; any other has one
+            mask for each entry. The area of a prediction is always its mask's.
         reference: The same without scores. Optional: ``iscrowd`` and ``area`` (else the mask's own) for each
             instance, as lists beside ``masks`` or keys of ``segments_info``. Segments with ``"isthing": False`` are
             skipped.
@@ -140,7 +145,8 @@ def match_detections(prediction: Any, reference: Any, sample_id: SampleId = 0) -
 
     Raises:
         ImportError: pycocotools is not installed.
-        ValueError: A missing part, numbers or sizes that differ.
+        ValueError: A missing part, numbers or sizes that differ, values that are no masks', run lengths that do not
+            fill their size, scores that are not finite; the message names sample and mask.
     """
     mask_api, coco_eval = _pycocotools()
     detections = _parse(prediction, "prediction", sample_id, mask_api)
@@ -255,7 +261,9 @@ def _parse(value: Any, role: str, sample_id: SampleId, mask_api: Any) -> list[di
     name = f"The {role} of sample {sample_id!r}"
     if value is None:
         raise ValueError(f"{name} is missing (None).")
-    if isinstance(value, Mapping) and {"segmentation", "segments_info"} <= value.keys():
+    if isinstance(value, Segments):
+        value = _from_result(value, role, sample_id)
+    elif isinstance(value, Mapping) and {"segmentation", "segments_info"} <= value.keys():
         value = _from_segments(value, role, sample_id)
     required = ("masks", "labels") if role == "reference" else ("masks", "labels", "scores")
     if not isinstance(value, Mapping) or not set(required) <= value.keys():
@@ -263,33 +271,66 @@ def _parse(value: Any, role: str, sample_id: SampleId, mask_api: Any) -> list[di
         raise ValueError(
             f"{name} must be a dict with {', '.join(required)}, or with segmentation and segments_info; got {keys}."
         )
-    masks = [_encode(mask, mask_api, name) for mask in value["masks"]]
-    columns = {
-        key: _to_list(value[key]) for key in ("labels", "scores", "iscrowd", "area") if value.get(key) is not None
-    }
+    given = value["masks"]
+    if isinstance(given, Mapping | str | bytes) or not hasattr(given, "__len__"):
+        raise ValueError(f"{name} must hold its masks in a list or an array, got {type(given).__name__}.")
+    masks = [_encode(mask, mask_api, name, number) for number, mask in enumerate(given)]
+    names = ("labels", "scores") if role == "prediction" else ("labels", "iscrowd", "area")
+    columns = {key: _to_list(value[key]) for key in names if value.get(key) is not None}
     for key, column in columns.items():
         if len(column) != len(masks):
             raise ValueError(f"{name} has {len(masks)} masks but {len(column)} {key}.")
+    for number, score in enumerate(columns.get("scores", ())):
+        if not math.isfinite(score):
+            raise ValueError(f"{name}, mask {number}, has the score {score}.")
     return [
         {
-            "category_id": int(columns["labels"][index]),
+            "category_id": _whole(columns["labels"][index], f"{name}, mask {index}"),
             "segmentation": mask,
-            "area": float(columns["area"][index]) if "area" in columns else float(mask_api.area(mask)),
-            "iscrowd": int(columns["iscrowd"][index]) if "iscrowd" in columns else 0,
+            "area": _area(columns["area"][index] if "area" in columns else None, mask, mask_api),
+            "iscrowd": int(columns["iscrowd"][index] or 0) if "iscrowd" in columns else 0,
             "score": float(columns["scores"][index]) if "scores" in columns else 0.0,
         }
         for index, mask in enumerate(masks)
     ]
 
 
+def _whole(label: Any, name: str) -> int:
+    if label != int(label):
+        raise ValueError(f"{name}, has the label {label}; category ids are whole numbers.")
+    return int(label)
+
+
+def _area(given: Any, mask: dict[str, Any], mask_api: Any) -> float:
+    """The area that an annotation tells, else the mask's."""
+    return float(mask_api.area(mask)) if given is None else float(given)
+
+
+def _from_result(value: Segments, role: str, sample_id: SampleId) -> dict[str, Any]:
+    found = value.best_first() if role == "prediction" else [one for one in value if one.is_thing is not False]
+    if role == "prediction" and any(one.score is None for one in found):
+        raise ValueError(f"A segment in the prediction of sample {sample_id!r} has no `score`.")
+    return {
+        "masks": [one.mask for one in found],
+        "labels": [one.class_id for one in found],
+        "scores": [one.score for one in found] if role == "prediction" else None,
+        "iscrowd": [int(one.is_crowd) for one in found],
+    }
+
+
 def _from_segments(value: Mapping[str, Any], role: str, sample_id: SampleId) -> dict[str, Any]:
     infos: Sequence[Mapping[str, Any]] = value["segments_info"]
     masks = value["segmentation"]
     kept = [info.get("isthing", True) for info in infos]
-    if _is_map(masks):
-        segment_ids = as_integer_map(masks, role, sample_id, channels=True)
-        segment_ids = to_numpy(colors_to_ids(segment_ids) if segment_ids.ndim == 3 else segment_ids)
-        masks = [segment_ids == info["id"] if keep else None for info, keep in zip(infos, kept, strict=True)]
+    if masks is None and not infos:  # nothing was found
+        masks = []
+    elif _is_map(masks):
+        ids = [int(info["id"]) for info in infos]
+        _refuse_repeated(ids, role, sample_id)
+        segment_ids = to_numpy(as_segment_map(masks, ids, role, sample_id))
+        masks = [segment_ids == number if keep else None for number, keep in zip(ids, kept, strict=True)]
+        if role == "prediction":  # instances that others cover wholly are still listed
+            kept = [mask is not None and bool(mask.any()) for mask in masks]
     elif len(masks) != len(infos):
         raise ValueError(
             f"The {role} of sample {sample_id!r} has {len(masks)} masks but {len(infos)} entries in segments_info."
@@ -299,6 +340,7 @@ def _from_segments(value: Mapping[str, Any], role: str, sample_id: SampleId) -> 
         "masks": [mask for mask, keep in zip(masks, kept, strict=True) if keep],
         "labels": [info.get("category_id", info.get("label_id")) for info in kept_infos],
         "iscrowd": [info.get("iscrowd", 0) for info in kept_infos],
+        "area": [info.get("area") for info in kept_infos],
     }
     if None in columns["labels"]:
         raise ValueError(f"A segment in the {role} of sample {sample_id!r} has neither `category_id` nor `label_id`.")
@@ -309,24 +351,40 @@ def _from_segments(value: Mapping[str, Any], role: str, sample_id: SampleId) -> 
     return columns
 
 
+def _refuse_repeated(ids: Sequence[int], role: str, sample_id: SampleId) -> None:
+    repeated = [number for number in ids if ids.count(number) > 1]
+    if repeated:
+        raise ValueError(f"The {role} of sample {sample_id!r} lists the segment {repeated[0]} twice.")
+
+
 def _is_map(value: Any) -> bool:
     """Whether ``value`` is one map of segment ids rather than one mask per segment."""
     if isinstance(value, list | tuple):
         return False
     shape = getattr(value, "shape", None)
-    return shape is None or len(shape) == 2 or (len(shape) == 3 and shape[2] == 3 and shape[0] != 3)
+    return shape is None or len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4) and shape[0] not in (3, 4))
 
 
-def _encode(mask: Any, mask_api: Any, name: str) -> dict[str, Any]:
-    if isinstance(mask, Mapping):
-        if isinstance(mask["counts"], list):
-            height, width = mask["size"]
-            return mask_api.frPyObjects(dict(mask), height, width)
-        return dict(mask)
-    mask = to_numpy(mask)
-    if mask.ndim != 2:
-        raise ValueError(f"{name} has a mask of shape {mask.shape}; expected (height, width).")
-    return mask_api.encode(np.asfortranarray(mask != 0, dtype=np.uint8))
+def _encode(mask: Any, mask_api: Any, name: str, number: int) -> dict[str, Any]:
+    """COCO's compressed encoding of a mask; another encoding is checked before pycocotools sees it, which may crash."""
+    try:
+        if isinstance(mask, Mapping):
+            (height, width), counts = checked_run_lengths(mask)
+            return mask_api.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+        if isinstance(mask, list | tuple) and is_polygon(mask):
+            raise ValueError(
+                "it is a polygon, whose picture's size is not known here; give a mask, for example "
+                "hf_maskadapter.model.masks.polygon_mask(points, size, rule='coco')."
+            )
+        array = as_array(mask)
+        if array.ndim == 3 and len(array) == 1:
+            array = array[0]
+        inside = binary_mask(array)
+    except ValueError as error:
+        raise ValueError(f"{name}, mask {number}: {error}") from None
+    if inside.ndim != 2:
+        raise ValueError(f"{name} has a mask of shape {inside.shape} (number {number}); expected (height, width).")
+    return mask_api.encode(np.asfortranarray(inside, dtype=np.uint8))
 
 
 def _to_list(column: Any) -> list[Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...model.masks import colors_to_ids
-from .label_maps import SampleId, as_integer_map, check_same_size, pair_counts
+from ...model.segments import Segments
+from .label_maps import SampleId, as_segment_map, check_same_size, pair_counts
 
 # The IoU of a match lies in (0.5, 1], where doubles are whole multiples of 2**-53: their sum is kept as an integer.
 _IOU_UNITS = 1 << 53
@@ -119,10 +119,12 @@ def match_panoptic(prediction: Any, reference: Any, sample_id: SampleId = 0) -> 
     """Matches the segments of one image.
 
     Args:
-        prediction: A dict of ``segmentation``, a map of segment ids, and ``segments_info``, a list of dicts with
-            ``id`` and ``label_id`` or ``category_id``, as the `post_process_panoptic_segmentation` functions of
-            Transformers and of this package give it. The map is (height, width), or (height, width, 3) with id = R +
-            256·G + 256²·B (COCO's PNG). Pixels of id 0 or less that no segment lists belong to no segment.
+        prediction: [`Segments`]; or a dict of ``segmentation``, a map of segment ids, and ``segments_info``, a list
+            of dicts with ``id`` and ``label_id`` or ``category_id``, as the `post_process_panoptic_segmentation`
+            functions of Transformers and of this package give it. The map is (height, width), or (height, width, 3)
+            with id = R + 256·G + 256²·B (COCO's PNG). Pixels of id 0 or less that no segment lists belong to no
+            segment: where nothing was found, Transformers gives a map of floats −1, which counts misses only. An entry
+            that was fused may be listed again.
         reference: The same for the annotation, with an optional ``"iscrowd"`` in each segment. Id 0 (or less) is void.
         sample_id: What messages call the sample.
 
@@ -270,14 +272,13 @@ def _parse(value: Any, role: str, sample_id: SampleId) -> tuple[Any, dict[int, t
     """The map of segment ids and, by id, (category, is crowd)."""
     if value is None:
         raise ValueError(f"The {role} of sample {sample_id!r} is missing (None).")
+    if isinstance(value, Segments):
+        value = value.panoptic_map()
     if not isinstance(value, Mapping) or not {"segmentation", "segments_info"} <= value.keys():
         raise ValueError(
             f"The {role} of sample {sample_id!r} must be a dict with `segmentation` (a map of segment ids) and "
             f"`segments_info` (a list of dicts with `id` and `category_id`); got {_describe(value)}."
         )
-    segment_ids = as_integer_map(value["segmentation"], role, sample_id, channels=True)
-    if segment_ids.ndim == 3:
-        segment_ids = colors_to_ids(segment_ids)
     segments: dict[int, tuple[int, bool]] = {}
     infos: Sequence[Mapping[str, Any]] = value["segments_info"]
     for info in infos:
@@ -288,10 +289,11 @@ def _parse(value: Any, role: str, sample_id: SampleId) -> tuple[Any, dict[int, t
                 f"{dict(info)}."
             )
         segment_id = int(info["id"])
-        if segment_id in segments:
+        is_fused_again = segments.get(segment_id) == (int(category), False) and info.get("was_fused", False)
+        if segment_id in segments and not is_fused_again:
             raise ValueError(f"The {role} of sample {sample_id!r} lists the segment {segment_id} twice.")
         segments[segment_id] = int(category), bool(info.get("iscrowd", False))
-    return segment_ids, segments
+    return as_segment_map(value["segmentation"], segments, role, sample_id), segments
 
 
 def _describe(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Results in any form, as a map of segments that can be painted."""
+"""Results in any form, as the map that is painted: which segment each pixel shows."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..model.masks import as_array
-from ..model.pictures import as_viewer_shows
+from ..model.masks import as_array, binary_mask
+from ..model.segments import Segments
 
 ABSENT = -1
 """In a map of segment indices: no segment here."""
 
 
-def as_picture(image: Any) -> Image.Image:
-    """A picture in any form as RGB, turned as a viewer shows it."""
-    return as_viewer_shows(image)
-
-
-class Segments(NamedTuple):
-    """What is where in a picture."""
+class IndexMap(NamedTuple):
+    """What each pixel of a picture shows."""
 
     indices: np.ndarray
     """(height, width) index into `names`, or `ABSENT`."""
@@ -37,12 +32,23 @@ def _check_size(picture: Image.Image, array: np.ndarray, what: str) -> None:
         )
 
 
+def from_segments(picture: Image.Image, segments: Segments) -> IndexMap:
+    """The result that everything here gives; later segments lie on top.
+
+    Raises:
+        ValueError: if it is of a picture of another size.
+    """
+    indices = segments.segment_map() - 1
+    _check_size(picture, indices, "the result")
+    return IndexMap(indices, segments.labels, [segment.score for segment in segments])
+
+
 def from_map(
     picture: Image.Image,
     segmentation: Any,
     segments_info: Sequence[Mapping[str, Any]] | None,
     labels: Sequence[str] | None,
-) -> Segments:
+) -> IndexMap:
     """A label map, or a map of segment ids with what they are.
 
     Raises:
@@ -58,7 +64,7 @@ def from_map(
         present = np.flatnonzero(np.bincount(known.ravel(), minlength=len(labels) + 1)[: len(labels)]).tolist()
         lookup = np.full(len(labels) + 1, ABSENT)
         lookup[present] = np.arange(len(present))
-        return Segments(lookup[known], [labels[i] for i in present], [None] * len(present))
+        return IndexMap(lookup[known], [labels[i] for i in present], [None] * len(present))
 
     names = []
     for info in segments_info:
@@ -75,24 +81,29 @@ def from_map(
         nearest = np.searchsorted(ids[order], values).clip(max=len(ids) - 1)
         indices = np.where(ids[order][nearest] == values, order[nearest], ABSENT)
     scores = [info.get("score") for info in segments_info]
-    return Segments(indices, names, scores)
+    return IndexMap(indices, names, scores)
 
 
-def from_masks(picture: Image.Image, segments: Sequence[Mapping[str, Any]]) -> Segments:
+def from_masks(picture: Image.Image, segments: Sequence[Mapping[str, Any]]) -> IndexMap:
     """Masks with names, as a segmentation pipeline returns them.
 
     Raises:
-        ValueError: if a mask is not of the picture's size.
+        ValueError: if a mask is none, or not of the picture's size.
     """
-    masks = [as_array(segment["mask"]) for segment in segments]
-    for mask in masks:
-        _check_size(picture, mask, "a mask")
+    names = [str(segment["label"]) for segment in segments]
+    masks = []
+    for name, segment in zip(names, segments, strict=True):
+        try:
+            mask = binary_mask(segment["mask"])
+        except ValueError as error:
+            raise ValueError(f"The mask of {name!r} cannot be read: {error}") from error
+        _check_size(picture, mask, f"{name!r}: a mask")
+        masks.append(mask)
     indices = np.full((picture.height, picture.width), ABSENT)
     for index in sorted(range(len(masks)), key=lambda index: -np.count_nonzero(masks[index])):
-        indices[masks[index] > 0] = index  # where masks overlap, the smaller one lies on top
-    names = [str(segment["label"]) for segment in segments]
+        indices[masks[index]] = index  # where masks overlap, the smaller one lies on top
     scores = [segment.get("score") for segment in segments]
-    return Segments(indices, names, scores)
+    return IndexMap(indices, names, scores)
 
 
-__all__ = ["ABSENT", "Segments", "as_picture", "from_map", "from_masks"]
+__all__ = ["ABSENT", "IndexMap", "from_map", "from_masks", "from_segments"]
