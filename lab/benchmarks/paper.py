@@ -25,16 +25,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from hf_maskadapter.cli.options import positive
+from hf_maskadapter.data.options import option
 from hf_maskadapter.data.scenes import CLASS_NAMES, COMBINATIONS, training_class_names
 from hf_maskadapter.files import write_atomically, write_json, write_text
 from hf_maskadapter.model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from hf_maskadapter.model.modeling_text_classifier import EncodedVocabulary
 from hf_maskadapter.model.vocabulary import Vocabulary
+from hf_maskadapter.training.adapter_stages import AdapterStage, GroundTruthWarmup, MixedMaskTraining
 from hf_maskadapter.training.losses import pairwise_mask_iou
-from hf_maskadapter.training.stages import AdapterStage, GroundTruthWarmup, MixedMaskTraining
 from lab.benchmarks.paper_report import ablation_tables, main_tables, plot, report
 from lab.benchmarks.speed import figure_class
-from lab.miniature.building import SceneBatches, claim_folder, train_stage
+from lab.miniature.building import claim_folder
 from lab.miniature.measuring import (
     KINDS,
     Accuracies,
@@ -46,6 +48,7 @@ from lab.miniature.measuring import (
     segmentation_counts,
 )
 from lab.miniature.pretraining import IMAGE_MEAN, IMAGE_STD, zero_shot_accuracy
+from lab.miniature.training import SceneBatches, Schedule, train_stage
 
 PARTS = ("main", "stages", "maps", "sources", "withheld")
 """What is measured: adapters of several seeds, ablation of the stages, numbers of maps, masks of other sources, a
@@ -80,14 +83,16 @@ class Settings:
         learning_rate: peak of stage 1; stage 2 takes half.
     """
 
-    scenes: int = 300
-    training_scenes: int = 8000
-    seeds: int = 3
-    steps: int = 2000
-    mixed_steps: int = 100
-    ablation_steps: int = 300
-    batch_size: int = 8
-    learning_rate: float = 2e-3
+    scenes: int = option("test scenes", 300, parse=positive)
+    training_scenes: int = option("scenes to train adapters on", 8000, parse=positive)
+    seeds: int = option("adapters of each kind", 3, parse=positive)
+    steps: int = option("steps of stage 1", 2000, parse=positive)
+    mixed_steps: int = option("steps of stage 2", 100, parse=positive)
+    ablation_steps: int = option(
+        "steps of adapters with other numbers of maps, and with stage 2 only", 300, parse=positive
+    )
+    batch_size: int = option("scenes a step", 8, parse=positive)
+    learning_rate: float = option("peak of stage 1; stage 2 takes half", 2e-3)
 
 
 class CachedTrainingScenes:
@@ -137,7 +142,8 @@ class CachedTrainingScenes:
         """The batch of a step: another order of the scenes for every seed and pass.
 
         Args:
-            step, seed: say which scenes.
+            step: with the seed, says which scenes.
+            seed: see `step`.
             generated: whether the batch holds the mask generator's outputs.
         """
         passes, position = divmod(step * self.batch_size, self.count)
@@ -201,7 +207,7 @@ def perturbed_masks(index: int, scene: CachedScene) -> tuple[Tensor, Tensor]:
     return masks[kept], scene.class_ids[kept]
 
 
-def point_grid_masks(index: int, scene: CachedScene, picture: np.ndarray) -> tuple[Tensor, Tensor]:
+def point_grid_masks(_index: int, scene: CachedScene, picture: np.ndarray) -> tuple[Tensor, Tensor]:
     """Masks of a proposer that was never trained: the region of similar colour around each point of a grid.
 
     Args:
@@ -312,12 +318,14 @@ class PaperBenchmark:
         """Train an adapter on the cached features; goes on from its checkpoint in the output folder.
 
         Args:
-            name: of the checkpoint.
-            stage_class, options: what is trained.
-            steps, seed: how long, and from which random weights and order of scenes.
+            name: of the folder with the checkpoints.
+            stage_class: what is trained.
+            steps: how long.
+            seed: of the random weights and of the order of the scenes.
             start: continue from this model's adapter instead of random weights.
             num_output_maps: K; default the miniature's.
             withheld: see [`hf_maskadapter.data.scenes.base_combinations`].
+            **options: of the stage.
         """
         model = with_new_adapter(self.segmenter, seed, num_output_maps)
         if start is not None:
@@ -328,9 +336,8 @@ class PaperBenchmark:
         steps_done = train_stage(
             stage,
             lambda step: batches(step, seed, generated=stage_class is not GroundTruthWarmup),
-            max_steps=steps,
-            learning_rate=self.settings.learning_rate * (0.5 if start is not None else 1.0),
-            checkpoint_path=self.output_dir / "adapters" / f"{name}.pt",
+            Schedule(steps, self.settings.learning_rate * (0.5 if start is not None else 1.0)),
+            self.output_dir / "adapters" / name,
         )
         if steps_done > 0:
             print(f"trained {name} ({steps_done} steps) in {time.perf_counter() - started:.0f} s", flush=True)
@@ -467,7 +474,7 @@ class PaperBenchmark:
         """An adapter that never saw a mask of one shape, on the masks of that shape."""
         ids = {index for index, combination in enumerate(COMBINATIONS) if WITHHELD in combination.name.split()}
 
-        def of_withheld(index: int, scene: CachedScene) -> tuple[Tensor, Tensor]:
+        def of_withheld(_index: int, scene: CachedScene) -> tuple[Tensor, Tensor]:
             chosen = torch.tensor([class_id in ids for class_id in scene.class_ids.tolist()], dtype=torch.bool)
             return scene.masks[chosen], scene.class_ids[chosen]
 

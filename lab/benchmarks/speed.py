@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from hf_maskadapter.cli.options import positive
+from hf_maskadapter.data.options import option
 from lab.benchmarks.process_memory import can_measure_peaks, peak_memory, release_freed_memory, run_in_fresh_process
 from lab.benchmarks.realistic_inputs import read_segment_maps
 from lab.benchmarks.speed_cases import CASES, DENSE, PACKAGE, Case, ModelSize, Setting, Workshop
@@ -56,13 +58,15 @@ class Options:
         annotations: folders of PNGs to draw masks from, see `read_segment_maps`.
     """
 
-    model_size: ModelSize = "large"
-    device: str = "cpu"
-    precision: Precision = "fp32"
-    repeats: int = 3
-    clock: Clock = "wall"
-    with_memory: bool = True
-    annotations: tuple[str, ...] | None = None
+    model_size: ModelSize = option("of CLIP and generator", "large")
+    device: str = option("cpu or cuda", "cpu")
+    precision: Precision = option("fp32, tf32 or bf16", "fp32", flags=("--dtype", "--precision"))
+    repeats: int = option("rounds", 3, parse=positive)
+    clock: Clock = option("cpu: seconds of all threads, for a busy machine", "wall")
+    with_memory: bool = option("whether to measure memory", True, flags=("--memory",))
+    annotations: tuple[str, ...] | None = option(
+        "folders of label or panoptic PNGs to draw masks from", None, metavar="DIR"
+    )
 
 
 @dataclass

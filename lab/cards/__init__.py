@@ -1,0 +1,1 @@
+"""The cards in `model_cards/`."""

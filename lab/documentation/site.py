@@ -121,7 +121,8 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
     def link(match: re.Match[str]) -> str:
         name = match[1].removeprefix("~")
-        *_, owner, last = ["", *name.split(".")]
+        owner, _, last = name.rpartition(".")
+        owner = owner.rpartition(".")[2]
         known, member = (last, "") if last in anchors else (owner, f".{last}")
         if known not in anchors:
             return f"<code>{name}</code>"

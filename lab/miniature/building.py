@@ -1,58 +1,41 @@
-"""Building the miniature: CLIP, mask generator and adapter, trained from seeds by the package's own stages."""
+"""Building the miniature: CLIP, mask generator and adapter, trained from seeds by the package's own stages and loop."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from hf_maskadapter.data.scenes import (
-    CLASS_NAMES,
-    base_combinations,
-    draw_scene,
-    split_combinations,
-    split_seed,
-    training_class_names,
-)
-from hf_maskadapter.files import write_atomically, write_json
-from hf_maskadapter.miniature.known_world import KnownWorld
-from hf_maskadapter.model.configuration_clips import ConvNextClipConfig
-from hf_maskadapter.model.configuration_mask_generators import FcClipMaskGeneratorConfig
-from hf_maskadapter.model.configuration_maskadapter import MaskAdapterConfig
+from hf_maskadapter.data.options import option
+from hf_maskadapter.data.scenes import CLASS_NAMES, base_combinations, training_class_names
+from hf_maskadapter.files import folder_lock, write_json
 from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
 from hf_maskadapter.model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from hf_maskadapter.model.vocabulary import Vocabulary
-from hf_maskadapter.training.contrastive import ContrastiveArguments, ContrastiveTrainer, spread_text_embeddings
-from hf_maskadapter.training.optimization import LearningRateSchedule, parameter_groups
-from hf_maskadapter.training.stages import GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining, SegmenterStage
+from hf_maskadapter.training.adapter_stages import GroundTruthWarmup, MixedMaskTraining
+from hf_maskadapter.training.clip_stage import ContrastivePretraining, spread_text_embeddings
+from hf_maskadapter.training.generator_stage import MaskGeneratorTraining
+from hf_maskadapter.training.options import MaskLossOptions
+from hf_maskadapter.training.stage import SegmenterStage
 from lab.miniature.measuring import (
     METHODS,
     Accuracies,
     IntersectionsAndUnions,
     cache_scenes,
-    evaluation_scenes,
     generator_recall,
     mask_accuracies,
-    scene_masks,
     segmentation_counts,
 )
-from lab.miniature.pretraining import (
-    Curriculum,
-    build_clip_config,
-    build_tokenizer,
-    normalize_pictures,
-    zero_shot_accuracy,
-)
+from lab.miniature.pretraining import Curriculum, build_clip_config, build_tokenizer, zero_shot_accuracy
+from lab.miniature.segmenter import build_segmenter, build_segmenter_config, save_segmenter
+from lab.miniature.training import SceneBatches, Schedule, finished_steps, train_stage, trained_weights
 
 PARTS = ("clip", "generator", "warmup", "mixed", "export", "results")
 """What is built, in this order; each part needs the ones before."""
@@ -61,179 +44,6 @@ MINUTES = {"clip": 25, "generator": 40, "warmup": 25, "mixed": 10, "export": 1, 
 """Time budget of each part on one core that nothing else uses; a part that takes longer says so and goes on."""
 
 SETTINGS_FILE = "settings.json"
-
-SCENES_OF_KNOWN_WORLD = 400
-"""Scenes that say what the miniature knows, and as many more for the threshold."""
-
-
-def build_segmenter_config(clip_config: ConvNextClipConfig, withheld: str | None = None) -> MaskAdapterConfig:
-    """The miniature's architecture: 24 queries, 3 decoder layers, an adapter of 128 channels with 16 maps.
-
-    The ensemble's weights and the overlap threshold were chosen on validation scenes.
-    """
-    generator = FcClipMaskGeneratorConfig(
-        feature_channels=clip_config.feature_channels,
-        feature_strides=clip_config.feature_strides,
-        text_embed_dim=clip_config.projection_dim,
-        feature_size=64,
-        mask_feature_size=64,
-        hidden_dim=64,
-        encoder_feedforward_dim=256,
-        dim_feedforward=256,
-        encoder_layers=1,
-        decoder_layers=4,
-        num_attention_heads=4,
-        num_queries=24,
-    )
-    return MaskAdapterConfig(
-        clip_config=clip_config,
-        mask_generator_config=generator,
-        hidden_size=128,
-        num_blocks=3,
-        layer_scale_init_value=0.1,
-        training_vocabulary=[[name] for name in training_class_names(withheld)],
-        ensemble_alpha=0.55,
-        ensemble_beta=0.8,
-        overlap_threshold=0.5,
-    )
-
-
-def build_segmenter(clip: nn.Module, config: MaskAdapterConfig, seed: int) -> MaskAdapterForOpenVocabularySegmentation:
-    """A segmenter with a trained CLIP and everything else initialised from `seed`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        segmenter = MaskAdapterForOpenVocabularySegmentation(config)
-    segmenter.clip.load_state_dict(clip.state_dict())
-    return segmenter.eval()
-
-
-class SceneBatches:
-    """Training batches of freshly drawn scenes, a function of the step.
-
-    Args:
-        batch_size: scenes a batch.
-        seed: batches of different seeds show different scenes.
-        withheld: see [`hf_maskadapter.data.scenes.base_combinations`].
-    """
-
-    def __init__(self, batch_size: int, seed: int = 0, withheld: str | None = None):
-        self.batch_size, self.seed, self.withheld = batch_size, seed, withheld
-        self.label_of = {name: label for label, name in enumerate(training_class_names(withheld))}
-        self.combinations = split_combinations("train", withheld)
-
-    def __call__(self, step: int) -> dict[str, Any]:
-        """The batch of a step, as [`hf_maskadapter.training.stages.SegmenterStage`] takes it."""
-        indices = [step * self.batch_size + index for index in range(self.batch_size)]
-        scenes = [draw_scene((*split_seed("train"), self.seed, index), None, self.combinations) for index in indices]
-        flips = np.random.default_rng((self.seed, step)).random(self.batch_size) < 0.5
-        pictures, masks, labels = [], [], []
-        for scene, flip in zip(scenes, flips, strict=True):
-            of_scene, classes = scene_masks(scene)
-            pictures.append(np.ascontiguousarray(scene.picture[:, ::-1]) if flip else scene.picture)
-            masks.append(of_scene.flip(-1) if flip else of_scene)
-            labels.append(torch.tensor([self.label_of[CLASS_NAMES[category]] for category in classes]))
-        return {
-            "pixel_values": normalize_pictures(pictures),
-            "mask_labels": masks,
-            "class_labels": labels,
-            "sample_id": [str(index) for index in indices],
-            "epoch": torch.zeros(self.batch_size, dtype=torch.long),
-        }
-
-
-def train_stage(
-    stage: SegmenterStage,
-    batches: Callable[[int], Mapping[str, Any]],
-    *,
-    max_steps: int,
-    learning_rate: float,
-    weight_decay: float = 0.05,
-    warmup_steps: int = 50,
-    checkpoint_path: str | os.PathLike | None = None,
-    checkpoint_steps: int = 100,
-    report: Callable[[dict[str, float]], None] | None = None,
-    report_steps: int = 50,
-) -> int:
-    """Train a stage on one CPU process in bf16: AdamW, warm-up then cosine, clipping at 1; resumes from its checkpoint.
-
-    Args:
-        stage: what is trained.
-        batches: gives a step's batch.
-        max_steps, learning_rate, weight_decay, warmup_steps: the schedule.
-        checkpoint_path: file to write to and to resume from; None for neither.
-        checkpoint_steps: write so often.
-        report: called with the mean losses since the last report.
-        report_steps: so often.
-
-    Returns:
-        How many steps were left to do.
-    """
-    optimizer = torch.optim.AdamW(parameter_groups(stage, weight_decay), lr=learning_rate, fused=True)
-    schedule = LearningRateSchedule("cosine", max_steps, min(warmup_steps, max_steps))
-    path = Path(checkpoint_path) if checkpoint_path is not None else None
-    step = 0
-    if path is not None and path.exists():
-        state = torch.load(path, weights_only=True)
-        stage.load_state_dict(state["stage"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
-    parameters = [parameter for parameter in stage.parameters() if parameter.requires_grad]
-    sums: dict[str, float] = {}
-    started, first = time.perf_counter(), step
-    stage.train()
-    while step < max_steps:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * schedule(step)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                prepared = stage.prepare(batches(step))
-            output = stage(prepared.inputs, {name: count or 1.0 for name, count in prepared.counts.items()})
-        sum(output["losses"].values()).backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        for name, value in {**output["losses"], **output["sums"]}.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-        if report is not None and step % report_steps == 0:
-            losses = {name: sums[name] / report_steps for name in output["losses"]}
-            of_sums = stage.report({name: sums[name] for name in output["sums"]})
-            report(
-                {
-                    "step": step,
-                    **losses,
-                    **of_sums,
-                    "seconds_per_step": (time.perf_counter() - started) / (step - first),
-                }
-            )
-            sums = {}
-        if path is not None and (step % checkpoint_steps == 0 or step == max_steps):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            state = {"stage": stage.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-            write_atomically(path, partial(torch.save, state), sync=True)
-    stage.eval()
-    return max_steps - first
-
-
-@torch.no_grad()
-def save_segmenter(
-    segmenter: MaskAdapterForOpenVocabularySegmentation, tokenizer: CLIPTokenizer, folder: str | os.PathLike
-) -> None:
-    """Write model, processor and what the model knows in the form that [`load_miniature`] reads."""
-    from hf_maskadapter.model.image_processing_maskadapter import MaskAdapterImageProcessorPil
-    from hf_maskadapter.model.processing_maskadapter import MaskAdapterProcessor
-
-    image_processor = MaskAdapterImageProcessorPil(
-        size={"shortest_edge": 192, "longest_edge": 320}, size_divisor=segmenter.config.clip_config.size_divisor
-    )
-    segmenter.save_pretrained(folder)
-    MaskAdapterProcessor(image_processor=image_processor, tokenizer=tokenizer).save_pretrained(folder)
-
-    def features(split: str) -> Iterator[Tensor]:
-        for scene in evaluation_scenes(split, SCENES_OF_KNOWN_WORLD):
-            yield segmenter.clip.get_feature_maps(normalize_pictures([scene.picture]))[-1]
-
-    KnownWorld.of_scenes(features("train"), features("validation")).save(folder)
 
 
 @dataclass(frozen=True)
@@ -253,17 +63,17 @@ class BuildSettings:
         ValueError: if a number is out of range, or `withheld` is no value of an attribute.
     """
 
-    seed: int = 0
-    clip_steps: int = 3000
-    clip_batch_size: int = 64
-    generator_steps: int = 4000
-    warmup_steps: int = 2000
-    mixed_steps: int = 150
-    generator_batch_size: int = 4
-    adapter_batch_size: int = 8
-    scenes: int = 300
-    split: str = "validation"
-    withheld: str | None = None
+    seed: int = option("of all random weights and training scenes", 0)
+    clip_steps: int = option("steps of CLIP's pre-training", 3000)
+    clip_batch_size: int = option("pictures in each of them", 64)
+    generator_steps: int = option("steps of the mask generator's training", 4000)
+    warmup_steps: int = option("steps of the adapter's stage 1; 0 leaves it out", 2000)
+    mixed_steps: int = option("steps of the adapter's stage 2; 0 leaves it out", 150)
+    generator_batch_size: int = option("scenes in a step of the generator's", 4)
+    adapter_batch_size: int = option("scenes in a step of the adapter's", 8)
+    scenes: int = option("scenes that results are measured on", 300)
+    split: Literal["validation", "test"] = option("their split", "validation")
+    withheld: str | None = option("value of an attribute to withhold from all training masks, e.g. heart", None)
 
     def __post_init__(self) -> None:
         least = {"seed": 0, "warmup_steps": 0, "mixed_steps": 0}
@@ -304,38 +114,94 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
         write_json(path, settings, indent=2)
 
 
-def train_clip(
-    tokenizer: CLIPTokenizer, settings: BuildSettings, checkpoint_path: Path, report: Callable[[dict[str, float]], None]
-) -> ConvNextClipModel:
+def train_clip(tokenizer: CLIPTokenizer, settings: BuildSettings, output_dir: Path) -> ConvNextClipModel:
     """Pre-train the miniature's CLIP; its logit scale stays at its initial 40, so that attributes do not compete."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         clip = ConvNextClipModel(build_clip_config(tokenizer))
     spread_text_embeddings(clip, [tokenizer.bos_token_id, tokenizer.eos_token_id], settings.seed)
     clip.logit_scale.requires_grad_(False)
-    return ContrastiveTrainer(
-        clip,
-        Curriculum(tokenizer, settings.clip_batch_size, settings.clip_steps),
-        ContrastiveArguments(max_steps=settings.clip_steps, text_learning_rate_scale=0.15),
-        checkpoint_path,
-        report=report,
-    ).train()
+    stage = ContrastivePretraining(clip, text_learning_rate_scale=0.15)
+    curriculum = Curriculum(tokenizer, settings.clip_batch_size, settings.clip_steps)
+    train_stage(
+        stage,
+        lambda step: curriculum(step, stage.memory),
+        Schedule(settings.clip_steps, 1e-3, 100, "cosine_after_warmup", (0.9, 0.98)),
+        output_dir,
+    )
+    return clip
 
 
-def load_stage(segmenter: MaskAdapterForOpenVocabularySegmentation, checkpoint_path: Path) -> None:
-    """Put what a stage has trained into a segmenter."""
-    segmenter.load_state_dict(torch.load(checkpoint_path, weights_only=True)["stage"], strict=False)
+@dataclass(frozen=True)
+class SegmenterPart:
+    """How a part of the segmenter is trained.
+
+    Args:
+        build_stage: makes the stage.
+        learning_rate: its peak.
+        max_steps: optimiser steps; 0 leaves the part out.
+        batches: makes a step's batch.
+    """
+
+    build_stage: Callable[[], SegmenterStage]
+    learning_rate: float
+    max_steps: int
+    batches: SceneBatches
 
 
-def require_finished(checkpoint_path: Path, part: str, steps: int) -> None:
+def segmenter_parts(
+    segmenter: MaskAdapterForOpenVocabularySegmentation, tokenizer: CLIPTokenizer, settings: BuildSettings
+) -> dict[str, SegmenterPart]:
+    """The parts that are trained after the CLIP, in their order."""
+    classes = [[name] for name in training_class_names(settings.withheld)]
+    vocabulary = segmenter.encode_vocabulary(Vocabulary.from_list(classes), tokenizer)
+
+    points = MaskLossOptions(num_points=256, num_matching_points=400)
+
+    def batches(number: int, size: int) -> SceneBatches:
+        return SceneBatches(size, 1000 * settings.seed + number, settings.withheld)
+
+    return {
+        "generator": SegmenterPart(
+            lambda: MaskGeneratorTraining(segmenter, vocabulary, points),
+            1.5e-3,
+            settings.generator_steps,
+            batches(1, settings.generator_batch_size),
+        ),
+        "warmup": SegmenterPart(
+            lambda: GroundTruthWarmup(segmenter, vocabulary, train_void=False),
+            2e-3,
+            settings.warmup_steps,
+            batches(2, settings.adapter_batch_size),
+        ),
+        "mixed": SegmenterPart(
+            lambda: MixedMaskTraining(segmenter, vocabulary, train_void=False),
+            1e-3,
+            settings.mixed_steps,
+            batches(3, settings.adapter_batch_size),
+        ),
+    }
+
+
+def require_finished(output_dir: Path, part: str, steps: int) -> None:
     """Check that a part was trained to its end.
 
     Raises:
         ValueError: if not.
     """
-    done = int(torch.load(checkpoint_path, weights_only=True)["step"]) if checkpoint_path.exists() else 0
+    done = finished_steps(output_dir)
     if done < steps:
-        raise ValueError(f"{checkpoint_path} holds {done} of {steps} steps: build the part {part!r} first.")
+        raise ValueError(f"{output_dir} holds {done} of {steps} steps: build the part {part!r} first.")
+
+
+@contextmanager
+def timed(part: str) -> Iterator[None]:
+    """Say how long a part took, and whether it was longer than its budget."""
+    started = time.perf_counter()
+    yield
+    minutes = (time.perf_counter() - started) / 60
+    late = f", over its budget of {MINUTES[part]}" if minutes > MINUTES[part] else ""
+    print(f"{part}: {minutes:.1f} minutes{late}", flush=True)
 
 
 def build_miniature(
@@ -344,67 +210,50 @@ def build_miniature(
     """Build the miniature; finished steps in `work_dir` are not done again.
 
     Args:
-        work_dir: for the parts' checkpoints.
+        work_dir: for the parts' checkpoints and logs.
         output_dir: for the finished checkpoint and `results.json`.
         settings: what is built.
         parts: which of `PARTS`; the ones before must be finished in `work_dir`.
 
     Raises:
         ValueError: if a part before those is not finished, or `work_dir` holds work with other settings.
+        hf_maskadapter.files.FolderInUseError: if another run works in `work_dir`.
+        hf_maskadapter.training.interruption.TrainingInterrupted: after Ctrl-C or SIGTERM while a part was trained.
     """
     settings = settings or BuildSettings()
     claim_folder(work_dir, settings.of_training)
+    with folder_lock(work_dir, "build the miniature"):
+        _build(work_dir, output_dir, settings, parts)
+
+
+def _build(work_dir: Path, output_dir: Path, settings: BuildSettings, parts: Sequence[str]) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
-
-    def timed(part: str, work: Callable[[Callable[[dict[str, float]], None]], Any]) -> Any:
-        started = time.perf_counter()
-        result = work(lambda numbers: print(part, json.dumps({k: round(v, 4) for k, v in numbers.items()}), flush=True))
-        minutes = (time.perf_counter() - started) / 60
-        late = f", over its budget of {MINUTES[part]}" if minutes > MINUTES[part] else ""
-        print(f"{part}: {minutes:.1f} minutes{late}", flush=True)
-        return result
-
     lengths = {part: getattr(settings, f"{part}_steps") for part in ("clip", "generator", "warmup", "mixed")}
     for part in PARTS[: max(PARTS.index(part) for part in parts)]:
         if lengths.get(part) and part not in parts:
-            require_finished(work_dir / f"{part}.pt", part, lengths[part])
+            require_finished(work_dir / part, part, lengths[part])
 
-    clip = timed("clip", lambda report: train_clip(tokenizer, settings, work_dir / "clip.pt", report))
+    with timed("clip"):
+        clip = train_clip(tokenizer, settings, work_dir / "clip")
     segmenter = build_segmenter(clip, build_segmenter_config(clip.config, settings.withheld), settings.seed)
-    vocabulary = segmenter.encode_vocabulary(
-        Vocabulary.from_list([[name] for name in training_class_names(settings.withheld)]), tokenizer
-    )
-    stages: dict[str, tuple[Callable[[], SegmenterStage], float]] = {
-        "generator": (
-            lambda: MaskGeneratorTraining(segmenter, vocabulary, num_points=256, num_matching_points=400),
-            1.5e-3,
-        ),
-        "warmup": (lambda: GroundTruthWarmup(segmenter, vocabulary, train_void=False), 2e-3),
-        "mixed": (lambda: MixedMaskTraining(segmenter, vocabulary, train_void=False), 1e-3),
-    }
-    sizes = {1: settings.generator_batch_size, 2: settings.adapter_batch_size, 3: settings.adapter_batch_size}
-    for number, (part, (build_stage, learning_rate)) in enumerate(stages.items(), start=1):
-        path, steps = work_dir / f"{part}.pt", lengths[part]
-        if part in parts and steps > 0:
-            timed(
-                part,
-                lambda report, build=build_stage, n=number, s=steps, rate=learning_rate, file=path: train_stage(
-                    build(),
-                    SceneBatches(sizes[n], 1000 * settings.seed + n, settings.withheld),
-                    max_steps=s,
-                    learning_rate=rate,
-                    checkpoint_path=file,
-                    report=report,
-                ),
-            )
-        elif path.exists() and steps > 0:
-            load_stage(segmenter, path)
+    for name, training in segmenter_parts(segmenter, tokenizer, settings).items():
+        folder = work_dir / name
+        if training.max_steps == 0:
+            continue
+        if name in parts:
+            with timed(name):
+                schedule = Schedule(training.max_steps, training.learning_rate)
+                train_stage(training.build_stage(), training.batches, schedule, folder)
+        elif finished_steps(folder):
+            segmenter.load_state_dict(trained_weights(folder), strict=False)
     segmenter.eval()
     if "export" in parts:
-        timed("export", lambda report: save_segmenter(segmenter, tokenizer, output_dir))
+        with timed("export"):
+            save_segmenter(segmenter, tokenizer, output_dir)
     if "results" in parts:
-        results = timed("results", lambda report: measure(segmenter, tokenizer, settings))
+        with timed("results"):
+            results = measure(segmenter, tokenizer, settings)
         write_json(output_dir / "results.json", results, indent=2)
 
 
@@ -431,3 +280,6 @@ def measure(
             segmentation_counts(*shared, end_to_end, ensemble_weights=(1.0, 1.0))
         ),
     }
+
+
+__all__ = ["PARTS", "BuildSettings", "build_miniature", "claim_folder", "measure"]

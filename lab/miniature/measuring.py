@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from hf_maskadapter.data.scenes import (
     split_combinations,
     split_seed,
 )
+from hf_maskadapter.model.configuration_maskadapter import MaskEmbedding, MaskPooling
 from hf_maskadapter.model.mask_embedding import geometric_ensemble
 from hf_maskadapter.model.modeling_mask_generator import MaskGeneratorOutput
 from hf_maskadapter.model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
@@ -79,13 +81,15 @@ def cache_scenes(
     Args:
         segmenter: in evaluation mode.
         vocabulary: all of `CLASS_NAMES`, encoded.
-        split, count: which scenes.
+        split: of which scenes.
+        count: how many, the first of them.
     """
     cached = []
     for scene in evaluation_scenes(split, count):
         masks, class_ids = scene_masks(scene)
         pixel_values = normalize_pictures([scene.picture])
         feature_maps = segmenter.clip.get_feature_maps(pixel_values)
+        assert segmenter.mask_generator is not None
         output = segmenter.mask_generator(feature_maps, vocabulary, segmenter.get_void_embeds(), return_dict=True)
         semantic_map = torch.from_numpy(scene.semantic_map)
         cached.append(CachedScene(pixel_values, masks, torch.tensor(class_ids), semantic_map, feature_maps[-1], output))
@@ -227,8 +231,8 @@ def mask_accuracies(
                 masks[None].float(),
                 False,
                 scene.pixel_values,
-                mask_embedding=name,
-                mask_pooling=form or None,
+                mask_embedding=cast(MaskEmbedding, name),
+                mask_pooling=cast(MaskPooling | None, form or None),
                 output_semantic_activation_maps=False,
             )
             logits = open_vocabulary_logits(
@@ -251,7 +255,10 @@ def segmentation_counts(
     """Pixel counts of semantic maps.
 
     Args:
-        segmenter, vocabulary, scenes, methods: see [`mask_accuracies`].
+        segmenter: see [`mask_accuracies`].
+        vocabulary: see [`mask_accuracies`].
+        scenes: see [`mask_accuracies`].
+        methods: see [`mask_accuracies`].
         ground_truth_masks: take the true masks rather than the generator's.
         ensemble_weights: with the generator's masks, weights of the mask embeddings in the geometric ensemble, for seen
             and for unseen classes; (1, 1) leaves the generator's class branch out but for void. Default the model's.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from hf_maskadapter.data.scenes import ATTRIBUTES, COMBINATIONS, STUFF, Combinat
 from hf_maskadapter.model.configuration_clips import ConvNextClipConfig
 from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
 from hf_maskadapter.model.vocabulary import PROMPT_TEMPLATES
-from hf_maskadapter.training.contrastive import ContrastiveBatch, ContrastiveTrainer
 
 IMAGE_MEAN = (122.7709383, 116.7460125, 104.09373615)
 IMAGE_STD = (68.5005327, 66.6321579, 70.32316305)
@@ -139,7 +139,7 @@ def caption(things: Sequence[Combination], stuff: Sequence[str], kind: str) -> s
 
 
 class Curriculum:
-    """Batches of pictures with several captions each, a function of the step and of what the trainer has learned.
+    """Batches of pictures with several captions each, a function of the step and of what the CLIP has learned.
 
     First big single objects with two captions of one word, the shape and the texture, until the running batch accuracy
     passes 0.7. After that pictures of one object, each with five captions: its shape, its colour, its texture, all
@@ -157,11 +157,17 @@ class Curriculum:
     def __init__(self, tokenizer: CLIPTokenizer, batch_size: int, max_steps: int, rank: int = 0):
         self.tokenizer, self.batch_size, self.max_steps, self.rank = tokenizer, batch_size, max_steps, rank
 
-    def __call__(self, step: int, trainer: ContrastiveTrainer) -> ContrastiveBatch:
+    def __call__(self, step: int, memory: MutableMapping[str, Any]) -> dict[str, Tensor]:
+        """The batch of a step, as [`hf_maskadapter.training.clip_stage.ContrastivePretraining`] takes it.
+
+        Args:
+            step: the step.
+            memory: the stage's, with the running `accuracy`; remembers where the first phase ended.
+        """
         rng = np.random.default_rng((_TRAIN_STREAM, step))
         kinds: tuple[str, ...]
         choice = rng.random()
-        if not self._is_past_first_phase(step, trainer):
+        if not self._is_past_first_phase(step, memory):
             kinds, config = _FIRST_CAPTIONS, _LARGE
         elif step > 0.45 * self.max_steps and choice < 0.4:
             kinds, config = _CAPTIONS_OF_SEVERAL, _SEVERAL
@@ -176,16 +182,15 @@ class Curriculum:
             template = "{}" if plain else PROMPT_TEMPLATES[int(rng.integers(len(PROMPT_TEMPLATES)))]
             captions += [template.format(caption(scene.things, scene.stuff, kind)) for scene in scenes]
         input_ids = tokenize(self.tokenizer, captions).unflatten(0, (len(kinds), self.batch_size))
-        return ContrastiveBatch(normalize_pictures([scene.picture for scene in scenes]), input_ids)
+        return {"pixel_values": normalize_pictures([scene.picture for scene in scenes]), "input_ids": input_ids}
 
     @staticmethod
-    def _is_past_first_phase(step: int, trainer: ContrastiveTrainer) -> bool:
-        """The trainer's memory holds where the first phase ended."""
-        if "end_of_first_phase" not in trainer.memory:
-            if step < _LEAST_PHASE or trainer.accuracy <= _FIRST_PHASE_ACCURACY:
+    def _is_past_first_phase(step: int, memory: MutableMapping[str, Any]) -> bool:
+        if "end_of_first_phase" not in memory:
+            if step < _LEAST_PHASE or memory["accuracy"] <= _FIRST_PHASE_ACCURACY:
                 return False
-            trainer.memory["end_of_first_phase"] = step
-            trainer.accuracy = 0.0
+            memory["end_of_first_phase"] = step
+            memory["accuracy"] = 0.0
         return True
 
 

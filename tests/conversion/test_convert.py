@@ -8,7 +8,6 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from huggingface_hub import errors as hub_errors
@@ -271,52 +270,6 @@ def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path, write, form):
     assert "\n" not in str(error)
     assert not marker.exists()
     assert not (tmp_path / "out").exists()
-
-
-def _as_numpy_1_wrote_it(path):
-    """Rename NumPy 2's modules in the pickle of a checkpoint to those of NumPy 1, of other length."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
-
-
-@pytest.mark.parametrize("numpy_1", [False, True])
-@pytest.mark.parametrize("form", ["zip", "legacy"])
-def test_numpy_numbers_and_arrays_beside_the_weights_are_no_obstacle(write, numpy_1, form, tmp_path):
-    if numpy_1 and form == "legacy":
-        pytest.skip("the renaming is done in the archive")
-    beside = {
-        "iteration": np.int64(7),
-        "best": np.float64(0.5),
-        "flag": np.bool_(True),
-        "small": np.float32(1.5),
-        "history": np.arange(3.0),
-    }
-    path = tmp_path / "checkpoint.pth"
-    torch.save({"model": released.openclip(), **beside}, path, _use_new_zipfile_serialization=form == "zip")
-    if numpy_1:
-        _as_numpy_1_wrote_it(path)
-    converted = convert_checkpoint(path, **released.CLIP_SETTINGS)
-    plain = convert_checkpoint(write({"model": released.openclip()}, "plain.pth"), **released.CLIP_SETTINGS)
-    assert set(converted.report.ignored) == set(beside)
-    assert converted.model.state_dict().keys() == plain.model.state_dict().keys()
-    for name, value in plain.model.state_dict().items():
-        assert torch.equal(converted.model.state_dict()[name], value), name
-
-
-@pytest.mark.parametrize("beside", [SimpleNamespace(seed=1), {"opener": zipfile.ZipInfo("x")}])
-def test_pytorchs_advice_to_switch_safety_off_is_not_passed_on(write, beside):
-    error = assert_refused("Nothing was executed", write({"model": released.openclip(), "more": beside}))
-    assert "weights_only" not in str(error)
-    assert "safe_globals" not in str(error)
-
-
-@pytest.mark.parametrize("damage", [b"\x80\x02}q\x00(K\x01", b"\x80\x02\x8c\x01a\x94."])
-def test_pytorchs_advice_is_not_passed_on_for_damaged_files_either(write, damage):
-    error = assert_refused("checkpoint", write(damage))
-    assert "weights_only" not in str(error)
 
 
 def test_weights_are_mapped_from_disk_not_read(write):

@@ -307,31 +307,6 @@ def test_a_missing_json_file_is_refused(tmp_path):
         read_settings(tmp_path / "settings.json")
 
 
-def open_clip_config(**vision):
-    return {
-        "model_cfg": {
-            "vision_cfg": {"timm_model_name": "convnext_base", "image_size": 256} | vision,
-            "text_cfg": {"heads": 10},
-        },
-        "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]},
-    }
-
-
-def test_settings_come_from_openclips_own_configuration():
-    settings = read_settings(open_clip_config())
-    assert (settings.text_heads, settings.image_size, settings.norm_eps) == (10, 256, 1e-6)
-    assert settings.image_mean == pytest.approx([127.5, 102, 76.5])
-
-
-def test_the_largest_convnext_has_another_epsilon():
-    assert read_settings(open_clip_config(timm_model_name="convnext_xxlarge")).norm_eps == 1e-5
-
-
-def test_an_incomplete_openclip_configuration_is_refused():
-    with pytest.raises(ConversionError, match=r"open_clip_config\.json, but lacks 'vision_cfg'"):
-        read_settings({"model_cfg": {"text_cfg": {"heads": 1}}})
-
-
 def test_given_settings_replace_others():
     first, second = ConversionSettings(text_heads=4, norm_eps=1e-6), ConversionSettings(text_heads=8)
     assert first.updated(second) == ConversionSettings(text_heads=8, norm_eps=1e-6)

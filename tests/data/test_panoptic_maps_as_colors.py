@@ -99,7 +99,7 @@ def by_image_processor(image, records, tmp_path):
     return [features["mask_labels"][0][place] > 0 for place in order]
 
 
-READERS = (by_sample_reader, from_coco_files, by_read_masks, by_image_processor)
+READERS = (by_sample_reader, from_coco_files, by_exchange, by_read_masks, by_image_processor)
 
 
 @pytest.mark.parametrize("read", READERS)

@@ -17,7 +17,7 @@ from hf_maskadapter.model.post_processing_maskadapter import (
     post_process_panoptic_segmentation,
     post_process_semantic_segmentation,
 )
-from hf_maskadapter.training.contrastive import contrastive_loss
+from hf_maskadapter.training.clip_stage import contrastive_loss
 from support import tiny_generators, tiny_models, toy
 from support.pretended_accelerator import (
     AcceleratorError,

@@ -15,7 +15,7 @@ from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapter
 from hf_maskadapter.data import collate_training_samples
 from hf_maskadapter.evaluation import evaluate_model
 from hf_maskadapter.evaluation.predictors import MaskAdapterPredictor
-from hf_maskadapter.training.stages import GroundTruthWarmup, MixedMaskTraining
+from hf_maskadapter.training.adapter_stages import GroundTruthWarmup, MixedMaskTraining
 from support import tiny_models, toy
 from support.evaluation_helpers import VOCABULARY, SampleList
 from support.tiny_generators import TINY_GENERATORS

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_maskadapter.model.label_maps import checked_ids, label_values, segment_ids
+from hf_maskadapter.model.label_maps import checked_ids, distinct_segments, label_values, segment_ids
 from support.pictures import EXIF_ORIENTATION, SIDEWAYS, encoded
 
 VALUES = np.array([[0, 1, 2], [2, 7, 200]], dtype=np.uint8)
@@ -119,6 +119,19 @@ def test_what_is_no_panoptic_map_is_refused(value, error, message):
 def test_a_map_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"2x3 .*its picture 3x2"):
         segment_ids(VALUES, [1, 2, 7, 200], (3, 2))
+
+
+def test_a_fused_segment_is_one_entry_and_two_classes_of_one_id_are_an_error():
+    sky, person, cat = ({"id": number, "label_id": label} for number, label in ((1, 0), (2, 1), (2, 2)))
+    assert distinct_segments([sky, person, dict(sky, score=0.1)]) == [sky, person]
+    for wrong, message in (
+        ([sky, person, sky, cat], "segment 2 twice, as class 1 and as class 2"),
+        ([{"id": 7}, {"id": 7}], "segment 7 twice"),
+        ([{"category_id": 3}], 'an "id" each'),
+        ([{"id": 1.5}], "a whole number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            distinct_segments(wrong)
 
 
 def test_ids_that_are_listed_twice_are_refused():

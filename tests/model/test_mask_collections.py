@@ -379,6 +379,25 @@ def test_contours_of_a_dot_a_line_and_two_parts():
     np.testing.assert_array_equal(read.masks, expected)
 
 
+def test_pixels_may_come_in_nested_lists_objects_and_channels_and_maps_in_pairs():
+    size = (16, 20)
+    first, second = block(2, 3, 5, 6, size), block(10, 4, 3, 3, size)
+    both = np.stack([first, second])
+    for value in (
+        [mask.astype(int).tolist() for mask in both],
+        np.array([first, second, None], dtype=object)[:2],
+        both.astype(object),
+    ):
+        np.testing.assert_array_equal(read_masks(value, size).masks, both)
+    values = first * 1 + second * 2
+    np.testing.assert_array_equal(read_masks(values.tolist(), size).masks, both)
+    np.testing.assert_array_equal(read_masks(first[..., None], size).masks, [first])
+    listed = [{"id": torch.tensor(2)}, {"id": np.int64(1)}]
+    read = read_masks((torch.from_numpy(values), listed), size)
+    np.testing.assert_array_equal(read.masks, both[::-1])
+    assert read.ids == [2, 1]
+
+
 def test_detections_of_nothing_are_no_mask():
     assert len(read_masks(Detections(None, 0), SIZE).masks) == 0
     assert len(read_masks({"masks": torch.zeros(0, 1, *SIZE), "scores": []}, SIZE).masks) == 0
@@ -419,6 +438,39 @@ def test_a_mask_saved_as_jpeg_is_one_mask(quality, mode, tmp_path):
     assert (expected != inside).mean() < 0.02
     for value in (path, Image.open(path)):
         np.testing.assert_array_equal(read_masks(value, inside.shape).masks, [expected])
+
+
+@pytest.mark.parametrize("quality", [10, 50, 80, 95])
+def test_a_mask_saved_as_lossy_webp_is_one_mask_and_its_copy_one_mask_or_an_error(quality):
+    _, inside = disc()
+    picture = through_file(Image.fromarray(inside).convert("L"), format="WEBP", quality=quality)
+    values = np.asarray(picture.convert("L"))
+    np.testing.assert_array_equal(read_masks(picture, inside.shape).masks, [values > 127])
+    copy = through_file(Image.fromarray(values), format="PNG")  # shows the same noise, but nothing says that it is some
+    if quality < 80:
+        with pytest.raises(ValueError, match=rf"{len(np.unique(values))} different values.* lossy format"):
+            read_masks(copy, inside.shape)
+    else:
+        np.testing.assert_array_equal(read_masks(copy, inside.shape).masks, [values > 127])
+
+
+def test_label_maps_of_thin_lines_and_of_lossless_webp_stay_maps():
+    values = np.zeros((120, 60), dtype=np.uint8)
+    values[1:118:2] = np.arange(1, 60, dtype=np.uint8)[:, None] * 4
+    values[-1] = 255
+    assert read_masks(Image.fromarray(values), values.shape).ids == [*range(4, 237, 4), 255]
+    cities = np.repeat(np.arange(19, dtype=np.uint8), 8)[:, None].repeat(40, axis=1)
+    cities[:, :5] = 255
+    picture = through_file(Image.fromarray(cities).convert("RGB"), format="WEBP", lossless=True)
+    assert read_masks(picture, cities.shape).ids == [value * 65_793 for value in [*range(1, 19), 255]]
+
+
+def test_a_jpeg_of_three_values_is_no_mask():
+    values = np.zeros((60, 80), dtype=np.uint8)
+    for side in (10, 25):
+        values[10:40, 10:40], values[20 : 20 + side, 45 : 45 + side] = 255, 128
+        with pytest.raises(ValueError, match=r"JPEG with \d+ different values"):
+            read_masks(through_file(Image.fromarray(values), format="JPEG"), values.shape)
 
 
 @pytest.mark.parametrize("softness", [0.6, 1.5, 4])
@@ -507,12 +559,14 @@ def test_a_palette_that_holds_a_panoptic_map_shows_its_colors():
     [
         (np.zeros((2, 3, *SIZE)), r"got \(2, 3, 6, 8\)"),
         (np.full((2, *SIZE), 2.5), "Turn logits into probabilities"),
+        (np.where(FIRST, 5.0, -5.0), "Turn logits into probabilities"),
         ([np.full(SIZE, np.inf)], "Mask 0: .*floats in"),
         ([{"segmentation": [], "bbox": [0, 0, 2, 2]}], "Mask 0: the object has no outline"),
         ([[1e12, 0, 1e12, 5, 0, 5]], "Mask 0: .*at most 1e.09 away"),
         ([[100, 100, 200, 100, 200, 200]], "Mask 0 is empty"),
         ([{"size": [6, 8], "counts": [48.5]}], "Mask 0: The counts"),
         ([{"size": [6, 8], "counts": [2**62, 2**62, 2**63 - 1]}], "Mask 0: The counts"),
+        ({"segmentation": LABELS, "segments_info": [{"id": 5}, {"id": 6}]}, "no pixel of any segment .* such as 5"),
         ({"segmentation": [FIRST], "segments_info": [{"id": 0}, {"id": 1}]}, "1 masks, but .* 2 segments"),
         (np.full(SIZE, 2**63 + 5, dtype=np.uint64), "too large"),
     ],

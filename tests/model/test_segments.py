@@ -318,3 +318,14 @@ def test_neither_pandas_nor_transformers_is_imported_for_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_results_whose_ids_collide_and_scores_that_are_no_numbers_are_refused():
+    vocabulary = Vocabulary.from_list(["sky", "person", "cat"])
+    values = np.array([[1, 1, 2]])
+    sky, person, cat = ({"id": number, "label_id": label} for number, label in ((1, 0), (2, 1), (2, 2)))
+    assert len(Segments.from_segmentation(values, [sky, person, sky], vocabulary)) == 2
+    with pytest.raises(ValueError, match="segment 2 twice"):
+        Segments.from_segmentation(values, [sky, person, sky, cat], vocabulary)
+    with pytest.raises(ValueError, match="score of a segment must be a finite number, got nan"):
+        Segment(0, "sky", values == 1, score=float("nan"))

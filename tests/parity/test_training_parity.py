@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from hf_maskadapter import EncodedVocabulary
 from hf_maskadapter.conversion.adapter import ADAPTER_KEYS
-from hf_maskadapter.training.stages import GroundTruthWarmup, MixedMaskTraining
+from hf_maskadapter.training.adapter_stages import GroundTruthWarmup, MixedMaskTraining
 from support.golden_models import convert_golden
 
 FIXTURES = Path(os.environ.get("MASKADAPTER_FIXTURES", Path(__file__).parents[1] / "fixtures"))

@@ -25,8 +25,10 @@ from hf_maskadapter.data import (
     collate_training_samples,
     create_training_loader,
 )
+from hf_maskadapter.training.adapter_stages import GroundTruthWarmup, MixedMaskTraining
+from hf_maskadapter.training.generator_stage import MaskGeneratorTraining
 from hf_maskadapter.training.optimization import LearningRateSchedule, parameter_groups
-from hf_maskadapter.training.stages import GroundTruthWarmup, MaskGeneratorTraining, MixedMaskTraining
+from hf_maskadapter.training.options import MaskLossOptions
 from hf_maskadapter.training.trainer import Trainer, TrainerSettings
 from support import tiny_models
 
@@ -102,7 +104,7 @@ def stage(name, model=None, **options):
             "consistency_weight": 1000.0,
         } | options
         return MixedMaskTraining(model, vocabulary(model), **options)
-    return MaskGeneratorTraining(model, vocabulary(model), num_points=64, **options)
+    return MaskGeneratorTraining(model, vocabulary(model), MaskLossOptions(num_points=64), **options)
 
 
 def trainer(

@@ -24,6 +24,7 @@ from hf_maskadapter.training.losses import (
     query_weight_sum,
     sample_points,
 )
+from hf_maskadapter.training.options import MaskLossOptions
 
 FIXTURES = Path(os.environ.get("MASKADAPTER_FIXTURES", Path(__file__).parents[1] / "fixtures"))
 
@@ -265,8 +266,7 @@ class TestMaskGeneratorLosses:
             generators=[seeded(), seeded()],
             mask_denominator=5,
             class_denominator=query_weight_sum(6, [2, 3]),
-            num_points=num_points,
-            **everywhere,
+            options=MaskLossOptions(num_points=num_points, **everywhere),
         )
         monkeypatch.setattr(torch, "rand", torch_rand)
         torch.testing.assert_close(losses["loss_class"], 2 * expected["loss_cross_entropy"])
@@ -288,7 +288,7 @@ class TestMaskGeneratorLosses:
                 generators=[seeded(i) for i in images],
                 mask_denominator=5,
                 class_denominator=query_weight_sum(6, [2, 3, 0]),
-                num_points=32,
+                options=MaskLossOptions(num_points=32),
             )
             return sum(losses.values())
 
@@ -307,8 +307,7 @@ class TestMaskGeneratorLosses:
                 generators=[seeded()],
                 mask_denominator=2,
                 class_denominator=query_weight_sum(3, [2]),
-                num_points=64,
-                importance_sample_ratio=0.0,
+                options=MaskLossOptions(num_points=64, importance_sample_ratio=0.0),
             )
 
         right = losses(masks, right_classes)

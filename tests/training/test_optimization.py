@@ -29,12 +29,21 @@ class TestLearningRateSchedule:
         assert schedule(50) == pytest.approx(0.5)
         assert schedule(100) == pytest.approx(0)
 
+    def test_cosine_after_warm_up_begins_where_the_warm_up_ends(self):
+        schedule = LearningRateSchedule("cosine_after_warmup", 104, warmup_steps=4)
+        assert [schedule(step) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
+        assert schedule(54) == pytest.approx(0.5)
+        assert schedule(104) == pytest.approx(0)
+        assert LearningRateSchedule("cosine_after_warmup", 4, warmup_steps=4)(4) == 1
+
     def test_warm_up_is_linear_and_does_not_start_at_zero(self):
         schedule = LearningRateSchedule("constant", 100, warmup_steps=4)
         assert [schedule(step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
 
     @given(
-        st.sampled_from(["constant", "multistep", "polynomial", "cosine"]), st.integers(1, 1000), st.integers(0, 2000)
+        st.sampled_from(["constant", "multistep", "polynomial", "cosine", "cosine_after_warmup"]),
+        st.integers(1, 1000),
+        st.integers(0, 2000),
     )
     def test_lies_between_zero_and_one(self, kind, max_steps, step):
         schedule = LearningRateSchedule(kind, max_steps, warmup_steps=max_steps // 3, milestones=(max_steps // 2,))
@@ -46,7 +55,7 @@ class TestLearningRateSchedule:
         [{"kind": "linear"}, {"max_steps": 0}, {"warmup_steps": 11}, {"warmup_steps": -1}, {"milestones": (5, 3)}],
     )
     def test_mistakes_are_errors(self, options):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"Unknown|at least 1|ascend"):
             LearningRateSchedule(**{"kind": "cosine", "max_steps": 10} | options)
 
 
@@ -82,9 +91,14 @@ class TestExponentialMovingAverage:
         average = ExponentialMovingAverage(module, 0.9)
         start = module.weight.item()
         module.weight.data.fill_(7.0)
-        with pytest.raises(KeyError), average.applied():
-            assert module.weight.item() == start
-            raise KeyError
+
+        def fail_within():
+            with average.applied():
+                assert module.weight.item() == start
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            fail_within()
         assert module.weight.item() == 7.0
 
     @pytest.mark.parametrize("decay", [0.0, 1.0, -1.0])

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from hf_maskadapter.data import create_training_loader
 from hf_maskadapter.training.checkpoints import CheckpointStore
-from hf_maskadapter.training.step_log import StepLog
+from hf_maskadapter.training.log import StepLog
 from hf_maskadapter.training.trainer import MODEL_WEIGHTS
 from support import toy
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from hf_maskadapter.data import DataError
 from hf_maskadapter.training.checkpoints import CheckpointError
-from hf_maskadapter.training.step_log import StepLog
+from hf_maskadapter.training.log import StepLog
 from hf_maskadapter.training.trainer import MATCHLESS_STEPS, MODEL_WEIGHTS
 from support import toy
 
@@ -287,8 +287,8 @@ class TestGoingOn:
             toy.trainer(tmp_path / "a").train(whole.checkpoints.path(1))
         with pytest.raises(CheckpointError, match="of stage 'warmup', not 'generator'"):
             toy.trainer(tmp_path / "b", "generator").train(whole.checkpoints.path(2))
+        wider = toy.stage("warmup", toy.segmenter(hidden_size=32))
         with pytest.raises(CheckpointError, match="does not fit this run"):
-            wider = toy.stage("warmup", toy.segmenter(hidden_size=32))
             toy.trainer(tmp_path / "b", of_stage=wider).train(whole.checkpoints.path(2))
         with pytest.raises(CheckpointError, match="cannot be read"):
             toy.trainer(tmp_path / "b").train(tmp_path / "nowhere")

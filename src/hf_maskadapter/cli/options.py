@@ -42,14 +42,22 @@ class Command(Generic[Options]):
     run: Callable[[Options], int]
 
 
-def parse_command(commands: Sequence[Command[Any]], arguments: Sequence[str], version: str) -> tuple[Command[Any], Any]:
+def parse_command(
+    commands: Sequence[Command[Any]], arguments: Sequence[str], version: str, program: str = "maskadapter"
+) -> tuple[Command[Any], Any]:
     """The command that the arguments name, and its options.
+
+    Args:
+        commands: The commands that there are.
+        arguments: Of the process, without its name.
+        version: What `--version` says.
+        program: The process's name.
 
     Raises:
         SystemExit: if the arguments are wrong, after a line that says what; or if they ask for help, after it.
     """
     parsers: dict[str, argparse.ArgumentParser] = {}
-    parser = make_parser(commands, version, parsers)
+    parser = make_parser(commands, version, parsers, program)
     given = vars(parser.parse_args([_with_dashes(argument) for argument in arguments]))
     command = next(command for command in commands if command.name == given["command"])
     try:
@@ -59,10 +67,13 @@ def parse_command(commands: Sequence[Command[Any]], arguments: Sequence[str], ve
 
 
 def make_parser(
-    commands: Sequence[Command[Any]], version: str, parsers: dict[str, argparse.ArgumentParser] | None = None
+    commands: Sequence[Command[Any]],
+    version: str,
+    parsers: dict[str, argparse.ArgumentParser] | None = None,
+    program: str = "maskadapter",
 ) -> argparse.ArgumentParser:
     """The parser of all commands; those of the single ones are added to `parsers` by their names."""
-    parser = Parser(prog="maskadapter", description="Open-vocabulary segmentation with Mask-Adapter.")
+    parser = Parser(prog=program, description="Open-vocabulary segmentation with Mask-Adapter.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
     places = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for command in commands:

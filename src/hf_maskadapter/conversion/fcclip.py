@@ -81,7 +81,8 @@ def read_generator_sizes(state: StateDict, feature_channels: list[int], feature_
 
     Args:
         state: converted state dict of the generator, real or on the meta device.
-        feature_channels, feature_strides: those of the CLIP.
+        feature_channels: those of the CLIP.
+        feature_strides: likewise.
 
     Raises:
         ConversionError: if weights are missing, or the number of attention weights is impossible.

@@ -230,7 +230,8 @@ def fuse(
         adapter_state: state dict of the warm-up checkpoint: CLIP, adapter, void embedding, perhaps a text transfer.
         generator_state: state dict of the FC-CLIP or MAFT+ checkpoint: the same CLIP, generator, void embedding, and
             MAFT+'s text transfer.
-        adapter_name, generator_name: what to call them in messages.
+        adapter_name: what to call the first in messages.
+        generator_name: what to call the second.
 
     Returns:
         State dict of an FC-CLIP or MAFT+ checkpoint with Mask-Adapter; and what was left out of either, with the

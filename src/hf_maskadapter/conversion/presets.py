@@ -29,9 +29,7 @@ from .layouts import (
     WARMUP,
     Layout,
 )
-
-#: Epsilon of timm's ConvNeXts where it is not 1e-6.
-_TIMM_NORM_EPS = {"convnext_xxlarge": 1e-5}
+from .open_clip_config import TIMM_NORM_EPS, settings_of_open_clip
 
 
 def _is_number(value: Any) -> bool:
@@ -181,7 +179,8 @@ def read_settings(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> 
     """Settings from a dict or JSON file: the fields of [`ConversionSettings`], or an `open_clip_config.json`.
 
     Raises:
-        ConversionError: if the file cannot be read, or a setting is unknown or has a wrong value.
+        ConversionError: if the file cannot be read, a setting is unknown or has a wrong value, or OpenCLIP's file asks
+            for what is not possible here.
     """
     if config is None:
         return ConversionSettings()
@@ -198,7 +197,7 @@ def read_settings(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> 
         if not isinstance(config, dict):
             raise ConversionError(f"{where} must hold one JSON object with settings by name.")
     if "model_cfg" in config:
-        config = _from_open_clip(config, where)
+        config = settings_of_open_clip(config, where)
     return make_settings(config, where)
 
 
@@ -219,25 +218,6 @@ def make_settings(values: Mapping[str, Any], where: str) -> ConversionSettings:
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ConversionError(f"{where} has an unknown setting {name!r}.{hint} Known are: {', '.join(known)}.")
     return ConversionSettings(**values)
-
-
-def _from_open_clip(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The settings in an `open_clip_config.json`, whose pixel statistics are on the 0–1 scale."""
-    try:
-        model, preprocessing = config["model_cfg"], config.get("preprocess_cfg", {})
-        vision = model["vision_cfg"]
-        settings = {"text_heads": model["text_cfg"]["heads"]}
-        if "layers" in vision:  # a ResNet of OpenAI's kind
-            settings["quick_gelu"] = model.get("quick_gelu", False)
-        else:
-            settings["image_size"] = vision["image_size"]
-            settings["norm_eps"] = _TIMM_NORM_EPS.get(vision["timm_model_name"], 1e-6)
-        for name in ("mean", "std"):
-            if name in preprocessing:
-                settings[f"image_{name}"] = [255 * value for value in preprocessing[name]]
-    except (KeyError, TypeError) as error:
-        raise ConversionError(f"{where} looks like an open_clip_config.json, but lacks {error}.") from error
-    return settings
 
 
 @dataclass(frozen=True)
@@ -334,7 +314,7 @@ _CLIP_SETTINGS = ConversionSettings(
 _LARGE = dataclasses.replace(_CLIP_SETTINGS, text_heads=12)
 _BASE = dataclasses.replace(_CLIP_SETTINGS, text_heads=10)
 _XXLARGE = dataclasses.replace(
-    _CLIP_SETTINGS, text_heads=16, norm_eps=_TIMM_NORM_EPS["convnext_xxlarge"], image_size=256
+    _CLIP_SETTINGS, text_heads=16, norm_eps=TIMM_NORM_EPS["convnext_xxlarge"], image_size=256
 )
 _FCCLIP_SETTINGS = dataclasses.replace(
     _LARGE,

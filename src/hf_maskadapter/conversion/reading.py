@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import re
@@ -41,7 +42,6 @@ _HUB_SOURCE = re.compile(
 )
 _NAME_ONLY = re.compile(r"(?:hf://)?[\w-][\w.-]*/[\w.-]+")
 _FORBIDDEN_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_UNPICKLING_REASON = re.compile(r"WeightsUnpickler error: ([^\n]+)")
 
 
 @dataclass(frozen=True)
@@ -171,22 +171,20 @@ def _load_safetensors(path: Path, name: str) -> dict[str, Tensor]:
 def _load_pickle(path: Path, name: str) -> Any:
     is_archive = zipfile.is_zipfile(path)  # mapped from disk instead of read; older files cannot be
     try:
-        with torch.serialization.safe_globals(_numpy_values()):
+        with torch.serialization.safe_globals(_numpy_globals()):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except pickle.UnpicklingError as error:
         forbidden = _FORBIDDEN_GLOBAL.search(str(error))
-        if forbidden is None:
-            # The rest of PyTorch's message advises to switch its protection off.
-            reason = _UNPICKLING_REASON.search(str(error))
+        if forbidden is None:  # what PyTorch says begins with how to switch its safety off, which is no advice
             raise ConversionError(
-                f"{name} is truncated, damaged or holds more than tensors and plain values; nothing of it was executed"
-                + (f" ({reason[1].strip().rstrip('.')})." if reason else ".")
-            ) from error
+                f"{name} is truncated, damaged or holds more than tensors and plain values; nothing of it was "
+                "executed. Fetch it again, or save the state dict alone where you trust the file."
+            ) from None
         raise ConversionError(
             f"{name} was refused: beside tensors it holds the Python object {forbidden[1]}, and reading that could run "
             "code. Nothing was executed. Get a file with tensors only, or save the state dict alone where you trust "
             "the file."
-        ) from error
+        ) from None
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes torch.load raise almost anything
@@ -195,12 +193,19 @@ def _load_pickle(path: Path, name: str) -> Any:
         ) from error
 
 
-def _numpy_values() -> list[Any]:
-    """What NumPy's numbers and arrays are pickled with, under the names of NumPy 1 and 2: plain data, no code."""
-    makers = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(1).__reduce__()[0]}
-    named = [(maker, f"numpy.{core}.multiarray.{name}") for name, maker in makers.items() for core in ("core", "_core")]
-    kinds = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?SU"}
-    return [*named, np.dtype, np.ndarray, *kinds]
+def _numpy_globals() -> list[Any]:
+    """What pickles of NumPy's numbers and arrays name, which training scripts leave beside the weights.
+
+    They hold values alone. NumPy 1 and 2 call the same functions by other names; arrays of Python objects are left out.
+    """
+    multiarray = importlib.import_module("numpy._core.multiarray")
+    functions = [
+        (getattr(multiarray, function), f"numpy.{core}.multiarray.{function}")
+        for core in ("core", "_core")
+        for function in ("scalar", "_reconstruct")
+    ]
+    dtypes = {type(np.dtype(code)) for code in np.typecodes["All"] if code != "O"}
+    return [*functions, np.dtype, np.ndarray, *dtypes]
 
 
 def find_state_dict(content: Any, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:

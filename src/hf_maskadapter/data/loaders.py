@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -108,9 +109,19 @@ def create_training_loader(
         batch_sampler=sampler,
         collate_fn=collate or collate_training_samples,
         num_workers=num_workers,
+        worker_init_fn=_outlive_a_signal,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def _outlive_a_signal(_worker: int) -> None:
+    """Let a worker go on after Ctrl-C or a SIGTERM that its whole process group got, such as from `timeout`.
+
+    The training process still asks it for batches then, up to the checkpoint that it ends with.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 __all__ = ["SampleSource", "SizedSampleSource", "TrainingDataset", "create_training_loader"]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.scenes import CLASS_NAMES, COLORS, SHAPES, STUFF, Scene, draw_scene, scene_masks, split_seed
+from ..model.configuration_maskadapter import MaskEmbedding
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.modeling_text_classifier import open_vocabulary_logits
 from ..model.processing_maskadapter import MaskAdapterProcessor
@@ -57,7 +58,8 @@ def demonstrate(
     """Draw a scene of the test split and segment it.
 
     Args:
-        segmenter, processor: a miniature, see [`hf_maskadapter.miniature.load_miniature`].
+        segmenter: a miniature, see [`hf_maskadapter.miniature.load_miniature`].
+        processor: a miniature, see [`hf_maskadapter.miniature.load_miniature`].
         seed: of the scene.
         vocabulary: what to look for; default [`default_vocabulary`].
         panel_size: side of each panel in pixels.
@@ -74,10 +76,12 @@ def demonstrate(
     inputs = processor(images=[picture], return_tensors="pt")
     pixel_values = inputs["pixel_values"]
     feature_maps = segmenter.clip.get_feature_maps(pixel_values)
+    assert segmenter.mask_generator is not None
     generated = segmenter.mask_generator(feature_maps, encoded, segmenter.get_void_embeds(), return_dict=True)
 
     results = {"Truth": torch.from_numpy(scene.semantic_map)}
-    for title, method in (("Mask pooling", "pooling"), ("Mask-Adapter", "adapter")):
+    titles: dict[MaskEmbedding, str] = {"pooling": "Mask pooling", "adapter": "Mask-Adapter"}
+    for method, title in titles.items():
         outputs = segmenter(
             pixel_values,
             encoded,
@@ -95,7 +99,7 @@ def demonstrate(
 
     masks, class_ids = scene_masks(scene)
     called = {}
-    for method in ("pooling", "adapter"):
+    for method in titles:
         embedded = segmenter.embed_masks(feature_maps[-1], masks[None].float(), False, mask_embedding=method)
         logits = open_vocabulary_logits(embedded.mask_embeddings, encoded, None, segmenter.clip.get_logit_scale())
         called[method] = [vocabulary.names[index] for index in logits[0].argmax(dim=-1).tolist()]

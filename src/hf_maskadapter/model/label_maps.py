@@ -6,14 +6,15 @@ a colour, R + 256 G + 65536 B, and `segments_info` lists the segments beside it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from .masks import as_array, colors_to_ids
+from .masks import as_array, colors_to_ids, is_number
 
+_LABELS = ("label_id", "category_id", "label")  # of an entry of segments_info
 _LARGEST = np.iinfo(np.int64).max
 
 
@@ -115,6 +116,40 @@ def checked_ids(ids: Iterable[int], *, lowest: int | None = None) -> dict[int, i
     return places
 
 
+def distinct_segments(segments_info: Any) -> list[Mapping]:
+    """The entries of a result's `segments_info`, those that were fused once.
+
+    Args:
+        segments_info: dicts with an `id` each, and what class they are of.
+
+    Raises:
+        ValueError: if an entry has no id, or two of one id are not the same class.
+    """
+    entries: dict[int, Mapping] = {}
+    for entry in segments_info:
+        try:
+            number = entry["id"]
+            number = number.item() if hasattr(number, "item") else number
+            if not is_number(number) or number != int(number):
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise ValueError('segments_info must be a list of dicts with an "id" each, a whole number.') from None
+        number = int(number)
+        if number not in entries:
+            entries[number] = entry
+            continue
+        labels = [next((other[name] for name in _LABELS if name in other), None) for other in (entries[number], entry)]
+        if labels[0] != labels[1]:
+            raise ValueError(
+                f"segments_info lists the segment {number} twice, as class {labels[0]} and as class {labels[1]}: "
+                "Transformers gives one id to several segments where label_ids_to_fuse is set. Post-process without "
+                "it, and fuse afterwards."
+            )
+        if labels[0] is None:
+            raise ValueError(f"segments_info lists the segment {number} twice.")
+    return list(entries.values())
+
+
 def _candidates(value: Any) -> list[np.ndarray]:
     """What a map may mean, the likeliest first."""
     if isinstance(value, Image.Image):
@@ -178,4 +213,4 @@ def listed_values(values: Sequence[Any], limit: int = 8) -> str:
     return shown + (f", ... ({len(values)} in all)" if len(values) > limit else "")
 
 
-__all__ = ["checked_ids", "label_values", "listed_values", "segment_ids"]
+__all__ = ["checked_ids", "distinct_segments", "label_values", "listed_values", "segment_ids"]

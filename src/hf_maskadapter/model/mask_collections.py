@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from .label_maps import segment_ids
+from .label_maps import distinct_segments, segment_ids
 from .masks import (
     as_array,
     coco_mask,
     colors_to_ids,
     contour_mask,
+    is_noisy_mask,
     is_number,
     is_polygon,
     is_smooth_mask,
@@ -36,10 +37,12 @@ _FORMS = (
 )
 _INSIDE = ("masks", "segmentation", "mask")  # of results in dicts, in the order in which they are looked for
 _ATTRIBUTES = ("mask", "pred_masks")  # of detections: supervision, Detectron2
-_LABELS = ("label_id", "category_id", "label")  # of an entry of segments_info
+_FEWEST_ROWS = 16  # of nested lists that are pixels: fewer may be polygons of as many numbers as the picture is wide
 _MANY_VALUES = 64  # of a map, from which on it may be a photograph
 _LEAST_FLAT = 0.2  # share of a map's pixels, its background left out, that look like all around them
 _MOST_BYTES = 1 << 31  # of a picture's masks
+_JPEG = ("JPEG", "MPO")
+_LOSSY = (*_JPEG, "WEBP", "AVIF")  # the latter can be lossless, too
 _LARGEST_NOISE = 32  # between the channels of a grey JPEG
 
 
@@ -104,12 +107,16 @@ def read_masks(
         FileNotFoundError: if there is no such file.
     """
     size = (int(size[0]), int(size[1]))
+    if _is_pair_of_map_and_list(masks):
+        masks = {"segmentation": masks[0], "segments_info": masks[1]}
     if _is_result(masks):
         return _masks_of_result(masks, size, segments_info, ignore_index)
     if min(size) < 1:
         raise ValueError(f"The picture has no pixel: its size is {size[0]}x{size[1]}.")
     if _is_array(masks):
         masks = as_array(masks)
+        if masks.dtype == object:
+            masks = list(masks) if masks.ndim == 1 else as_array(masks.tolist())
     is_plain = isinstance(masks, (list, tuple, np.ndarray))
     is_sequence = is_plain or (isinstance(masks, Sequence) and not isinstance(masks, (str, bytes, bytearray)))
     if is_sequence and not len(masks) and (may_be_empty or not is_plain):  # the others are results
@@ -141,6 +148,8 @@ def _read(masks: Any, size: tuple[int, int], segments_info: Any, ignore_index: i
         raise TypeError(f"Masks must be {_FORMS}; got {type(masks).__name__}.")
     if not len(masks):
         raise ValueError("There is no mask to read.")
+    if _are_rows(masks, size):
+        return _masks_of_array(np.asarray(masks), size, segments_info, ignore_index)
     if is_polygon(masks):
         return ReadMasks(_mask_of_entry(masks, size, 0)[None])
     if _are_runs_from_one_on(masks, size):
@@ -180,6 +189,14 @@ def _is_result(masks: Any) -> bool:
     return any(hasattr(masks, name) for name in _ATTRIBUTES)
 
 
+def _is_pair_of_map_and_list(masks: Any) -> bool:
+    """Whether it is a map and its list of segments without a dict around, as Detectron2's `panoptic_seg`."""
+    if not isinstance(masks, (list, tuple)) or len(masks) != 2 or not _is_array(masks[0]):
+        return False
+    entries = masks[1]
+    return isinstance(entries, (list, tuple)) and all(isinstance(one, Mapping) and "id" in one for one in entries)
+
+
 def _is_coco_annotation(entry: Mapping) -> bool:
     """Whether a dict is one object's: its segmentation is an encoding or polygons, and no map of all segments."""
     segmentation = entry.get("segmentation")
@@ -210,7 +227,7 @@ def _masks_of_result(result: Any, size: tuple[int, int], segments_info: Any, ign
     elif _are_lists_of_numbers(value) and [len(row) for row in value] == [size[1]] * size[0]:
         value = as_array(value)
     if isinstance(value, Image.Image) or (isinstance(value, np.ndarray) and not _is_stack(value, size)):
-        return _listed_segments(value, size, _distinct_segments(segments_info), must_be_there)
+        return _listed_segments(value, size, distinct_segments(segments_info), must_be_there)
     masks = _stack_of_result(value, size, len(segments_info))
     return _without_empty_ones(ReadMasks(masks))
 
@@ -222,36 +239,6 @@ def _nothing(size: tuple[int, int]) -> ReadMasks:
 def _without_empty_ones(read: ReadMasks) -> ReadMasks:
     kept = [number for number, mask in enumerate(read.masks) if (mask > 0.5).any()]
     return ReadMasks(read.masks[kept], [read.ids[number] for number in kept])
-
-
-def _distinct_segments(segments_info: Any) -> list[Mapping]:
-    """The entries of `segments_info`, those that were fused once.
-
-    Raises:
-        ValueError: if an entry has no id, or two of one id are not the same class.
-    """
-    entries: dict[int, Mapping] = {}
-    for entry in segments_info:
-        try:
-            number = entry["id"]
-            if not is_number(number) or number != int(number):
-                raise ValueError
-        except (KeyError, TypeError, ValueError):
-            raise ValueError('segments_info must be a list of dicts with an "id" each, a whole number.') from None
-        number = int(number)
-        if number not in entries:
-            entries[number] = entry
-            continue
-        labels = [next((other[name] for name in _LABELS if name in other), None) for other in (entries[number], entry)]
-        if labels[0] != labels[1]:
-            raise ValueError(
-                f"segments_info lists the segment {number} twice, as class {labels[0]} and as class {labels[1]}: "
-                "Transformers gives one id to several segments where label_ids_to_fuse is set. Post-process without "
-                "it, and fuse afterwards."
-            )
-        if labels[0] is None:
-            raise ValueError(f"segments_info lists the segment {number} twice.")
-    return list(entries.values())
 
 
 def _is_stack(array: np.ndarray, size: tuple[int, int]) -> bool:
@@ -273,6 +260,12 @@ def _are_lists_of_numbers(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(
         isinstance(entry, (list, tuple)) and all(is_number(part) for part in entry) for entry in value
     )
+
+
+def _are_rows(value: Any, size: tuple[int, int]) -> bool:
+    """Whether nested lists are the pixels of a picture, rather than polygons: as many rows and columns, and not few."""
+    is_large = size[0] >= _FEWEST_ROWS and isinstance(value, (list, tuple)) and len(value) == size[0]
+    return is_large and _are_lists_of_numbers(value) and all(len(row) == size[1] for row in value)
 
 
 def _are_runs_from_one_on(value: Any, size: tuple[int, int]) -> bool:
@@ -332,12 +325,12 @@ def _open(source: str | os.PathLike | Mapping) -> Image.Image:
 def _masks_of_picture(
     image: Image.Image, size: tuple[int, int], segments_info: Any, ignore_index: int | None
 ) -> ReadMasks:
-    is_jpeg = image.format in ("JPEG", "MPO")
+    kind = image.format
     image = ImageOps.exif_transpose(image)
     _check_size((image.height, image.width), size)
     if segments_info is not None:
-        return _listed_segments(image, size, _distinct_segments(segments_info), must_be_there=True)
-    if (mask := _mask_of_picture(image, is_jpeg)) is not None:
+        return _listed_segments(image, size, distinct_segments(segments_info), must_be_there=True)
+    if (mask := _mask_of_picture(image, kind)) is not None:
         return ReadMasks(mask[None])
     if image.mode == "1":
         return ReadMasks(np.asarray(image)[None])
@@ -348,8 +341,9 @@ def _masks_of_picture(
     return _masks_of_array(np.asarray(image), size, None, ignore_index)
 
 
-def _mask_of_picture(image: Image.Image, is_jpeg: bool) -> np.ndarray | None:
-    """The one mask that a picture is, where its alpha channel, its smooth edges or JPEG's noise say that it is one."""
+def _mask_of_picture(image: Image.Image, kind: str | None) -> np.ndarray | None:
+    """The one mask that a picture is, where its alpha channel, smooth edges or its format say that it is one."""
+    is_jpeg = kind in _JPEG
     if image.has_transparency_data:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
         is_label_map = image.mode == "P" and np.isin(alpha, (0, 255)).all()  # of which one index is transparent
@@ -359,11 +353,12 @@ def _mask_of_picture(image: Image.Image, is_jpeg: bool) -> np.ndarray | None:
         return None
     colors = np.asarray(image.convert("RGB")).astype(np.int16)
     difference = int((colors.max(axis=-1) - colors.min(axis=-1)).max())
-    if difference <= (_LARGEST_NOISE if is_jpeg else 0):
+    if difference <= (_LARGEST_NOISE if kind in _LOSSY else 0):
         gray = np.asarray(image.convert("L"))
         if is_jpeg and (gray.max() == 0 or gray.min() > 127):
             return gray > 127
-        if _is_mask_of_grays(gray) or (is_jpeg and is_smooth_mask(gray)):
+        is_noisy = kind in _LOSSY and is_noisy_mask(gray, is_lossy=is_jpeg)
+        if is_noisy or (not is_jpeg and _is_mask_of_grays(gray)):
             return gray > 127
     if is_jpeg:
         count = len(np.unique(colors_to_ids(np.asarray(image.convert("RGB")))))
@@ -399,17 +394,16 @@ def _masks_of_array(
     array: np.ndarray, size: tuple[int, int], segments_info: Any, ignore_index: int | None
 ) -> ReadMasks:
     if segments_info is not None and not _is_stack(array, size):
-        return _listed_segments(array, size, _distinct_segments(segments_info), must_be_there=True)
+        return _listed_segments(array, size, distinct_segments(segments_info), must_be_there=True)
     if _is_outline(array, size):
         return ReadMasks(_mask_of_entry(array, size, 0)[None])
     array = _without_channel(array)
-    if array.ndim == 3 and array.shape[:2] == size and array.dtype.kind in "iu":
-        if array.shape[-1] == 1:
-            array = array[..., 0]
-        elif array.shape[-1] in (3, 4) and array.shape[1:] != size:
-            if array.dtype == np.uint8 and (mask := _mask_of_picture(Image.fromarray(array), False)) is not None:
-                return ReadMasks(mask[None])
-            array = colors_to_ids(array)
+    if array.shape == (*size, 1) and array.shape[1:] != size:
+        array = array[..., 0]
+    if array.dtype.kind in "iu" and array.shape in ((*size, 3), (*size, 4)) and array.shape[1:] != size:
+        if array.dtype == np.uint8 and (mask := _mask_of_picture(Image.fromarray(array), None)) is not None:
+            return ReadMasks(mask[None])
+        array = colors_to_ids(array)
     if array.ndim == 2 and array.dtype.kind == "f" and _is_map_of_floats(array):
         array = array.astype(np.int64)
     if array.ndim == 2 and array.dtype.kind in "iu":
@@ -437,7 +431,7 @@ def _is_map_of_floats(array: np.ndarray) -> bool:
     return bool(
         array.size
         and np.isfinite(array).all()
-        and (array.min() < 0 or array.max() > 1)
+        and (array.min() == -1 or (array.min() >= 0 and array.max() > 1))
         and (array == np.round(array)).all()
     )
 
@@ -464,6 +458,10 @@ def _listed_segments(value: Any, size: tuple[int, int], entries: Sequence[Mappin
             f"The map has no pixel of segment {absent[0]}, which segments_info lists. Of a whole result, a dict, "
             "segments that others cover are left out."
         )
+    if len(absent) == len(ids):
+        raise ValueError(
+            f"The map has no pixel of any segment that segments_info lists, such as {ids[0]}: do they belong together?"
+        )
     ids = [number for number in ids if number in present]
     return _split(values, ids)
 
@@ -474,6 +472,11 @@ def _masks_of_map(values: np.ndarray, size: tuple[int, int], ignore_index: int |
         raise ValueError(f"The map holds the number {values.max()}, which is too large.")
     present = np.unique(values).tolist()
     _check_is_map(values, present)
+    if present[0] >= 0 and present[-1] <= 255 and len(present) > 2 and is_noisy_mask(values):
+        raise ValueError(
+            f"The map holds {len(present)} different values, nearly all of them nearly 0 or nearly 255, such as a "
+            "lossy format leaves of one mask: give pixels > 127 if it is one, or segments_info if it is a map."
+        )
     if ignore_index == 0 and present[0] < 0 and 0 in present:
         raise ValueError(
             "The map holds negative values, which are no masks, and 0, so that it is not clear whether 0 is one: give "
@@ -539,9 +542,9 @@ def _object_mask(entry: Any, size: tuple[int, int], number: int) -> np.ndarray:
             raise ValueError("the object has no outline, only a box perhaps: leave it out.")
         return _object_mask(entry, size, number)
     if isinstance(entry, Image.Image):
-        is_jpeg = entry.format in ("JPEG", "MPO")
+        kind = entry.format
         entry = ImageOps.exif_transpose(entry)
-        mask = _mask_of_picture(entry, is_jpeg)
+        mask = _mask_of_picture(entry, kind)
         if mask is not None:
             _check_mask_shape(mask, size)
             return mask
@@ -551,6 +554,8 @@ def _object_mask(entry: Any, size: tuple[int, int], number: int) -> np.ndarray:
         return _outline_mask(array, size) if _is_outline(array, size) else _mask_of_array(array, size)
     if (inside := _attribute_inside(entry)) is not None:
         return _object_mask(inside, size, number)
+    if _are_rows(entry, size):
+        return _mask_of_array(np.asarray(entry), size)
     if is_polygon(entry):
         return polygon_mask(entry, size, rule="coco")
     if isinstance(entry, (list, tuple)) and entry:

@@ -24,8 +24,9 @@ PolygonRule = Literal["center", "coco"]
 _FARTHEST = 1e9  # of a polygon's corners from the picture, in pixels: beyond, doubles no longer tell pixels apart
 _COCO_SCALE = 5  # COCO's rasteriser counts in fifths of a pixel
 _NEARLY_OUTSIDE, _NEARLY_INSIDE = 31, 224  # grey values that noise and smooth edges leave of 0 and 255
-_MOST_BETWEEN = 0.5  # share of pixels that may lie on smooth edges
-_MOST_FLAT = 0.3  # share of the pixels on them that may look like their neighbours
+_MOST_MIDDLE = 0.5  # share of pixels that may be neither nearly black nor nearly white in a mask
+_LEAST_SLOPES = 0.4  # share of a smooth edge's pixels between darker and lighter ones: measured 0.6 to 1, of maps 0.1
+_NOISE = 8  # between neighbouring pixels of one colour in a lossy format
 _NUM_IDS = 1 << 24
 
 
@@ -61,7 +62,8 @@ def binary_mask(mask: Any) -> np.ndarray:
             - whole numbers, 0 and 1 or 0 and 255;
             - floats between 0 and 1, of which those above 0.5 lie inside; or 0 and 255;
             - grey values from 0 to 255 of a mask `(height, width)` or of masks `(num_masks, height, width)` with smooth
-              edges or the noise of JPEG (see [`is_smooth_mask`]), of which those above 127 lie inside.
+              edges or the noise of a lossy format (see [`is_smooth_mask`], [`is_noisy_mask`]), of which those above 127
+              lie inside.
 
     Returns:
         Booleans of the same shape.
@@ -84,7 +86,7 @@ def binary_mask(mask: Any) -> np.ndarray:
         if (inside | (array == 0)).all():
             return inside
     may_be_grey = array.dtype.kind in "iu" and low >= 0 and high <= 255 and array.ndim in (2, 3)
-    if may_be_grey and all(is_smooth_mask(one) for one in array.reshape(-1, *array.shape[-2:])):
+    if may_be_grey and all(is_smooth_mask(one) or is_noisy_mask(one) for one in array.reshape(-1, *array.shape[-2:])):
         return array > 127
     raise ValueError(
         "A mask must hold booleans, integers 0 and 1 or 0 and 255, or floats in [0, 1] (inside above 0.5); got "
@@ -95,10 +97,10 @@ def binary_mask(mask: Any) -> np.ndarray:
 
 
 def is_smooth_mask(values: np.ndarray) -> bool:
-    """Whether grey values are those of one mask, whose edges are smooth or which was saved as JPEG.
+    """Whether grey values are those of one mask with smooth edges.
 
-    A map of labels is none: its values stand in areas of their own. A photograph is none either: most of its pixels are
-    neither nearly black nor nearly white.
+    A map of labels is none: its values stand in areas of their own, while a pixel on a smooth edge lies between a
+    darker and a lighter one. A photograph is none either: most of its pixels are neither nearly black nor nearly white.
 
     Args:
         values: `(height, width)` whole numbers from 0 to 255.
@@ -110,10 +112,48 @@ def is_smooth_mask(values: np.ndarray) -> bool:
     levels = np.unique(values[is_between])
     if not len(levels):
         return True
-    if len(levels) < 2 or levels[-1] <= _NEARLY_OUTSIDE:
-        return False
     is_middle = (values > _NEARLY_OUTSIDE) & (values < _NEARLY_INSIDE)
-    return is_middle.mean() <= _MOST_BETWEEN and share_of_flat_pixels(values, is_between) <= _MOST_FLAT
+    on_slopes = _share_on_slopes(values.astype(np.int64), is_between)
+    return bool(len(levels) > 1 and is_middle.mean() <= _MOST_MIDDLE and on_slopes >= _LEAST_SLOPES)
+
+
+def is_noisy_mask(values: np.ndarray, *, is_lossy: bool = False) -> bool:
+    """Whether grey values are those of one mask that was saved in a lossy format, such as JPEG or WebP.
+
+    Its values scatter around black and around white.
+
+    Args:
+        values: `(height, width)` whole numbers from 0 to 255.
+        is_lossy: whether they come from such a format for sure, so that they need not scatter.
+    """
+    is_middle = (values > _NEARLY_OUTSIDE) & (values < _NEARLY_INSIDE)
+    levels = np.unique(values[~is_middle])
+    scatters = all(
+        np.count_nonzero(part) >= 2 for part in ((levels > 0) & (levels < 128), (levels > 128) & (levels < 255))
+    )
+    if not (is_lossy or scatters) or values.min() > _NEARLY_OUTSIDE or values.max() < _NEARLY_INSIDE:
+        return False
+    on_slopes = _share_on_slopes(values.astype(np.int64), is_middle, _NOISE)
+    return bool(is_middle.mean() <= _MOST_MIDDLE and on_slopes >= _LEAST_SLOPES)
+
+
+def _share_on_slopes(values: np.ndarray, chosen: np.ndarray, margin: int = 0) -> float:
+    """Which share of some pixels has a lighter and a darker one, by more than a margin, among the eight around it.
+
+    It is 1 if there are no such pixels.
+    """
+    chosen = chosen[1:-1, 1:-1]
+    if not chosen.any():
+        return 1.0
+    center = values[1:-1, 1:-1]
+    height, width = values.shape
+    has_lighter, has_darker = np.zeros_like(chosen), np.zeros_like(chosen)
+    for row in range(3):
+        for column in range(3):
+            neighbor = values[row : height - 2 + row, column : width - 2 + column]
+            has_lighter |= neighbor > center + margin
+            has_darker |= neighbor < center - margin
+    return float(np.count_nonzero(chosen & has_lighter & has_darker) / np.count_nonzero(chosen))
 
 
 def share_of_flat_pixels(values: np.ndarray, chosen: np.ndarray) -> float:
@@ -551,6 +591,7 @@ __all__ = [
     "encode_run_lengths",
     "from_run_lengths",
     "ids_to_colors",
+    "is_noisy_mask",
     "is_number",
     "is_polygon",
     "is_smooth_mask",

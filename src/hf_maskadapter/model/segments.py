@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from .class_colors import class_color
+from .label_maps import distinct_segments
 from .masks import as_array, binary_mask
 from .vocabulary import Vocabulary
 
@@ -39,7 +41,7 @@ class Segment:
         embedding: `(embed_dim,)`, the normalised mask embedding in CLIP's space, where it was asked for.
 
     Raises:
-        ValueError: if the mask has another shape or other values.
+        ValueError: if the mask has another shape or other values, or the score is not finite.
     """
 
     class_id: int
@@ -60,6 +62,8 @@ class Segment:
             object.__setattr__(self, "score", float(self.score))
         if self.embedding is not None:
             object.__setattr__(self, "embedding", as_array(self.embedding))
+        if self.score is not None and not math.isfinite(self.score):
+            raise ValueError(f"The score of a segment must be a finite number, got {self.score}.")
 
     @classmethod
     def of_class(cls, vocabulary: Vocabulary, class_id: int, mask: Any, **fields: Any) -> Segment:
@@ -200,13 +204,13 @@ class Segments(Sequence[Segment]):
             picture: see above.
 
         Raises:
-            ValueError: if the vocabulary lacks a class, or the map is none.
+            ValueError: if the vocabulary lacks a class, the map is none, or one id is that of two classes.
         """
         ids = as_array(segmentation)
         if ids.ndim != 2:
             raise ValueError(f"A map of segment ids has shape (height, width), got {ids.shape}.")
         found = []
-        for info in segments_info:
+        for info in distinct_segments(segments_info):
             mask = ids == info["id"]
             if mask.any():
                 fields = {"score": info.get("score"), "is_crowd": bool(info.get("iscrowd", False))}

@@ -132,6 +132,41 @@ class CheckpointStore:
             return path
         return None
 
+    def choose(self, wanted: str | os.PathLike[str] | None) -> Path | None:
+        """The checkpoint that a run goes on from.
+
+        Args:
+            wanted: `"latest"`, a checkpoint's folder, here or elsewhere, or `None` for a run that starts.
+
+        Returns:
+            The checkpoint; `None` if the run starts.
+
+        Raises:
+            CheckpointError: if it is damaged, or other checkpoints here would get mixed up with the run's.
+        """
+        if wanted is None:
+            if self.steps():
+                raise CheckpointError(
+                    f"{self.directory} holds checkpoints of another run: go on with it (--resume-from-checkpoint "
+                    "latest), or choose another output folder."
+                )
+            return None
+        if str(wanted) == "latest":
+            path = self.latest()
+            if path is None:
+                logger.warning("There is no checkpoint to go on from in %s: starting.", self.directory)
+            return path
+        path = Path(wanted)
+        self.verify(path)
+        is_own = path.resolve().parent == self.directory.resolve()
+        later = [self.path(step).name for step in self.steps() if is_own and self.path(step).name > path.name]
+        if later:
+            raise CheckpointError(
+                f"There are checkpoints after {path.name}, which would get mixed up with those of a run that goes on "
+                f"from it: move {', '.join(later)} away from {self.directory}, or choose another output folder."
+            )
+        return path
+
     def _prune(self, keep: Container[int | None]) -> None:
         if self.limit is None:
             return

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .options import MaskLossOptions
+
 IGNORED_LABEL = -1
 """Class label of mask slots that hold no mask."""
 
@@ -149,7 +151,9 @@ def match_by_assignment(
         mask_labels: `(num_masks, H, W)`, covering the same area.
         class_labels: class index of each mask, `(num_masks,)`.
         generator: draws the points at which masks are compared (on the logits' device), and which matches stay.
-        class_cost, mask_cost, dice_cost: weights of the costs.
+        class_cost: weight of the class's probability.
+        mask_cost: weight of the binary cross-entropy at the points.
+        dice_cost: weight of the dice loss at the points.
         num_points: points at which masks are compared.
         max_matches: if there are more matches, so many stay, chosen at random; `None` keeps all.
 
@@ -200,11 +204,13 @@ def mask_classification_loss(class_logits: Tensor, labels: Tensor, denominator: 
 def mask_consistency_loss(
     predicted_embeddings: Tensor, target_embeddings: Tensor, denominator: Tensor | float, detach_target: bool = True
 ) -> Tensor:
-    """1 − cosine between the embeddings of predicted masks and of the ground-truth masks that they match
-    (arXiv 2412.04533, section 3.3).
+    """1 − cosine between the embeddings of predicted masks and of the ground-truth masks that they match.
+
+    See arXiv 2412.04533, section 3.3.
 
     Args:
-        predicted_embeddings, target_embeddings: `(num_pairs, dim)`.
+        predicted_embeddings: `(num_pairs, dim)`.
+        target_embeddings: `(num_pairs, dim)`.
         denominator: what the sum is divided by: the number of pairs, over all processes.
         detach_target: whether gradients stop at the ground-truth side (FC-CLIP) or not (MAFT+).
 
@@ -252,7 +258,8 @@ def point_mask_losses(logits: Tensor, labels: Tensor, denominator: Tensor | floa
     """Binary cross-entropy and dice loss of matched masks at points (Mask2Former, arXiv 2112.01527).
 
     Args:
-        logits, labels: predictions and targets in [0, 1], `(num_masks, num_points)`.
+        logits: predictions, `(num_masks, num_points)`.
+        labels: targets in [0, 1], `(num_masks, num_points)`.
         denominator: what the sums over masks are divided by: the number of ground-truth masks, over all processes.
     """
     cross_entropy = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
@@ -271,13 +278,7 @@ def mask_generator_losses(
     mask_denominator: Tensor | float,
     class_denominator: Tensor | float,
     class_weight: float = 2.0,
-    mask_weight: float = 5.0,
-    dice_weight: float = 5.0,
-    no_object_weight: float = 0.1,
-    num_points: int = 12544,
-    num_matching_points: int | None = None,
-    oversample_ratio: float = 3.0,
-    importance_sample_ratio: float = 0.75,
+    options: MaskLossOptions | None = None,
 ) -> dict[str, Tensor]:
     """Mask2Former's losses (arXiv 2112.01527) of one prediction of a mask generator, weighted.
 
@@ -293,14 +294,13 @@ def mask_generator_losses(
         generators: a generator for each picture, on the logits' device.
         mask_denominator: number of ground-truth masks, over all processes.
         class_denominator: sum of the queries' weights, over all processes; see [`query_weight_sum`].
-        class_weight, mask_weight, dice_weight: weights of the losses and of the matching costs.
-        no_object_weight: weight of unmatched queries in the cross-entropy.
-        num_points, num_matching_points: points for the losses and for matching; the latter as the former by default.
-        oversample_ratio, importance_sample_ratio: see [`draw_uncertain_points`].
+        class_weight: weight of the cross-entropy, and of the classes in matching.
+        options: weights of the other losses and of their matching costs, and the points at which masks are compared.
 
     Returns:
         `loss_class`, `loss_mask` and `loss_dice`, weighted scalars.
     """
+    options = options or MaskLossOptions()
     void = class_queries_logits.shape[-1] - 1
     losses = {name: class_queries_logits.new_zeros(()) for name in ("loss_class", "loss_mask", "loss_dice")}
     for masks_logits, class_logits, masks, labels, generator in zip(
@@ -313,35 +313,36 @@ def mask_generator_losses(
             labels,
             generator=generator,
             class_cost=class_weight,
-            mask_cost=mask_weight,
-            dice_cost=dice_weight,
-            num_points=num_matching_points or num_points,
+            mask_cost=options.mask_weight,
+            dice_cost=options.dice_weight,
+            num_points=options.num_matching_points or options.num_points,
         )
         target_classes = labels.new_full((len(class_logits),), void)
         target_classes[matches.queries] = labels[matches.targets]
         weights = class_logits.new_ones(void + 1)
-        weights[void] = no_object_weight
+        weights[void] = options.no_object_weight
         cross_entropy = F.cross_entropy(class_logits, target_classes, weight=weights, reduction="sum")
         losses["loss_class"] = losses["loss_class"] + class_weight * cross_entropy / class_denominator
 
         matched_logits = masks_logits[matches.queries]
         points = draw_uncertain_points(
             matched_logits,
-            num_points,
+            options.num_points,
             generator=generator,
-            oversample_ratio=oversample_ratio,
-            importance_sample_ratio=importance_sample_ratio,
+            oversample_ratio=options.oversample_ratio,
+            importance_sample_ratio=options.importance_sample_ratio,
         )
         point_labels = sample_points(masks[matches.targets].float(), points)
         loss_mask, loss_dice = point_mask_losses(sample_points(matched_logits, points), point_labels, mask_denominator)
-        losses["loss_mask"] = losses["loss_mask"] + mask_weight * loss_mask
-        losses["loss_dice"] = losses["loss_dice"] + dice_weight * loss_dice
+        losses["loss_mask"] = losses["loss_mask"] + options.mask_weight * loss_mask
+        losses["loss_dice"] = losses["loss_dice"] + options.dice_weight * loss_dice
     return losses
 
 
 def query_weight_sum(num_queries: int, num_masks: Sequence[int], no_object_weight: float = 0.1) -> float:
-    """Sum of the queries' weights in the class loss of a batch, known before matching: 1 for each matched query,
-    `no_object_weight` for the others.
+    """Sum of the queries' weights in the class loss of a batch, known before matching.
+
+    A matched query weighs 1, the others `no_object_weight`.
 
     Args:
         num_queries: queries of each picture.

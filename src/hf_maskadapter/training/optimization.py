@@ -6,41 +6,47 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from .stages import TrainingStage
+from .stage import TrainingStage
 
-ScheduleKind = Literal["constant", "multistep", "polynomial", "cosine"]
+ScheduleKind = Literal["constant", "multistep", "polynomial", "cosine", "cosine_after_warmup"]
 
 
 def parameter_groups(stage: TrainingStage, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups of a stage: decayed parameters, and those of `stage.no_weight_decay()`.
+    """Parameter groups of a stage: decayed parameters and those of `stage.no_weight_decay()`.
+
+    Each has an `lr_scale`, the factor on its learning rate, which the training loop puts into effect.
 
     Raises:
         ValueError: if the stage has nothing to train.
     """
     spared = stage.no_weight_decay()
-    named = [(name, parameter) for name, parameter in stage.named_parameters() if parameter.requires_grad]
-    if not named:
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in stage.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((stage.learning_rate_scale(name), name in spared), []).append(parameter)
+    if not groups:
         raise ValueError(f"The stage {stage.name!r} has no parameters to train.")
-    groups = [
-        {"params": [parameter for name, parameter in named if name not in spared], "weight_decay": weight_decay},
-        {"params": [parameter for name, parameter in named if name in spared], "weight_decay": 0.0},
+    return [
+        {"params": parameters, "weight_decay": 0.0 if is_spared else weight_decay, "lr_scale": scale}
+        for (scale, is_spared), parameters in sorted(groups.items(), key=lambda group: (-group[0][0], group[0][1]))
     ]
-    return [group for group in groups if group["params"]]
 
 
 @dataclass(frozen=True)
 class LearningRateSchedule:
-    """Factor of the learning rate at each optimiser step. It depends on the step alone, hence not on the number of
-    processes or accumulated batches.
+    """Factor of the learning rate at each optimiser step.
+
+    It depends on the step alone, hence not on the number of processes or accumulated batches.
 
     Args:
-        kind: `"constant"`, `"multistep"` (times `gamma` at each milestone), `"polynomial"` (to 0, with `power`) or
-            `"cosine"` (to 0).
+        kind: `"constant"`, `"multistep"` (times `gamma` at each milestone), `"polynomial"` (to 0, with `power`),
+            `"cosine"` (to 0, its course beginning at step 0) or `"cosine_after_warmup"` (to 0, from 1 after the
+            warm-up).
         max_steps: length of the run in optimiser steps.
         warmup_steps: linear increase over so many steps first.
         milestones: for `"multistep"`, in optimiser steps.
@@ -59,7 +65,7 @@ class LearningRateSchedule:
     power: float = 0.9
 
     def __post_init__(self) -> None:
-        if self.kind not in ("constant", "multistep", "polynomial", "cosine"):
+        if self.kind not in get_args(ScheduleKind):
             raise ValueError(f"Unknown learning-rate schedule {self.kind!r}.")
         if self.max_steps < 1 or not 0 <= self.warmup_steps <= self.max_steps:
             raise ValueError(
@@ -79,6 +85,9 @@ class LearningRateSchedule:
             factor *= (1 - progress) ** self.power
         elif self.kind == "cosine":
             factor *= (1 + math.cos(math.pi * progress)) / 2
+        elif self.kind == "cosine_after_warmup" and step >= self.warmup_steps:
+            progress = (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps)
+            factor = (1 + math.cos(math.pi * min(1.0, progress))) / 2
         return factor
 
 
@@ -125,8 +134,8 @@ class ExponentialMovingAverage:
             parameter.copy_(values[name])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages by name."""
-        return dict(self._averages)
+        """The averages by name, in the form in which files hold them."""
+        return {name: average.contiguous() for name, average in self._averages.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -26,10 +26,12 @@ from tqdm.auto import tqdm
 
 from ..files import write_json
 from .checkpoints import CheckpointError, CheckpointStore, describe_write_error
+from .interruption import STOP_SIGNALS, StopSignals, TrainingInterrupted
+from .log import StepLog
 from .optimization import ExponentialMovingAverage, Schedule
-from .stages import PreparedBatch, TrainingStage
-from .step_log import StepLog
+from .stage import PreparedBatch, TrainingStage
 
+CHECKPOINTS_FOLDER = "checkpoints"
 TRAINER_STATE = "trainer_state.json"
 EMA_WEIGHTS = "ema.safetensors"
 MODEL_WEIGHTS = "model.safetensors"
@@ -54,6 +56,17 @@ class ResumableBatchSampler(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
+
+
+class TrainingLoader(Protocol):
+    """What the loop needs of a data loader: a `DataLoader`, or anything else that yields batches without end."""
+
+    @property
+    def batch_sampler(self) -> Any:
+        """A [`ResumableBatchSampler`]."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Batches of this process, from where the sampler was told to go on."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +118,14 @@ class TrainingResult:
 
     Args:
         step: optimiser steps done.
+        loss: that of the last step.
         metrics: results of the last validation.
         best_step, best_value: the best validation, if there was one; its checkpoint is kept.
         seconds: time spent in optimiser steps, all parts of an interrupted run together.
     """
 
     step: int
+    loss: float
     metrics: dict[str, float]
     best_step: int | None
     best_value: float | None
@@ -124,6 +139,7 @@ class _Progress:
     step: int = 0
     consumed: int = 0
     seconds: float = 0.0
+    loss: float = math.nan
     matchless_steps: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     best_step: int | None = None
@@ -155,8 +171,8 @@ class Trainer:
 
     Args:
         stage: what is trained; with its initial weights, on any device.
-        loader: batches of this process: an endless `DataLoader` whose `batch_sampler` is a [`ResumableBatchSampler`].
-            It shards by process itself and is not passed through `Accelerator.prepare`.
+        loader: batches of this process: an endless `DataLoader` whose `batch_sampler` is a [`ResumableBatchSampler`],
+            or another [`TrainingLoader`]. It shards by process itself and is not passed through `Accelerator.prepare`.
         optimizer: over the stage's parameters; its groups' learning rates are the ones that `schedule` multiplies.
         schedule: factor of the learning rates as a function of the optimiser step.
         accelerator: made with the settings' `gradient_accumulation_steps`.
@@ -171,7 +187,7 @@ class Trainer:
     def __init__(
         self,
         stage: TrainingStage,
-        loader: torch.utils.data.DataLoader,
+        loader: TrainingLoader,
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
         accelerator: Accelerator,
@@ -184,11 +200,13 @@ class Trainer:
         self.accelerator = accelerator
         self.settings = settings
         self.validate = validate
-        self.checkpoints = CheckpointStore(settings.output_dir / "checkpoints", settings.checkpoints_limit)
+        self.checkpoints = CheckpointStore(settings.output_dir / CHECKPOINTS_FOLDER, settings.checkpoints_limit)
         self.step_log = StepLog(settings.output_dir / STEP_LOG)
-        self._sampler: ResumableBatchSampler = loader.batch_sampler  # type: ignore[assignment]
+        self._sampler: ResumableBatchSampler = loader.batch_sampler
         self._check()
         self._progress = _Progress()
+        self._signals = StopSignals()
+        self._stop: int | None = None
         self._unreported: list[_StepRecord] = []
 
         stage.to_device(accelerator.device)
@@ -202,6 +220,11 @@ class Trainer:
             raise ValueError(
                 f"The accelerator accumulates {accelerator.gradient_accumulation_steps} batches, the settings say "
                 f"{settings.gradient_accumulation_steps}: give both the same gradient_accumulation_steps."
+            )
+        if settings.gradient_accumulation_steps > 1 and not self.stage.accumulates:
+            raise ValueError(
+                f"The stage {self.stage.name!r} compares the pictures of a step with each other, so it cannot work on "
+                "them in parts: leave gradient_accumulation_steps at 1."
             )
         if settings.eval_steps is not None and self.validate is None:
             raise ValueError("eval_steps needs something to validate on: give validate.")
@@ -230,7 +253,7 @@ class Trainer:
             accelerator.register_load_state_pre_hook(self._load_weights)
         return prepared
 
-    def _save_weights(self, models: list[nn.Module], weights: list[dict[str, Tensor]], directory: str) -> None:
+    def _save_weights(self, _models: list[nn.Module], weights: list[dict[str, Tensor]], directory: str) -> None:
         """Save weights under their unwrapped names, so that a run can go on with another number of processes."""
         weights.clear()
         if self.accelerator.is_main_process:
@@ -252,6 +275,8 @@ class Trainer:
             CheckpointError: if a checkpoint cannot be read or written, or there are checkpoints already and the run
                 shall start.
             FloatingPointError: if a loss is not finite.
+            TrainingInterrupted: after Ctrl-C or SIGTERM. All processes have then done the same step, and a checkpoint
+                of it is there. A second signal ends the process at once.
         """
         path = self._find_checkpoint(resume_from_checkpoint)
         if path is not None:
@@ -261,26 +286,41 @@ class Trainer:
             self.step_log.cut_after(progress.step)
         self.prepared_stage.train()
         batches = iter(self.loader)
-        with tqdm(
-            total=settings.max_steps,
-            initial=progress.step,
-            desc=self.stage.name,
-            unit="step",
-            disable=not self.accelerator.is_main_process,
-            dynamic_ncols=True,
-        ) as bar:
+        with (
+            StopSignals() as self._signals,
+            tqdm(
+                total=settings.max_steps,
+                initial=progress.step,
+                desc=self.stage.name,
+                unit="step",
+                disable=not self.accelerator.is_main_process,
+                dynamic_ncols=True,
+            ) as bar,
+        ):
             while progress.step < settings.max_steps:
                 self._train_step(batches)
                 bar.update()
-                is_best = self._validate() if self.validate is not None and self._is_due(settings.eval_steps) else False
-                is_to_be_saved = is_best or self._is_due(settings.save_steps)
-                if is_to_be_saved or self._is_due(settings.logging_steps):
-                    self._report(bar)
-                if is_to_be_saved:
-                    self._save_checkpoint()
+                self._finish_step(bar)
         return TrainingResult(
-            progress.step, progress.metrics, progress.best_step, progress.best_value, progress.seconds
+            progress.step, progress.loss, progress.metrics, progress.best_step, progress.best_value, progress.seconds
         )
+
+    def _finish_step(self, bar: tqdm) -> None:
+        """Validate, report and save, as far as it is time for it; end after a signal."""
+        settings, progress = self.settings, self._progress
+        is_best = self._validate() if self.validate is not None and self._is_due(settings.eval_steps) else False
+        is_saved = is_best or self._is_due(settings.save_steps)
+        stop = self._stop_signal() if progress.step < settings.max_steps else None
+        if stop or is_saved or self._is_due(settings.logging_steps):
+            self._report(bar)
+        if stop or is_saved:
+            self._save_checkpoint()
+        if stop:
+            raise TrainingInterrupted(stop, progress.step, self.checkpoints.path(progress.step))
+
+    def _stop_signal(self) -> int | None:
+        """The signal that asks for an end, if all processes know of it."""
+        return self._signals.received if self.accelerator.num_processes == 1 else self._stop
 
     def _is_due(self, interval: int | None) -> bool:
         """Whether it is time for something that is done every so many steps, and at the end."""
@@ -296,7 +336,7 @@ class Trainer:
         denominators = self._denominators(prepared)
         record = _StepRecord(progress.step + 1)
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-            group["lr"] = rate * self.schedule(progress.step)
+            group["lr"] = rate * self.schedule(progress.step) * group.get("lr_scale", 1.0)
         while prepared:
             batch = prepared.pop(0)
             with accelerator.accumulate(self.prepared_stage):
@@ -324,12 +364,19 @@ class Trainer:
             return self.stage.prepare(batch)
 
     def _denominators(self, prepared: list[PreparedBatch]) -> dict[str, float]:
-        """Each count over all batches and processes; per process, since gradients are averaged over processes."""
+        """Each count over all batches and processes; per process, since gradients are averaged over processes.
+
+        On the way the processes tell each other of signals, so that all of them stop after the same step.
+        """
         names = sorted(prepared[0].counts)
-        counts = torch.tensor([sum(batch.counts[name] for batch in prepared) for name in names])
-        counts = self.accelerator.reduce(counts.to(self.accelerator.device), reduction="sum").tolist()
+        counts = [sum(batch.counts[name] for batch in prepared) for name in names]
+        signals = [float(self._signals.received == number) for number in STOP_SIGNALS]
+        totals = torch.tensor([*counts, *signals], device=self.accelerator.device)
+        totals = self.accelerator.reduce(totals, reduction="sum").tolist()
+        sent = [number for number, total in zip(STOP_SIGNALS, totals[len(names) :], strict=True) if total]
+        self._stop = sent[0] if sent else None
         processes = self.accelerator.num_processes
-        return {name: (count or 1.0) / processes for name, count in zip(names, counts, strict=True)}
+        return {name: (total or 1.0) / processes for name, total in zip(names, totals, strict=False)}
 
     # ------------------------------------------------------------------ reports
 
@@ -349,7 +396,7 @@ class Trainer:
 
     def _log_step(self, record: _StepRecord, losses: dict[str, float], sums: dict[str, float], bar: tqdm) -> None:
         settings, step = self.settings, record.step
-        total = sum(losses.values())
+        total = self._progress.loss = sum(losses.values())
         if not math.isfinite(total):
             raise FloatingPointError(
                 f"The loss of step {step} is {total} ({losses}). Go on from the checkpoint before it with a lower "
@@ -432,7 +479,7 @@ class Trainer:
         if failure is not None:
             if accelerator.is_main_process:
                 self.checkpoints.abort(step)
-            again = "go on with --resume_from_checkpoint latest"
+            again = "go on with --resume-from-checkpoint latest"
             raise describe_write_error(step, self.checkpoints.directory, failure, again) from failure
 
     def _attempt(self, action: Callable[[], Any], main_only: bool = False) -> Exception | None:
@@ -456,6 +503,7 @@ class Trainer:
         state = {
             "stage": self.stage.name,
             "progress": asdict(progress),
+            "memory": self.stage.memory,
             "data": self._sampler.state_dict(progress.consumed),
             "fingerprint": dict(self.settings.fingerprint),
         }
@@ -466,38 +514,13 @@ class Trainer:
         found: list[Any] = [None, None]
         if self.accelerator.is_main_process:
             try:
-                found[0] = self._choose_checkpoint(wanted)
+                found[0] = self.checkpoints.choose(wanted)
             except CheckpointError as error:
                 found[1] = str(error)
         broadcast_object_list(found)
         if found[1] is not None:
             raise CheckpointError(found[1])
         return found[0]
-
-    def _choose_checkpoint(self, wanted: str | os.PathLike[str] | None) -> Path | None:
-        store = self.checkpoints
-        if wanted is None:
-            if store.steps():
-                raise CheckpointError(
-                    f"{store.directory} holds checkpoints of another run: go on with it (--resume_from_checkpoint "
-                    "latest), or choose another output folder."
-                )
-            return None
-        if str(wanted) == "latest":
-            path = store.latest()
-            if path is None:
-                logger.warning("There is no checkpoint to go on from in %s: starting.", store.directory)
-            return path
-        path = Path(wanted)
-        store.verify(path)
-        is_own = path.resolve().parent == store.directory.resolve()
-        later = [store.path(step).name for step in store.steps() if is_own and store.path(step).name > path.name]
-        if later:
-            raise CheckpointError(
-                f"There are checkpoints after {path.name}, which would get mixed up with those of a run that goes on "
-                f"from it: move {', '.join(later)} away from {store.directory}, or choose another output folder."
-            )
-        return path
 
     def _resume(self, path: Path) -> None:
         state = json.loads((path / TRAINER_STATE).read_text(encoding="utf-8"))
@@ -519,6 +542,7 @@ class Trainer:
                 "was written with."
             ) from error
         self._progress = _Progress(**state["progress"])
+        self.stage.memory.update(state.get("memory", {}))  # checkpoints of versions before 0.2 have none
         self._sampler.load_state_dict(state["data"])
         logger.info("Going on from step %d (%s).", self._progress.step, path)
 
@@ -537,4 +561,4 @@ def warn_of_changes(stored: Mapping[str, Any], current: Mapping[str, Any]) -> No
         logger.warning("The run goes on with other settings than it began with: %s.", ", ".join(changed))
 
 
-__all__ = ["ResumableBatchSampler", "Trainer", "TrainerSettings", "TrainingResult", "warn_of_changes"]
+__all__ = ["ResumableBatchSampler", "Trainer", "TrainerSettings", "TrainingLoader", "TrainingResult"]

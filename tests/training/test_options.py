@@ -1,18 +1,34 @@
 """Options, presets and the command line."""
 
-import dataclasses
 import json
+import shlex
+from types import SimpleNamespace
 
 import pytest
 
-from hf_maskadapter.training.arguments import PRESETS, TrainingArguments, parse_arguments, with_preset
+from hf_maskadapter.cli import train
 from hf_maskadapter.training.optimization import LearningRateSchedule
+from hf_maskadapter.training.options import PRESETS, PretrainingOptions, RunOptions, TrainingOptions, flat, places
 
 NEEDED = {"stage": "warmup", "model": "m", "dataset": "d", "output_dir": "o"}
 
 
 def arguments(**options):
-    return with_preset(NEEDED | options)
+    return Found(train.training_options(NEEDED | options))
+
+
+class Found(SimpleNamespace):
+    """Options by their names, whatever group they are in, and what can be asked of them."""
+
+    def __init__(self, options):
+        super().__init__(**flat(options))
+        self.milestone_steps = options.optimization.milestone_steps
+        self.batch_size_per_process = options.optimization.batch_size_per_process
+        self.fingerprint = options.fingerprint
+
+
+def parse_arguments(words):
+    return Found(train.parse_options(words))
 
 
 class TestPresets:
@@ -112,8 +128,10 @@ class TestCommandLine:
         with pytest.raises(SystemExit):
             parse_arguments(["--help"])
         text = capsys.readouterr().out
-        for field in dataclasses.fields(TrainingArguments):
-            assert f"--{field.name}" in text
+        for _, name in places(TrainingOptions):
+            assert {"config_name": "--dataset-config", "revision": "--dataset-revision"}.get(
+                name, f"--{name.replace('_', '-')}"
+            ) in text
 
     def test_options_are_read(self):
         text = (
@@ -130,3 +148,31 @@ class TestCommandLine:
         with pytest.raises(SystemExit):
             parse_arguments([*self.NEEDED, *wrong])
         assert "error:" in capsys.readouterr().err
+
+    def test_what_a_run_was_told_can_be_told_again(self):
+        """Each option that is not at its default reaches the field of its name."""
+        words = "--stage mixed --model m --dataset d --output-dir o --max-steps 7 --iou_threshold=0.5 --num-points 9"
+        found = parse_arguments(shlex.split(words))
+        assert (found.max_steps, found.iou_threshold, found.num_points) == (7, 0.5, 9)
+
+
+def test_no_two_groups_of_a_command_have_an_option_of_one_name():
+    for kind in (TrainingOptions, PretrainingOptions):
+        names = [name for _, name in places(kind)]
+        assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "save_steps", "interval"),
+    [
+        (1, None, 1),
+        (5, None, 1),
+        (10, None, 1),
+        (400, None, 40),
+        (9_999, None, 1000),
+        (295_717, None, 1000),
+        (400, 7, 7),
+    ],
+)
+def test_a_run_is_saved_ten_times_or_every_thousand_steps(max_steps, save_steps, interval):
+    assert RunOptions(output_dir="o", save_steps=save_steps).saving_interval(max_steps) == interval

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-
-from hf_maskadapter.training.feature_cache import FeatureCache
-from support import toy
 from training.test_stages import batch
+
+from hf_maskadapter.training.cache import FeatureCache
+from support import toy
 
 
 class Doubler(torch.nn.Linear):

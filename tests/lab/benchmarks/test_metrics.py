@@ -17,7 +17,7 @@ pytest.importorskip("evaluate")
 
 from lab.benchmarks import metrics
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 
 
 def test_prints_times_of_both_metrics():

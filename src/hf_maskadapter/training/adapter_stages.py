@@ -1,171 +1,34 @@
-"""What is trained, on what, and by which loss: ground-truth warm-up, mixed masks, and the mask generator.
-
-A stage has two halves. `prepare` runs the frozen parts on a batch, makes the targets and counts them; it needs no
-gradients. `forward` runs the parts that learn and returns the losses, divided by the counts *of the whole optimiser
-step* (all accumulated batches on all processes), which the training loop sums between the two. That is why results do
-not depend on how a batch is divided.
-
-The parameters of a stage (an `nn.Module`) are exactly those that it updates, under the segmenter's own names. The
-frozen rest is only referred to: it is neither wrapped, averaged nor saved, and stays in eval mode whatever `train()` is
-called.
-"""
+"""Training of the adapter in the paper's two stages: ground-truth warm-up, then mixed masks."""
 
 from __future__ import annotations
 
-import abc
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.sampling import sample_seed
-from ..data.transforms import masks_from_map
 from ..model.configuration_maskadapter import AdapterImplementation
 from ..model.modeling_adapter import MASK_ENCODER_STRIDE
 from ..model.modeling_mask_generator import PictureMaskGenerator
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
-from .feature_cache import FeatureCache
+from .cache import FeatureCache
 from .losses import (
     IGNORED_LABEL,
     MaskMatches,
     mask_classification_loss,
     mask_consistency_loss,
-    mask_generator_losses,
     match_by_assignment,
     match_by_iou,
-    query_weight_sum,
     reduce_masks,
 )
+from .stage import Batch, PreparedBatch, SegmenterStage
 
-Batch = Mapping[str, Any]
 Matcher = Literal["iou", "hungarian"]
-
-
-@dataclass
-class PreparedBatch:
-    """A batch after the frozen parts.
-
-    Args:
-        inputs: what the stage's `forward` takes.
-        counts: what this batch adds to each denominator of the losses; the same names for every batch of a stage.
-    """
-
-    inputs: dict[str, Any]
-    counts: dict[str, float]
-
-
-class TrainingStage(nn.Module, abc.ABC):
-    """One kind of training; see the module's text. Its parameters are what it updates."""
-
-    name: ClassVar[str]
-
-    @abc.abstractmethod
-    def prepare(self, batch: Batch) -> PreparedBatch:
-        """Run the frozen parts on a batch that is on the stage's device. Called without gradients, under autocast."""
-
-    @abc.abstractmethod
-    def forward(self, inputs: Mapping[str, Any], denominators: Mapping[str, float]) -> dict[str, dict[str, Tensor]]:
-        """Losses of a prepared batch.
-
-        Args:
-            inputs: from [`PreparedBatch`].
-            denominators: for each count, what the sums are divided by.
-
-        Returns:
-            `"losses"`: weighted scalars, whose sum is minimised. `"sums"`: scalars that add up over batches and
-            processes, made into reported numbers by [`TrainingStage.report`].
-        """
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay leaves alone: by default those of norms and embeddings."""
-        kinds = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.Embedding)
-        return {
-            f"{module_name}.{name}" if module_name else name
-            for module_name, module in self.named_modules()
-            if isinstance(module, kinds)
-            for name, _ in module.named_parameters(recurse=False)
-        }
-
-    def report(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Numbers to log from the sums of an optimiser step."""
-        return dict(sums)
-
-    def to_device(self, device: torch.device) -> None:
-        """Move the stage with the frozen parts that it refers to."""
-        self.to(device)
-
-
-class SegmenterStage(TrainingStage):
-    """What the stages on a segmenter have in common.
-
-    Batches are those of `hf_maskadapter.data.collate_training_samples`: `pixel_values`; `mask_map`, or `mask_labels`;
-    `class_labels`; `sample_id` and `epoch`. Frozen features computed before may take the place of pictures, see the
-    stages.
-
-    Args:
-        segmenter: the model. Everything in it is frozen and put in eval mode, but for what the stage updates.
-        vocabulary: the training classes, encoded once.
-        train_void: whether the void embedding is updated too.
-        seed: the run's seed.
-    """
-
-    def __init__(
-        self,
-        segmenter: MaskAdapterForOpenVocabularySegmentation,
-        vocabulary: EncodedVocabulary,
-        *,
-        train_void: bool = True,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        segmenter.requires_grad_(False).eval()
-        object.__setattr__(self, "segmenter", segmenter)  # not registered as a submodule
-        self.vocabulary = vocabulary
-        self.seed = seed
-        self.train_void = train_void
-        if train_void:
-            self.void_embedding = segmenter.void_embedding.requires_grad_(True)
-
-    def to_device(self, device: torch.device) -> None:
-        """Move the stage, the whole segmenter and the encoded vocabulary."""
-        self.segmenter.to(device)
-        self.vocabulary = self.vocabulary.to(device)
-
-    def _void_embeds(self) -> Tensor:
-        embedding = self.void_embedding if self.train_void else self.segmenter.void_embedding
-        if hasattr(embedding, "full_tensor"):  # sharded by FSDP, outside `forward`
-            embedding = embedding.full_tensor()
-        return F.normalize(embedding, dim=-1)
-
-    def _mask_labels(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        """Masks `(num_masks, h, w)` bool and classes `(num_masks,)` of each picture; empty masks are left out."""
-        class_labels = batch["class_labels"]
-        if "mask_labels" in batch:
-            mask_labels = batch["mask_labels"]
-        else:
-            mask_labels = [
-                masks_from_map(mask_map, len(labels))
-                for mask_map, labels in zip(batch["mask_map"], class_labels, strict=True)
-            ]
-        masks, classes = [], []
-        for of_picture, labels in zip(mask_labels, class_labels, strict=True):
-            present = of_picture.bool().flatten(1).any(dim=1)
-            masks.append(of_picture[present].bool())
-            classes.append(labels[present].long())
-        return masks, classes
-
-    def _seeds(self, batch: Batch, purpose: str) -> list[int]:
-        """A seed for a random choice about each picture, the same whatever batch the picture is in."""
-        return [
-            sample_seed(self.seed, int(epoch), str(sample_id), purpose)
-            for sample_id, epoch in zip(batch["sample_id"], batch["epoch"], strict=True)
-        ]
 
 
 class AdapterStage(SegmenterStage):
@@ -233,7 +96,7 @@ class AdapterStage(SegmenterStage):
         """What `prepare` needs of the frozen parts, by the names under which a batch may hold it."""
         return ("dense_features",)
 
-    def _run_frozen_parts(self, pictures: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
+    def _run_frozen_parts(self, pictures: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:  # noqa: ARG002 (for those who have more)
         """Some of `_frozen_outputs`, or more, of a batch's `pixel_values` and `pixel_mask`."""
         return {"dense_features": self.segmenter.clip.get_feature_maps(pictures["pixel_values"])[-1]}
 
@@ -535,113 +398,6 @@ class MixedMaskTraining(AdapterStage):
         return super().report(sums) | {"matches": sums["matches"]}
 
 
-class MaskGeneratorTraining(SegmenterStage):
-    """Training of the mask generator by Mask2Former's losses (arXiv 2112.01527), on frozen CLIP features.
-
-    All predictions of the decoder are supervised. The class branch is trained against the texts of `vocabulary`: give
-    the base classes only, so that novel names do not become permanent negatives.
-
-    `feature_maps` (a tuple) in a batch takes the place of `pixel_values`.
-
-    Args:
-        segmenter, vocabulary, train_void, seed: see [`SegmenterStage`].
-        class_weight, mask_weight, dice_weight: weights of the losses and of the matching costs.
-        no_object_weight: weight of unmatched queries in the class loss.
-        num_points, num_matching_points, oversample_ratio, importance_sample_ratio: points at which masks are compared,
-            see [`hf_maskadapter.training.losses.mask_generator_losses`].
-
-    Raises:
-        ValueError: if the segmenter has no mask generator that can be trained.
-    """
-
-    name = "generator"
-
-    def __init__(
-        self,
-        segmenter: MaskAdapterForOpenVocabularySegmentation,
-        vocabulary: EncodedVocabulary,
-        *,
-        train_void: bool = True,
-        class_weight: float = 2.0,
-        mask_weight: float = 5.0,
-        dice_weight: float = 5.0,
-        no_object_weight: float = 0.1,
-        num_points: int = 12544,
-        num_matching_points: int | None = None,
-        oversample_ratio: float = 3.0,
-        importance_sample_ratio: float = 0.75,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(segmenter, vocabulary, train_void=train_void, seed=seed)
-        if segmenter.mask_generator is None:
-            raise ValueError("The model has no mask generator to train: give it a mask_generator_config.")
-        if isinstance(segmenter.mask_generator, PictureMaskGenerator):
-            raise ValueError(
-                f"{type(segmenter.mask_generator).__name__} wraps a model of Transformers, which is not trained here: "
-                "train that model by itself before it is wrapped."
-            )
-        self.mask_generator = segmenter.mask_generator.requires_grad_(True)
-        self.no_object_weight = no_object_weight
-        self.loss_options: dict[str, Any] = {
-            "class_weight": class_weight,
-            "mask_weight": mask_weight,
-            "dice_weight": dice_weight,
-            "no_object_weight": no_object_weight,
-            "num_points": num_points,
-            "num_matching_points": num_matching_points,
-            "oversample_ratio": oversample_ratio,
-            "importance_sample_ratio": importance_sample_ratio,
-        }
-
-    def no_weight_decay(self) -> set[str]:
-        """Norms, embeddings (among them the queries) and the void embedding, as in Mask2Former."""
-        return super().no_weight_decay() | {"void_embedding"}
-
-    def prepare(self, batch: Batch) -> PreparedBatch:
-        """See [`TrainingStage`]. Counts `masks` and `query_weights`."""
-        masks, classes = self._mask_labels(batch)
-        feature_maps = batch.get("feature_maps") or self.segmenter.clip.get_feature_maps(batch["pixel_values"])
-        num_masks = [len(labels) for labels in classes]
-        num_queries = self.segmenter.config.mask_generator_config.num_queries
-        counts = {
-            "masks": float(sum(num_masks)),
-            "query_weights": query_weight_sum(num_queries, num_masks, self.no_object_weight),
-        }
-        seeds = self._seeds(batch, "points")
-        inputs = {"feature_maps": feature_maps, "mask_labels": masks, "class_labels": classes, "seeds": seeds}
-        return PreparedBatch(inputs, counts)
-
-    def forward(self, inputs: Mapping[str, Any], denominators: Mapping[str, float]) -> dict[str, dict[str, Tensor]]:
-        """See [`TrainingStage`]. `loss_class`, `loss_mask`, `loss_dice`: each summed over the decoder's predictions."""
-        output = self.mask_generator(
-            inputs["feature_maps"], self.vocabulary, self._void_embeds(), output_auxiliary=True, return_dict=True
-        )
-        device = output.masks_queries_logits.device
-        generators = [torch.Generator(device).manual_seed(seed) for seed in inputs["seeds"]]
-        losses: dict[str, Tensor] = {}
-        with torch.autocast(device.type, enabled=False):
-            for prediction in (*output.auxiliary_outputs, output):
-                of_prediction = mask_generator_losses(
-                    prediction.masks_queries_logits,
-                    prediction.in_vocabulary_logits,
-                    inputs["mask_labels"],
-                    inputs["class_labels"],
-                    generators=generators,
-                    mask_denominator=denominators["masks"],
-                    class_denominator=denominators["query_weights"],
-                    **self.loss_options,
-                )
-                losses = {name: losses.get(name, 0) + loss for name, loss in of_prediction.items()}
-        num_masks = torch.tensor(float(sum(map(len, inputs["class_labels"]))), device=device)
-        return {"losses": losses, "sums": {"masks": num_masks}}
-
-
-STAGES: dict[str, Callable[..., SegmenterStage]] = {
-    stage.name: stage for stage in (GroundTruthWarmup, MixedMaskTraining, MaskGeneratorTraining)
-}
-"""The stages on a segmenter by name."""
-
-
 def _mask_size(projected_features: Tensor) -> tuple[int, int]:
     """Height and width at which the adapter reads masks."""
     height, width = projected_features.shape[-2:]
@@ -656,13 +412,4 @@ def _stack_slots(masks: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Ten
     return torch.stack(padded_masks), torch.stack(padded_labels)
 
 
-__all__ = [
-    "STAGES",
-    "AdapterStage",
-    "GroundTruthWarmup",
-    "MaskGeneratorTraining",
-    "MixedMaskTraining",
-    "PreparedBatch",
-    "SegmenterStage",
-    "TrainingStage",
-]
+__all__ = ["AdapterStage", "GroundTruthWarmup", "MixedMaskTraining"]

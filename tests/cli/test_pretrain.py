@@ -1,8 +1,9 @@
 """The pre-training command: from data to a complete model with another CLIP, and the user's mistakes."""
 
-import dataclasses
+import itertools
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -10,15 +11,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor
+from hf_maskadapter.cli import main
+from hf_maskadapter.cli.pretrain import parse_options, pretraining_options
+from hf_maskadapter.cli.pretraining import CaptionBatches, CropData, run_pretraining
+from hf_maskadapter.cli.train import training_options
+from hf_maskadapter.cli.training import run_training
 from hf_maskadapter.data import DataError
-from hf_maskadapter.training import command
-from hf_maskadapter.training.arguments import with_preset
 from hf_maskadapter.training.checkpoints import CheckpointError
-from hf_maskadapter.training.pretraining_arguments import PretrainingArguments, parse_pretraining_arguments
-from hf_maskadapter.training.pretraining_command import CaptionBatches, CropData, run_pretraining
-from hf_maskadapter.training.step_log import StepLog
+from hf_maskadapter.training.log import StepLog
 from support import toy
-from support.project_scripts import SCRIPTS, load_script
+from support.project_scripts import SCRIPTS
 from support.two_processes import run_by_two_processes
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate_state", "on_the_cpu")
@@ -38,9 +40,9 @@ def options(tiny_model_dir, data_dir, tmp_path):
     }
 
 
-def pretrain(options, **changes):
+def train_clip(options, **changes):
     toy.reset_accelerate()
-    return run_pretraining(PretrainingArguments(**options | changes))
+    return run_pretraining(pretraining_options(options | changes))
 
 
 def weights(output_dir):
@@ -58,7 +60,7 @@ def captioned_folder(root):
 
 class TestResult:
     def test_is_a_complete_model_whose_clip_alone_was_trained(self, options):
-        result = pretrain(options)
+        result = train_clip(options)
         out = Path(options["output_dir"])
         trained, before = weights(out), load_file(Path(options["model"]) / "model.safetensors")
         assert result.step == 2
@@ -78,7 +80,7 @@ class TestResult:
         assert "scripts/pretrain_clip.py" in card
 
     def test_is_what_the_stages_go_on_from(self, options, tmp_path):
-        pretrain(options)
+        train_clip(options)
         toy.reset_accelerate()
         stage = {
             "stage": "warmup",
@@ -90,10 +92,10 @@ class TestResult:
             "max_steps": 1,
             "num_workers": 0,
         }
-        assert command.run_training(with_preset(stage)).step == 1
+        assert run_training(training_options(stage)).step == 1
 
     def test_with_a_new_clip_has_new_weights_everywhere(self, options):
-        pretrain(options, new_clip=True, max_steps=1, seed=1)
+        train_clip(options, new_clip=True, max_steps=1, seed=1)
         trained = weights(options["output_dir"])
         before = load_file(Path(options["model"]) / "model.safetensors")
         for part in ("clip.vision_model", "clip.text_model", "mask_generator", "adapter"):
@@ -103,31 +105,31 @@ class TestResult:
         assert config["training_vocabulary"] is None
 
     def test_learns_the_classes(self, options):
-        pretrain(options, max_steps=30, learning_rate=5e-3, warmup_steps=3, text_learning_rate_scale=0.2)
+        train_clip(options, max_steps=30, learning_rate=5e-3, warmup_steps=3, text_learning_rate_scale=0.2)
         losses = [record["loss"] for record in StepLog(Path(options["output_dir"]) / "log.jsonl").read()]
         assert sum(losses[-3:]) < sum(losses[:3]) - 0.5
 
     def test_a_norm_of_zero_means_no_clipping(self, options):
         before = load_file(Path(options["model"]) / "model.safetensors")
-        pretrain(options, max_grad_norm=0, weight_decay=0.0)
+        train_clip(options, max_grad_norm=0, weight_decay=0.0)
         trained = weights(options["output_dir"])
         names = [name for name in before if name.startswith("clip.") and name.endswith(".weight")]
         assert sum(torch.equal(trained[name], before[name]) for name in names) < 0.2 * len(names)
 
-    def test_goes_on_to_the_same_weights(self, options, tmp_path):
+    def test_goes_on_to_the_same_weights(self, options, tmp_path, monkeypatch):
         whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
-        pretrain(options, output_dir=whole, max_steps=4)
-        batches = CaptionBatches.__call__
+        train_clip(options, output_dir=whole, max_steps=4)
+        batches = CaptionBatches.__iter__
 
-        def interrupted(self, step, trainer=None):
-            if step == 3:
-                raise KeyboardInterrupt
-            return batches(self, step, trainer)
+        def interrupted(self):
+            yield from itertools.islice(batches(self), 3)
+            raise KeyboardInterrupt
 
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(CaptionBatches, "__call__", interrupted)
-            pretrain(options, output_dir=parts, max_steps=4, save_steps=2)
-        result = pretrain(options, output_dir=parts, max_steps=4, save_steps=2, resume_from_checkpoint="latest")
+        monkeypatch.setattr(CaptionBatches, "__iter__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_clip(options, output_dir=parts, max_steps=4, save_steps=2)
+        monkeypatch.setattr(CaptionBatches, "__iter__", batches)
+        result = train_clip(options, output_dir=parts, max_steps=4, save_steps=2, resume_from_checkpoint="latest")
         assert result.step == 4
         assert [record["step"] for record in StepLog(Path(parts) / "log.jsonl").read()] == [1, 2, 3, 4]
         expected, found = weights(whole), weights(parts)
@@ -136,7 +138,7 @@ class TestResult:
     def test_of_pictures_with_captions(self, options, tmp_path):
         folder = captioned_folder(tmp_path / "captioned")
         cache = str(tmp_path / "cache")
-        result = pretrain(options, dataset=str(folder), captions=True, cache_dir=cache, batch_size=4)
+        result = train_clip(options, dataset=str(folder), captions=True, cache_dir=cache, batch_size=4)
         assert result.step == 2
         card = (Path(options["output_dir"]) / "model" / "README.md").read_text()
         assert "(4 samples, captions)" in card
@@ -144,7 +146,7 @@ class TestResult:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_the_whole_batch(options, tmp_path):
-    pretrain(options, output_dir=str(tmp_path / "alone"), max_steps=3)
+    train_clip(options, output_dir=str(tmp_path / "alone"), max_steps=3)
     together = options | {"output_dir": str(tmp_path / "together"), "max_steps": 3}
     words = [word for name, value in together.items() for word in (f"--{name}", str(value))]
     run_by_two_processes(str(SCRIPTS / "pretrain_clip.py"), *words)
@@ -164,11 +166,17 @@ class TestBatches:
         class Sampler:
             global_batch_size = len(captions)
 
+            state: ClassVar = {"consumed": 0}
+
+            def state_dict(self, consumed):
+                return {"consumed": consumed}
+
             def load_state_dict(self, state):
                 self.state = state
 
         class Loader:
-            batch_sampler = Sampler()
+            def __init__(self):
+                self.batch_sampler = Sampler()
 
             def __iter__(self):
                 first = self.batch_sampler.state["consumed"] // len(captions)
@@ -181,8 +189,7 @@ class TestBatches:
     def test_equal_classes_have_equal_texts(self):
         batches = self.batches([("road", "street"), ("car", "auto"), ("road", "street")])
         seen = set()
-        for step in range(30):
-            batches(step)
+        for _ in itertools.islice(batches, 30):
             first, _, third = batches.tokenizer.texts
             assert first == third
             seen.add(first)
@@ -190,70 +197,82 @@ class TestBatches:
 
     def test_have_as_many_positions_as_asked_for(self):
         batches = self.batches([("road",), ("car",)], positions=3)
-        batch = batches(0)
-        assert batch.input_ids.shape == (3, 2, 3)
+        batch = next(iter(batches))
+        assert batch["input_ids"].shape == (3, 2, 3)
         assert len(batches.tokenizer.texts) == 6
 
     def test_are_a_function_of_the_step(self):
         captions = [("road", "street", "lane"), ("car", "auto", "van")]
         batches, other = self.batches(captions, seed=1), self.batches(captions, seed=1)
-        for step in range(5):
-            batches(step)
-        assert batches(5).pixel_values[0, 0] == 5
-        assert other(5).pixel_values[0, 0] == 5
+        *_, sixth = itertools.islice(batches, 6)
+        other.load_state_dict(batches.state_dict(5 * len(captions)))
+        assert sixth["pixel_values"][0, 0] == 5
+        assert next(iter(other))["pixel_values"][0, 0] == 5
         assert other.tokenizer.texts == batches.tokenizer.texts
 
 
 class TestMistakes:
     def test_a_folder_of_another_run_is_not_overwritten(self, options):
-        pretrain(options, max_steps=1)
-        with pytest.raises(CheckpointError, match="holds the checkpoint of another run"):
-            pretrain(options, max_steps=1)
+        train_clip(options, max_steps=1)
+        with pytest.raises(CheckpointError, match="holds checkpoints of another run"):
+            train_clip(options, max_steps=1)
 
     def test_other_options_than_the_run_began_with_are_warned_of(self, options, caplog):
-        pretrain(options, max_steps=1)
-        pretrain(options, max_steps=2, resume_from_checkpoint="latest", learning_rate=1e-4)
+        train_clip(options, max_steps=1)
+        train_clip(options, max_steps=2, resume_from_checkpoint="latest", learning_rate=1e-4)
         assert "learning_rate (0.001, now 0.0001)" in caplog.text
 
-    def test_a_damaged_checkpoint_is_named(self, options):
-        pretrain(options, max_steps=1)
-        (Path(options["output_dir"]) / "checkpoint.pt").write_bytes(b"half")
-        with pytest.raises(CheckpointError, match=r"checkpoint\.pt is damaged"):
-            pretrain(options, max_steps=2, resume_from_checkpoint="latest")
+    def test_a_damaged_checkpoint_is_named_and_not_gone_on_from(self, options, caplog):
+        train_clip(options, max_steps=2, save_steps=1)
+        checkpoints = Path(options["output_dir"]) / "checkpoints"
+        (checkpoints / "step-00000002" / "model.safetensors").write_bytes(b"half")
+        assert train_clip(options, max_steps=3, resume_from_checkpoint="latest").step == 3
+        assert "step-00000002 is damaged" in caplog.text
+        (checkpoints / "step-00000001" / "optimizer.bin").write_bytes(b"half")
+        with pytest.raises(CheckpointError, match="step-00000001 is damaged"):
+            train_clip(options, max_steps=3, resume_from_checkpoint=str(checkpoints / "step-00000001"))
 
     def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(self, options, monkeypatch):
-        pretrain(options, max_steps=1)
-        before = (Path(options["output_dir"]) / "checkpoint.pt").read_bytes()
+        train_clip(options, max_steps=1)
+        checkpoint = Path(options["output_dir"]) / "checkpoints" / "step-00000001"
+        before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
 
-        def full_disk(*_):
+        def full_disk(*_, **__):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(torch, "save", full_disk)
         with pytest.raises(CheckpointError, match=r"step 2 could not be written.*No space left"):
-            pretrain(options, max_steps=2, resume_from_checkpoint="latest")
-        assert (Path(options["output_dir"]) / "checkpoint.pt").read_bytes() == before
+            train_clip(options, max_steps=2, resume_from_checkpoint="latest")
+        assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before
+        assert [path.name for path in checkpoint.parent.iterdir()] == ["step-00000001"]
+
+    def test_a_checkpoint_of_a_version_before_is_refused(self, options):
+        Path(options["output_dir"]).mkdir()
+        (Path(options["output_dir"]) / "checkpoint.pt").write_bytes(b"")
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt is .* version before 0\.2.*another output folder"):
+            train_clip(options, resume_from_checkpoint="latest")
 
     def test_an_unreadable_picture_is_named(self, options, data_dir):
         (data_dir / "train" / "images" / "4.png").write_bytes(b"no picture")
         with pytest.raises(DataError, match=r"4\.png.*cannot be read"):
-            pretrain(options, batch_size=24)
+            train_clip(options, batch_size=24)
 
     def test_segments_that_are_all_too_small_are_an_error(self, options):
         with pytest.raises(DataError, match="lower min_segment_area"):
-            pretrain(options, min_segment_area=100_000)
+            train_clip(options, min_segment_area=100_000)
 
     def test_a_missing_caption_column_is_named(self, options, tmp_path):
         folder = captioned_folder(tmp_path / "captioned")
         with pytest.raises(DataError, match="no column 'words'"):
-            pretrain(options, dataset=str(folder), caption_column="words", cache_dir=str(tmp_path / "cache"))
+            train_clip(options, dataset=str(folder), caption_column="words", cache_dir=str(tmp_path / "cache"))
 
     def test_a_crop_that_does_not_fit_the_model_is_an_error(self, options):
         with pytest.raises(ValueError, match="multiple of 32"):
-            pretrain(options, crop_size=50)
+            train_clip(options, crop_size=50)
 
     def test_a_batch_that_cannot_be_divided_is_an_error(self, options):
         with pytest.raises(ValueError, match="choose a multiple of 4"):
-            pretrain(options, batch_size=6)
+            train_clip(options, batch_size=6)
 
     def test_a_wrapped_clip_is_refused(self, options, tmp_path):
         from support import tiny_models
@@ -262,37 +281,47 @@ class TestMistakes:
         tiny_models.build(MaskAdapterForOpenVocabularySegmentation, config).save_pretrained(tmp_path / "vit")
         MaskAdapterProcessor.from_pretrained(options["model"]).save_pretrained(tmp_path / "vit")
         with pytest.raises(ValueError, match="wraps a CLIP of Transformers"):
-            pretrain(options, model=str(tmp_path / "vit"))
+            train_clip(options, model=str(tmp_path / "vit"))
 
     def test_a_loss_that_is_not_finite_stops_the_run(self, options):
         with pytest.raises(FloatingPointError, match="The loss of step"):
-            pretrain(options, learning_rate=1e30, warmup_steps=0, max_steps=10)
+            train_clip(options, learning_rate=1e30, warmup_steps=0, max_steps=10)
 
     def test_the_script_prints_one_line(self, options, capsys):
-        script = load_script("pretrain_clip")
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        assert script.main([*words, "--crop_size", "50"]) == 1
-        assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: crop_size=50 must be a multiple")
-        assert script.main([*words, "--max_steps", "1"]) == 0
+        assert main(["pretrain", *words, "--crop_size", "50"]) == 2
+        assert (
+            capsys.readouterr()
+            .err.strip()
+            .splitlines()[-1]
+            .startswith("maskadapter pretrain: error: crop_size=50 must be a multiple")
+        )
+        assert main(["pretrain", *words, "--max_steps", "1"]) == 0
         assert capsys.readouterr().out.startswith("Trained 1 steps")
 
 
-class TestArguments:
+class TestOptions:
+    NEEDED = ("--dataset", "d", "--output_dir", "o")
+
+    def parse(self, *words):
+        return parse_options([*self.NEEDED, *words])
+
     def test_a_caption_column_means_captions(self):
-        assert PretrainingArguments(dataset="d", output_dir="o", max_steps=1, caption_column="text").captions
+        assert pretraining_options(
+            {"dataset": "d", "output_dir": "o", "max_steps": 1, "caption_column": "text"}
+        ).data.captions
 
     def test_are_read_from_a_command_line(self):
-        line = "--dataset d --output_dir o --max_steps 5 --context 1 3 --no-train_logit_scale"
-        arguments = parse_pretraining_arguments(line.split())
-        assert arguments.context == (1.0, 3.0)
-        assert not arguments.train_logit_scale
+        found = self.parse(*["--max_steps", "5", "--context", "1", "3", "--no-train_logit_scale"])
+        assert found.crops.context == (1.0, 3.0)
+        assert not found.start.train_logit_scale
 
     def test_that_do_not_fit_are_refused(self, capsys):
         with pytest.raises(SystemExit):
-            parse_pretraining_arguments(["--dataset", "d", "--output_dir", "o", "--max_steps", "0"])
+            self.parse("--max_steps", "0")
         assert "max_steps must be at least 1" in capsys.readouterr().err
 
     def test_the_output_folder_does_not_decide_the_weights(self):
-        arguments = PretrainingArguments(dataset="d", output_dir="o", max_steps=1)
-        moved = dataclasses.replace(arguments, output_dir="elsewhere", num_workers=9)
-        assert arguments.fingerprint() == moved.fingerprint()
+        options = {"dataset": "d", "max_steps": 1}
+        moved = pretraining_options(options | {"output_dir": "elsewhere", "num_workers": 9})
+        assert pretraining_options(options | {"output_dir": "o"}).fingerprint() == moved.fingerprint()

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor
+from hf_maskadapter.cli import main, training
+from hf_maskadapter.cli.train import training_options
 from hf_maskadapter.data import DataError
 from hf_maskadapter.hub.adapter_weights import load_with_adapter
-from hf_maskadapter.training import command
-from hf_maskadapter.training.arguments import with_preset
-from hf_maskadapter.training.step_log import StepLog
+from hf_maskadapter.training.log import StepLog
 from support import toy
-from support.project_scripts import SCRIPTS, load_script
+from support.project_scripts import SCRIPTS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -46,7 +48,7 @@ def options(tiny_model_dir, data_dir, tmp_path):
 
 def train(options, **changes):
     toy.reset_accelerate()
-    return command.run_training(with_preset(options | changes))
+    return training.run_training(training_options(options | changes))
 
 
 def predict(model, processor, picture):
@@ -96,7 +98,7 @@ class TestResult:
 
     def test_is_the_best_on_request(self, options, monkeypatch):
         values = iter([0.3, 0.9, 0.1])
-        monkeypatch.setattr(command, "build_validation", lambda *_: lambda: {"mean_iou": next(values)})
+        monkeypatch.setattr(training, "build_validation", lambda *_: lambda: {"mean_iou": next(values)})
         result = train(options, validation_split="val", eval_steps=1, keep="best", checkpoints_limit=1)
         assert result.best_step == 2
         out = Path(options["output_dir"])
@@ -226,11 +228,10 @@ class TestMistakes:
             train(options)
 
     def test_the_script_prints_one_line(self, options, capsys):
-        script = load_script("train")
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        assert script.main([*words, "--crop_size", "50"]) == 1
+        assert main(["train", *words, "--crop_size", "50"]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error.startswith("error: crop_size=50 must be a multiple of 32")
+        assert error.startswith("maskadapter train: error: crop_size=50 must be a multiple of 32")
 
 
 @pytest.mark.slow
@@ -256,6 +257,31 @@ def test_the_script_is_launched(launcher, processes, options):
     assert f"{processes} process(es)" in done.stderr
     assert "Trained 3 steps" in done.stdout
     assert (Path(options["output_dir"]) / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_ends_with_one_line_and_its_status(number, status, tiny_model_dir, data_dir, tmp_path):
+    out = tmp_path / "out"
+    words = f"--stage warmup --model {tiny_model_dir} --dataset {data_dir} --output_dir {out} --crop_size 64"
+    words += " --batch_size 2 --max_steps 100000 --num_workers 1 --logging_steps 1"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, "-m", "hf_maskadapter.cli", "train", *words.split()]
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while process.poll() is None and not (out / "log.jsonl").exists():
+            time.sleep(0.05)
+        os.killpg(process.pid, number)  # the loader's worker, too
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == status, errors[-3000:]
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith(f"maskadapter train: interrupted by {number.name} after step ")
+    assert last.endswith(
+        f"saved in {checkpoint}; to go on, give the command again with --resume-from-checkpoint latest"
+    )
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)

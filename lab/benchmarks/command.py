@@ -1,0 +1,119 @@
+"""`lab metrics`, `lab speed` and `lab paper`: the measurements behind the project's tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from hf_maskadapter import miniature
+from hf_maskadapter.cli.errors import EXIT_OK
+from hf_maskadapter.cli.options import Command, positive
+from hf_maskadapter.cli.training import told_as_interruption
+from hf_maskadapter.data.options import option, option_group
+from lab.benchmarks import paper, speed
+from lab.benchmarks.paper_report import report
+from lab.benchmarks.speed_cases import CASES
+
+
+@dataclass(kw_only=True)
+class MetricsOptions:
+    """How `MeanIoU` is compared with the Hub's metric."""
+
+    mean_iou_script: str | None = option("local copy of the Hub's mean_iou.py, or its folder", None, metavar="PATH")
+    images: int = option("images in each timed evaluation", 20, parse=positive)
+    rounds: int = option("timed evaluations of each metric", 9, parse=positive)
+    memory_images: tuple[int, ...] = option("numbers of images whose memory is compared", (50, 200, 800))
+
+
+def run_metrics(options: MetricsOptions) -> int:
+    """Print the table, and return the exit status."""
+    from lab.benchmarks import metrics  # needs Hugging Face Evaluate
+
+    images = options.memory_images
+    print(metrics.run(options.mean_iou_script, options.images, options.rounds, memory_images=images))
+    return EXIT_OK
+
+
+@dataclass(kw_only=True)
+class SpeedOptions:
+    """What is timed."""
+
+    cases: tuple[str, ...] = option("what to measure", tuple(CASES), choices=lambda: tuple(CASES))
+    sizes: tuple[int, ...] = option(
+        "longer sides of the picture in pixels; the first is used where something else varies", (896,), parse=positive
+    )
+    masks: tuple[int, ...] = option("numbers of masks, likewise", (250,), parse=positive)
+    classes: tuple[int, ...] = option("numbers of classes, likewise", (150, 847), parse=positive)
+    measuring: speed.Options = option_group(speed.Options, "how")
+    output_dir: Path | None = option("folder for Markdown, JSON and plots; what is there is kept", None, metavar="DIR")
+    quick: bool = option("a trial: tiny model, small picture, one round", False)
+
+    def __post_init__(self) -> None:
+        if self.quick:
+            self.sizes, self.masks, self.classes = (128,), (20,), (9,)
+            self.measuring = replace(self.measuring, model_size="tiny", repeats=1)
+
+
+def run_speed(options: SpeedOptions) -> int:
+    """Print the table, and return the exit status."""
+    numbers = (options.sizes, options.masks, options.classes)
+    print(speed.run(options.cases, *numbers, options.measuring, options.output_dir))
+    return EXIT_OK
+
+
+@dataclass(kw_only=True)
+class PaperOptions:
+    """Which of the paper's claims are tested, and how thoroughly."""
+
+    output_dir: Path = option("folder for results; given again, the command goes on", metavar="DIR")
+    model: str | None = option("a miniature; by default the embedded one", None, metavar="DIR")
+    parts: tuple[str, ...] = option("what is tested", paper.PARTS, choices=lambda: paper.PARTS)
+    threads: int = option("threads of PyTorch; on a shared core one is fastest", 1, parse=positive)
+    settings: paper.Settings = option_group(paper.Settings, "how much")
+    quick: bool = option("a trial: few scenes and steps", False)
+
+    def __post_init__(self) -> None:
+        if self.quick:
+            self.settings = replace(
+                self.settings, scenes=6, training_scenes=16, seeds=2, steps=3, mixed_steps=2, ablation_steps=2
+            )
+
+
+def run_paper(options: PaperOptions) -> int:
+    """Print the tables, and return the exit status."""
+    torch.set_num_threads(options.threads)
+    segmenter, processor = miniature.load_miniature(options.model)
+    benchmark = paper.PaperBenchmark(segmenter, processor.tokenizer, options.settings, options.output_dir)
+    with told_as_interruption("give the command again to go on"):
+        results = benchmark.run(options.parts)
+    print(report(results, options.settings))
+    return EXIT_OK
+
+
+COMMANDS = (
+    Command(
+        name="metrics",
+        summary="time and memory of MeanIoU against the Hub's mean_iou",
+        description="Measure time and memory of MeanIoU against the Hub's mean_iou.",
+        options=MetricsOptions,
+        run=run_metrics,
+    ),
+    Command(
+        name="speed",
+        summary="time and memory against a dense implementation of the published way",
+        description="Measure time and memory against a dense implementation of the published way.",
+        options=SpeedOptions,
+        run=run_speed,
+    ),
+    Command(
+        name="paper",
+        summary="the paper's claims, tested again in the miniature world",
+        description="Test the paper's claims again in the miniature world.",
+        options=PaperOptions,
+        run=run_paper,
+    ),
+)
+
+__all__ = ["COMMANDS"]
