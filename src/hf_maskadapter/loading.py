@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -42,8 +41,6 @@ _CONVERSION_MEMORY = 1.25
 
 _MARGIN = 200 * 2**20
 """Bytes that must stay free on the disk beside the model."""
-
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 Report = Callable[[str], None]
 
@@ -131,8 +128,8 @@ def find_model(
     released = RELEASED.get(text) or next((entry for entry in RELEASED.values() if entry.preset == text), None)
     if released is not None:
         return str(prepare_released(released, tokenizer=tokenizer, token=token, report=report))
-    if os.path.isdir(text) or _HUB_NAME.fullmatch(text):
-        return text
+    if os.path.isdir(text) or "/" in text or os.sep in text or text.startswith("~"):
+        return text  # a folder or a name on the Hub: whether there is one is told where it is opened
     close = difflib.get_close_matches(text.lower(), MODEL_NAMES, n=2, cutoff=0.4)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     raise ModelNameError(
