@@ -249,7 +249,8 @@ def test_run_lengths_that_fill_their_size_count_as_the_masks():
 def test_scores_and_labels_that_are_no_numbers_of_their_kind_are_refused():
     for wrong, message in (
         ({"scores": [0.9, float("nan")]}, "mask 1, has the score nan"),
-        ({"labels": [3, 3.5]}, "3.5"),
+        ({"labels": [3, 3.5]}, "label 3.5"),
+        ({"labels": [float("nan"), 3]}, "mask 0, has the label nan"),
     ):
         with pytest.raises(ValueError, match=message):
             precision(ANNOTATED | {"scores": [0.9, 0.8]} | wrong)

@@ -1,5 +1,7 @@
 """Numbers in label maps and panoptic maps of every kind."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -48,8 +50,6 @@ def test_a_label_map_is_turned_as_exif_says():
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = SIDEWAYS
     stored = Image.fromarray(VALUES).transpose(Image.Transpose.ROTATE_90)
-    import io
-
     np.testing.assert_array_equal(label_values(Image.open(io.BytesIO(encoded(stored, exif=exif)))), VALUES)
 
 
@@ -66,6 +66,13 @@ def test_a_label_map_is_turned_as_exif_says():
 def test_what_is_no_label_map_is_refused(value, error, message):
     with pytest.raises(error, match=message):
         label_values(value)
+
+
+def test_maps_that_were_saved_as_jpeg_are_refused():
+    picture = Image.open(io.BytesIO(encoded(Image.fromarray(VALUES), "JPEG")))
+    for read in (label_values, lambda value: segment_ids(value, [1, 2, 7, 200])):
+        with pytest.raises(ValueError, match="is a JPEG, which changes values: save maps as PNG"):
+            read(picture)
 
 
 def test_unlisted_segments_are_refused_dropped_or_kept():

@@ -16,7 +16,7 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 from .configuration_clips import PIXEL_MEAN, PIXEL_STD
 from .configuration_maskadapter import MaskAdapterConfig
-from .label_maps import label_values, segment_ids
+from .label_maps import checked_ids, label_values, segment_ids
 from .masks import as_array, masks_from_array
 from .pictures import naming, read_picture
 from .post_processing_maskadapter import (
@@ -342,10 +342,10 @@ def _read_map(
         else:
             values = label_values(label_map)
     except (TypeError, ValueError) as error:
-        if "twice" in str(error):
-            raise ValueError(f"Picture {index}: {error}") from None
         kind = "class ids" if segments is None else "segment ids, or COCO's RGB picture of them"
         array = as_array(label_map)
+        if array.dtype.kind in "iub" and (array.ndim == 2 or segments is not None):
+            raise ValueError(f"The segmentation map of picture {index} {error}") from None
         hint = " A panoptic map needs its segments_info." if array.ndim == 3 and segments is None else ""
         raise ValueError(
             f"The segmentation map of picture {index} must hold {kind}, integers of shape (height, width), got "
@@ -369,6 +369,10 @@ def _check_segments(info: Sequence[Mapping[str, Any]], index: int) -> None:
     for segment in info:
         if "id" not in segment or "category_id" not in segment:
             raise ValueError(f'The segments of picture {index} need an "id" and a "category_id", got {segment}.')
+    try:
+        checked_ids(segment["id"] for segment in info)
+    except ValueError as error:
+        raise ValueError(f"Picture {index}: {error}") from None
 
 
 def _segments(info: Sequence[Mapping[str, Any]], values: np.ndarray, index: int) -> dict[int, int]:

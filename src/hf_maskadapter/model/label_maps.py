@@ -30,7 +30,7 @@ def label_values(value: Any) -> np.ndarray:
         `(height, width)` whole numbers or booleans of the type that they come in.
 
     Raises:
-        ValueError: if it has colours, or another shape.
+        ValueError: if it has colours, or another shape, or is a JPEG, whose values are not those that were saved.
         TypeError: if its values are not whole numbers.
     """
     is_picture = isinstance(value, Image.Image)
@@ -75,7 +75,7 @@ def segment_ids(
 
     Raises:
         ValueError: if a segment is listed twice, the map holds others than those listed and 0, it is of another size,
-            or no map at all.
+            or no map at all, or a JPEG.
         TypeError: if its values are not whole numbers.
     """
     known = checked_ids(listed)
@@ -153,6 +153,7 @@ def distinct_segments(segments_info: Any) -> list[Mapping]:
 def _candidates(value: Any) -> list[np.ndarray]:
     """What a map may mean, the likeliest first."""
     if isinstance(value, Image.Image):
+        _refuse_jpeg(value)
         image = ImageOps.exif_transpose(value)
         if image.mode in ("LA", "PA"):
             image = image.getchannel(0) if image.mode == "LA" else image.convert("RGB")
@@ -197,7 +198,13 @@ def _whole_numbers(array: np.ndarray, also_floats: bool = False) -> np.ndarray:
     return array
 
 
+def _refuse_jpeg(image: Image.Image) -> None:
+    if image.format in ("JPEG", "MPO"):
+        raise ValueError("is a JPEG, which changes values: save maps as PNG.")
+
+
 def _channels_of_picture(image: Image.Image) -> np.ndarray:
+    _refuse_jpeg(image)
     if image.mode in ("LA", "PA"):
         image = image.getchannel(0)
     return np.asarray(ImageOps.exif_transpose(image))

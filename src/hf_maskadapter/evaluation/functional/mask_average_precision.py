@@ -296,7 +296,7 @@ def _parse(value: Any, role: str, sample_id: SampleId, mask_api: Any) -> list[di
 
 
 def _whole(label: Any, name: str) -> int:
-    if label != int(label):
+    if not math.isfinite(label) or label != int(label):
         raise ValueError(f"{name}, has the label {label}; category ids are whole numbers.")
     return int(label)
 
