@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = segment.old_spelling_as_annotate(sys.argv[1:] if argv is None else argv)
     command, options = parse_command(COMMANDS, arguments, __version__)
-    return run_to_status(f"maskadapter {command.name}", lambda: command.run(options))
+    return run_to_status(f"maskadapter {command.name}", lambda: command.run(options), command.extra)
 
 
 def build_parser() -> argparse.ArgumentParser:

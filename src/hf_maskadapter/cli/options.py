@@ -33,6 +33,7 @@ class Command(Generic[Options]):
             it has a class method `complete(given)`, that takes the values that were given, nested as the dataclasses
             are, and returns them with those that follow from them, such as a preset's.
         run: does it; takes the options and returns the exit status.
+        extra: the package's extra that holds the libraries that it needs.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Command(Generic[Options]):
     description: str
     options: type[Options]
     run: Callable[[Options], int]
+    extra: str = ""
 
 
 def parse_command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
-from ..files import replacing_folder
+from ..files import replacing_folder, write_json
 from ..model.configuration_clips import DenseClipConfig
 from ..model.configuration_maskadapter import MaskAdapterConfig
 from ..model.image_processing_maskadapter import MaskAdapterImageProcessorPil
@@ -332,8 +331,7 @@ def _save(
     with replacing_folder(output) as folder:
         model.save_pretrained(folder, save_original_format=False, max_shard_size=_SHARD_SIZE)
         processor.save_pretrained(folder)
-        text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n"
-        (folder / REPORT_FILE).write_text(text, encoding="utf-8")
+        write_json(folder / REPORT_FILE, report.to_dict(), indent=1)
         _require_saved(folder, model, state)
 
 
