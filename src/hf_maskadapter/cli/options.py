@@ -245,7 +245,8 @@ class ModelOptions:
     """Which segmenter, and how it is run."""
 
     model: str | None = option(
-        "folder of a model, or its name on the Hub; default: the small embedded one, which knows drawn scenes of "
+        "name of a model (`maskadapter models`), folder, or name on the Hub; default: miniature, the small embedded "
+        "one, which knows drawn scenes of "
         "coloured, textured shapes and nothing else",
         None,
         metavar="DIR_OR_ID",

@@ -33,6 +33,7 @@ from ..hub.adapter_weights import add_adapter, save_adapter_weights
 from ..hub.cards import CARD_NAME, training_card
 from ..hub.errors import explaining
 from ..hub.pushing import prepare_repository, push_finished_work
+from ..loading import find_model
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.modeling_text_classifier import EncodedVocabulary
 from ..model.processing_maskadapter import MaskAdapterProcessor
@@ -275,6 +276,7 @@ def load_weights(
         HubError: if it cannot be fetched.
     """
     source = {"revision": start.model_revision} if start.model_revision else {}
+    name = find_model(name)
     with explaining("load the model", name, start.model_revision):
         segmenter = MaskAdapterForOpenVocabularySegmentation.from_pretrained(name, dtype=torch.float32, **source)
         return segmenter, MaskAdapterProcessor.from_pretrained(name, **source)
