@@ -54,6 +54,8 @@ _MODULE_OF = {
     "ZeroShotImageSegmentationPipeline": "model.pipeline_zero_shot_image_segmentation",
     "convert_checkpoint": "conversion",
     "load_with_adapter": "hub.adapter_weights",
+    "load_model": "loading",
+    "load_segmenter": "loading",
 }
 _REGISTERING_MODULES = (
     "model.configuration_clips",

@@ -86,8 +86,8 @@ def binary_mask(mask: Any) -> np.ndarray:
         inside = array == 255
         if (inside | (array == 0)).all():
             return inside
-    may_be_grey = array.dtype.kind in "iu" and low >= 0 and high <= 255 and array.ndim in (2, 3)
-    if may_be_grey and all(is_smooth_mask(one) or is_noisy_mask(one) for one in array.reshape(-1, *array.shape[-2:])):
+    may_be_gray = array.dtype.kind in "iu" and low >= 0 and high <= 255 and array.ndim in (2, 3)
+    if may_be_gray and all(is_smooth_mask(one) or is_noisy_mask(one) for one in array.reshape(-1, *array.shape[-2:])):
         return array > 127
     raise ValueError(
         "A mask must hold booleans, integers 0 and 1 or 0 and 255, or floats in [0, 1] (inside above 0.5); got "
