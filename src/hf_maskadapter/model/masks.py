@@ -285,7 +285,7 @@ def checked_run_lengths(record: Any, size: tuple[int, int] | None = None) -> tup
     checked = _checked_counts(as_array(counts), height * width, f"its size is {height}×{width}")
     if height * width > _MOST_ENCODED_PIXELS:
         raise ValueError(
-            f"A run-length encoding holds at most {_MOST_ENCODED_PIXELS} pixels, which its size {height}×{width} exceeds."
+            f"A run-length encoding holds at most {_MOST_ENCODED_PIXELS} pixels; its size {height}×{width} is more."
         )
     return (height, width), checked
 
