@@ -187,6 +187,8 @@ _MOVED: dict[str, str] = {
     "publishing.miniature": "lab.cards.miniature",
     "publishing.pushing": "hub.pushing",
     "publishing.released": "hub.released",
+    "publishing.released:RELEASED": "hub.released_models",
+    "publishing.released:ReleasedModel": "hub.released_models",
     "remote_code": "hub.remote_code",
     "running": "cli.errors",
     "semantic_label_search": "model.semantic_label_search",
