@@ -61,3 +61,9 @@ def test_later_segment_counts_where_they_overlap(tmp_path, vocabulary):
     write_results(tmp_path, "label-map", [Segments(segments, size, vocabulary, picture="a.png")], vocabulary)
     (read,) = read_results(tmp_path, "label-map").results
     assert [(segment.class_id, segment.area) for segment in read] == [(2, 16)]
+
+
+def test_its_main_file_stands_for_the_folder(tmp_path, results, vocabulary):
+    write_results(tmp_path, "label-map", results, vocabulary)
+    names = [result.picture for result in read_results(tmp_path / "vocabulary.json", "label-map").results]
+    assert names == ["a.png", "nothing.png", "sub/b ü.png"]

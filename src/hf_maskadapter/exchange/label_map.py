@@ -19,8 +19,8 @@ from ..model.label_maps import label_values
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from .errors import ExchangeError
-from .formats import Records, ResultFormat, picture_name
-from .reading import LeftOut, StoredResults
+from .formats import Records, ResultFormat, main_file, picture_name
+from .reading import LeftOut, StoredResults, check_memory
 
 FILE = "vocabulary.json"
 FOLDER = "annotations"
@@ -49,6 +49,10 @@ class LabelMaps(ResultFormat):
         write_atomically(path, partial(image.save, format="PNG"))
         return {"file_name": result.picture}
 
+    def earlier_files(self) -> list[Path]:
+        """The label maps, and the classes: every label map beside them would be read as a result."""
+        return [*(self.folder / FOLDER).rglob("*.png"), *self.folder.glob(FILE)]
+
     def assemble(self, records: Records) -> list[Path]:  # noqa: ARG002
         """The classes."""
         path = self.folder / FILE
@@ -58,12 +62,13 @@ class LabelMaps(ResultFormat):
     @staticmethod
     def read(source: Path) -> StoredResults:
         """Read a folder of this form. Pictures are called by the names of their label maps."""
-        path = source / FILE
+        folder = source if source.is_dir() else source.parent
+        path = main_file(source, FILE)
         try:
             vocabulary = Vocabulary.from_file(path)
         except (ValueError, OSError) as error:
             raise ExchangeError(f"{path} does not name the classes: {error}") from error
-        return StoredResults(vocabulary, _results(source / FOLDER, vocabulary), LeftOut(str(source)))
+        return StoredResults(vocabulary, _results(folder / FOLDER, vocabulary), LeftOut(str(folder)))
 
 
 def ignore_value(vocabulary: Vocabulary) -> int:
@@ -98,7 +103,7 @@ def _results(folder: Path, vocabulary: Vocabulary) -> Iterator[Segments]:
         try:
             with Image.open(path) as file:
                 labels = label_values(file).astype(np.int64)
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ExchangeError(f"{path} cannot be read: {error}.") from error
         except (ValueError, TypeError) as error:
             raise ExchangeError(f"The label map {path} {error}") from error
@@ -109,6 +114,7 @@ def _results(folder: Path, vocabulary: Vocabulary) -> Iterator[Segments]:
                 f"{path} holds the values {strange[:5]}, but {FILE} names {len(vocabulary)} classes, counted from 0; "
                 f"{ignored} is no class."
             )
+        check_memory(len(present), labels.shape, str(path))
         segments = [Segment.of_class(vocabulary, label, labels == label) for label in present]
         yield Segments(segments, labels.shape, vocabulary, "semantic", path.relative_to(folder).as_posix())
 
