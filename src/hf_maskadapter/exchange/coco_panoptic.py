@@ -33,7 +33,7 @@ from .coco_common import (
     to_categories,
 )
 from .errors import ExchangeError
-from .formats import Records, ResultFormat, main_file, picture_name
+from .formats import Records, ResultFormat, main_file, picture_name, warn_of_hidden
 from .json_files import write_json_lists
 from .reading import LeftOut, StoredResults, check_memory, read_name, read_score
 
@@ -56,6 +56,7 @@ class CocoPanoptic(ResultFormat):
         """Write the PNG. What overlaps is given to the later segment; a segment of which nothing is left goes."""
         class_ids = self.class_ids(result)
         places = result.segment_map()
+        warn_of_hidden(result, places)
         numbers = segment_numbers(class_ids, self._colors())
         path = self.picture_file(str(result.picture))
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import abc
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
+
+import numpy as np
 
 from ..model.segments import Segments
 from ..model.vocabulary import Vocabulary
 from .errors import ExchangeError
 from .reading import StoredResults
+
+logger = logging.getLogger(__name__)
 
 Records = Callable[[], Iterator[dict[str, Any]]]
 """Begins anew with the first picture's record at every call, so that none need be kept in memory."""
@@ -122,9 +127,27 @@ def picture_name(file_name: str, suffix: str) -> str:
     return str(path.with_name(path.stem + suffix))
 
 
+def warn_of_hidden(result: Segments, places: np.ndarray) -> None:
+    """Log a warning where segments lie wholly under later ones, so that a map cannot hold them.
+
+    Args:
+        result: the picture's result.
+        places: `(height, width)` numbers of the uppermost segments, from 1.
+    """
+    seen = np.bincount(places.ravel(), minlength=len(result) + 1)[1:]
+    hidden = [f"{number} ({segment.label})" for number, segment in enumerate(result) if not seen[number]]
+    if hidden:
+        logger.warning(
+            "%s: %d segments lie wholly under later ones, and a map cannot hold them: %s.",
+            result.picture,
+            len(hidden),
+            ", ".join(hidden[:8]) + (", ..." if len(hidden) > 8 else ""),
+        )
+
+
 def main_file(source: Path, name: str) -> Path:
     """The file itself, or the one of that name in a folder."""
     return source / name if source.is_dir() else source
 
 
-__all__ = ["Records", "ResultFormat", "file_name_of", "main_file", "picture_name"]
+__all__ = ["Records", "ResultFormat", "file_name_of", "main_file", "picture_name", "warn_of_hidden"]

@@ -19,7 +19,8 @@ from ..model.label_maps import label_values
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from .errors import ExchangeError
-from .formats import Records, ResultFormat, main_file, picture_name
+from .formats import Records, ResultFormat, main_file, picture_name, warn_of_hidden
+from .json_files import read_json_file
 from .reading import LeftOut, StoredResults, check_memory
 
 FILE = "vocabulary.json"
@@ -45,13 +46,15 @@ class LabelMaps(ResultFormat):
         path = self.picture_file(str(result.picture))
         path.parent.mkdir(parents=True, exist_ok=True)
         values = np.array([ignore_value(self.vocabulary), *self.class_ids(result)])
-        image = label_map_image(values[result.segment_map()], self.vocabulary)
+        places = result.segment_map()
+        warn_of_hidden(result, places)
+        image = label_map_image(values[places], self.vocabulary)
         write_atomically(path, partial(image.save, format="PNG"))
         return {"file_name": result.picture}
 
     def earlier_files(self) -> list[Path]:
         """The label maps, and the classes: every label map beside them would be read as a result."""
-        return [*(self.folder / FOLDER).rglob("*.png"), *self.folder.glob(FILE)]
+        return [*_label_maps(self.folder / FOLDER), *self.folder.glob(FILE)]
 
     def assemble(self, records: Records) -> list[Path]:  # noqa: ARG002
         """The classes."""
@@ -68,7 +71,14 @@ class LabelMaps(ResultFormat):
             vocabulary = Vocabulary.from_file(path)
         except (ValueError, OSError) as error:
             raise ExchangeError(f"{path} does not name the classes: {error}") from error
-        return StoredResults(vocabulary, _results(folder / FOLDER, vocabulary), LeftOut(str(folder)))
+        content = read_json_file(path)
+        if isinstance(content, dict) and "classes" not in content and set(vocabulary.dataset_ids) != {None}:
+            raise ExchangeError(
+                f"{path} gives its classes ids, but the values of these label maps are places in its list, counted "
+                'from 0: write {"classes": [...]} in that order.'
+            )
+        left_out = LeftOut(str(folder))
+        return StoredResults(vocabulary, _results(folder / FOLDER, vocabulary, left_out), left_out)
 
 
 def ignore_value(vocabulary: Vocabulary) -> int:
@@ -94,11 +104,19 @@ def label_map_image(label_map: np.ndarray, vocabulary: Vocabulary) -> Image.Imag
     return image
 
 
-def _results(folder: Path, vocabulary: Vocabulary) -> Iterator[Segments]:
-    paths = sorted(folder.rglob("*.png"))
+def _label_maps(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+
+
+def _results(folder: Path, vocabulary: Vocabulary, left_out: LeftOut) -> Iterator[Segments]:
+    paths = _label_maps(folder)
     if not paths:
         raise ExchangeError(f"There are no label maps (*.png) in {folder}.")
     ignored = ignore_value(vocabulary)
+    pictures = Image.registered_extensions()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in pictures and path.suffix.lower() != ".png":
+            left_out.add("pictures that are no PNGs", str(path))
     for path in paths:
         try:
             with Image.open(path) as file:
