@@ -17,6 +17,7 @@ from pycocotools import mask as coco
 from hf_maskadapter.model.masks import (
     as_array,
     binary_mask,
+    checked_run_lengths,
     coco_mask,
     colors_to_ids,
     contour_mask,
@@ -301,3 +302,15 @@ def test_array_forms_and_pictures_need_no_torch():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_encodings_beyond_32_bits_are_refused():
+    record = {"size": [100_000, 100_000], "counts": [0, 10**10]}
+    with pytest.raises(ValueError, match="at most 4294967295 pixels"):
+        checked_run_lengths(record)
+
+
+@pytest.mark.parametrize("size", [[2.5, 3], ["2", 3], 6])
+def test_sizes_of_encodings_are_whole_numbers(size):
+    with pytest.raises(ValueError, match="height and width, whole numbers"):
+        checked_run_lengths({"size": size, "counts": [6]})

@@ -28,6 +28,7 @@ _MOST_MIDDLE = 0.5  # share of pixels that may be neither nearly black nor nearl
 _LEAST_SLOPES = 0.4  # share of a smooth edge's pixels between darker and lighter ones: measured 0.6 to 1, of maps 0.1
 _NOISE = 8  # between neighbouring pixels of one colour in a lossy format
 _NUM_IDS = 1 << 24
+_MOST_ENCODED_PIXELS = (1 << 32) - 1  # COCO's own code counts them in 32 bits
 
 
 def as_array(values: Any) -> np.ndarray:
@@ -238,7 +239,7 @@ def _checked_counts(lengths: Any, size: int, shape: str) -> np.ndarray:
     is_whole = counts.ndim == 1 and counts.size > 0 and counts.dtype.kind in "iu"
     total = sum(counts.tolist()) if is_whole else None  # of Python's numbers, which do not overflow
     if not is_whole or (counts < 0).any() or total != size:
-        found = f"these sum to {total}, but {shape}" if is_whole else f"these are {shortened(lengths)}"
+        found = f"these sum to {total}, but {shape}" if is_whole else f"these are {shortened(counts.tolist())}"
         raise ValueError(
             f"The counts of a run-length encoding must be whole numbers, none negative, that fill its size; {found}."
         )
@@ -262,11 +263,13 @@ def checked_run_lengths(record: Any, size: tuple[int, int] | None = None) -> tup
     """
     try:
         height, width = (int(side) for side in record["size"])
+        if (height, width) != tuple(record["size"]):
+            raise ValueError
         counts = record["counts"]
     except (KeyError, IndexError, TypeError, ValueError, OverflowError):
-        keys = ", ".join(map(repr, record)) if isinstance(record, Mapping) else type(record).__name__
         raise ValueError(
-            f'A run-length encoding needs "size" (height, width) and "counts", got a dict with {keys}.'
+            'A run-length encoding needs "size" (height and width, whole numbers) and "counts", got '
+            f"{shortened(dict(record) if isinstance(record, Mapping) else record)}."
         ) from None
     if height < 1 or width < 1:
         raise ValueError(f"A run-length encoding needs a size of at least 1x1, got {height}x{width}.")
@@ -279,7 +282,12 @@ def checked_run_lengths(record: Any, size: tuple[int, int] | None = None) -> tup
         counts = counts.encode("latin-1", errors="replace")
     if isinstance(counts, bytes):
         counts = _decompress(counts)
-    return (height, width), _checked_counts(as_array(counts), height * width, f"its size is {height}×{width}")
+    checked = _checked_counts(as_array(counts), height * width, f"its size is {height}×{width}")
+    if height * width > _MOST_ENCODED_PIXELS:
+        raise ValueError(
+            f"A run-length encoding holds at most {_MOST_ENCODED_PIXELS} pixels; its size {height}×{width} is more."
+        )
+    return (height, width), checked
 
 
 def decode_run_lengths(record: Any, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -385,6 +393,8 @@ def coco_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     """
     if isinstance(segmentation, Mapping):
         return decode_run_lengths(segmentation, size)
+    if not hasattr(segmentation, "__iter__") or isinstance(segmentation, (str, bytes)):
+        raise ValueError(f"A segmentation must be a run-length encoding or polygons, got {shortened(segmentation)}.")
     polygons = [segmentation] if is_polygon(segmentation) else segmentation
     mask = np.zeros(size, dtype=bool)
     for polygon in polygons:
