@@ -17,6 +17,7 @@ from pycocotools import mask as coco
 from hf_maskadapter.model.masks import (
     as_array,
     binary_mask,
+    checked_run_lengths,
     coco_mask,
     colors_to_ids,
     contour_mask,
@@ -29,6 +30,7 @@ from hf_maskadapter.model.masks import (
     masks_from_array,
     polygon_mask,
     run_lengths,
+    whole_number,
 )
 from support.masks import encoded
 
@@ -301,3 +303,36 @@ def test_array_forms_and_pictures_need_no_torch():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_runs_of_length_nought_do_not_stay_in_counts_that_others_compare():
+    for counts, plain in (
+        ([3, 0, 0, 3], [3, 3]),
+        ([0, 2, 0, 4], [0, 6]),
+        ([0, 0, 2, 4, 0], [2, 4]),
+        ([0, 0, 0, 6], [0, 6]),
+        ([6, 0], [6]),
+        ([1, 2, 0, 0, 0, 3], [1, 5]),
+        ([2, 0, 1, 3], [3, 3]),
+    ):
+        size, found = checked_run_lengths({"size": [2, 3], "counts": counts})
+        assert (size, found.tolist()) == ((2, 3), plain)
+
+
+def test_a_size_of_run_lengths_is_two_whole_numbers_of_a_picture():
+    for size, message in (
+        ([2, 3, 1], r"needs \"size\" \(height, width\), got \[2, 3, 1\]"),
+        ([2.5, 3], r"needs \"size\".* got \[2.5, 3\]"),
+        ([10**6, 10**6], "1000000x1000000 pixels is larger than any picture"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            checked_run_lengths({"size": size, "counts": [10**12] if size[0] == 10**6 else [6]})
+
+
+def test_whole_numbers_are_told_from_others():
+    for value in (7, 7.0, "7", np.int64(7), np.float32(7), torch.tensor(7), np.array(7)):
+        assert whole_number(value) == 7
+        assert type(whole_number(value)) is int
+    for value in (7.5, "7.5", True, None, float("nan"), float("inf"), "seven", [7], torch.tensor([7, 8])):
+        with pytest.raises(ValueError, match="must be a whole number, got"):
+            whole_number(value)

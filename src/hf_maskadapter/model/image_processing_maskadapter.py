@@ -42,7 +42,9 @@ def resized_size(height: int, width: int, shortest_edge: int, longest_edge: int 
 
 
 class MaskAdapterImageProcessorKwargs(ImagesKwargs, total=False):
-    r"""size_divisor (`int`, *optional*, defaults to 32):
+    r"""Options of the image processor beside those that all have.
+
+    size_divisor (`int`, *optional*, defaults to 32):
         Heights and widths are padded to a multiple of this.
     ignore_index (`int`, *optional*, defaults to 255):
         Value of label maps, as they come, that is no class. Negative values never are.
