@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_maskadapter.files import write_text
-from hf_maskadapter.hub.released import RELEASED, released_card
+from hf_maskadapter.hub.released import RELEASED_PRESETS, released_card
 from lab.cards.miniature import miniature_card
 
 MINIATURE = "mask-adapter-miniature"
@@ -31,7 +31,7 @@ def write_cards(output_dir: Path, results: Path | None = None, benchmark: Path |
     measured = _read(results) if results is not None and results.is_file() else None
     claims = benchmark.read_text(encoding="utf-8") if benchmark is not None and benchmark.is_file() else None
     cards = {MINIATURE: miniature_card(measured, claims)}
-    cards |= {preset: released_card(preset) for preset in RELEASED}
+    cards |= {preset: released_card(preset) for preset in RELEASED_PRESETS}
     output_dir.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, text in cards.items():

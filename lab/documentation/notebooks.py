@@ -82,7 +82,12 @@ def make_notebook(notebook: str, page: str) -> Any:
         ],
         metadata={"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
     )
-    client = NotebookClient(made, resources={"metadata": {"path": str((ROOT / notebook).parent)}}, record_timing=False)
+    client = NotebookClient(
+        made,
+        resources={"metadata": {"path": str((ROOT / notebook).parent)}},
+        record_timing=False,
+        coalesce_streams=True,
+    )
     client.execute()
     for cell in made.cells:
         if cell.cell_type == "code":

@@ -54,6 +54,8 @@ _MODULE_OF = {
     "ZeroShotImageSegmentationPipeline": "model.pipeline_zero_shot_image_segmentation",
     "convert_checkpoint": "conversion",
     "load_with_adapter": "hub.adapter_weights",
+    "load_model": "loading",
+    "load_segmenter": "loading",
 }
 _REGISTERING_MODULES = (
     "model.configuration_clips",
@@ -185,6 +187,8 @@ _MOVED: dict[str, str] = {
     "publishing.miniature": "lab.cards.miniature",
     "publishing.pushing": "hub.pushing",
     "publishing.released": "hub.released",
+    "publishing.released:RELEASED": "hub.released_models",
+    "publishing.released:ReleasedModel": "hub.released_models",
     "remote_code": "hub.remote_code",
     "running": "cli.errors",
     "semantic_label_search": "model.semantic_label_search",

@@ -120,8 +120,8 @@ def folder_lock(folder: str | os.PathLike[str], purpose: str) -> Iterator[Path]:
     The operating system holds the lock and lets go of it when the process ends, however it ends: a lock whose owner has
     died is taken over. On a network file system it holds between machines if the file system passes locks on to its
     server (NFS, Lustre mounted with `flock`), and otherwise among the processes of one machine. Where a file system
-    knows no locks at all, the file `.lock` itself is the lock: it is taken over if its owner's process is gone from this
-    machine, and has to be removed by hand if that ran on another.
+    knows no locks at all, the file `.lock` itself is the lock: it is taken over if its owner's process is gone from
+    this machine, and has to be removed by hand if that ran on another.
 
     Args:
         folder: the folder.

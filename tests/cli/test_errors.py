@@ -34,6 +34,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, capsys):
     assert capsys.readouterr().err == f"maskadapter x: error: {tmp_path}/no.txt: No such file or directory\n"
 
 
+def test_a_missing_library_gets_a_hint_and_a_missing_file_of_ours_none(capsys):
+    missing = ModuleNotFoundError("No module named 'accelerate'", name="accelerate")
+    assert run_to_status("maskadapter x", lambda: fail(missing), "eval") == 2
+    expected = "maskadapter x: error: No module named 'accelerate': pip install 'hf-maskadapter[eval]'\n"
+    assert capsys.readouterr().err == expected
+    ours = ModuleNotFoundError("No module named 'hf_maskadapter.nothing'", name="hf_maskadapter.nothing")
+    with pytest.raises(ModuleNotFoundError):
+        run_to_status("maskadapter x", lambda: fail(ours), "eval")
+
+
 def test_a_mistake_of_ours_keeps_its_traceback():
     with pytest.raises(KeyError):
         run_to_status("maskadapter x", lambda: fail(KeyError("name")))

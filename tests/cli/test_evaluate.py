@@ -337,6 +337,18 @@ def test_nan_becomes_null_in_json():
     assert without_nan({"a": [float("nan"), 1.0], "b": (None, "x")}) == {"a": [None, 1.0], "b": [None, "x"]}
 
 
+@pytest.mark.slow
+def test_accelerate_launches_the_command_away_from_the_clone(tiny_model_dir, tmp_path):
+    import hf_maskadapter
+
+    environment = {**os.environ, "PYTHONPATH": str(Path(hf_maskadapter.__file__).parents[1]), "HF_HUB_OFFLINE": "1"}
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "-m", "hf_maskadapter.cli", "evaluate"]
+    options = ["--model", tiny_model_dir, "--dataset", "scenes", "--max-samples", "1", "--output-dir", "out"]
+    run = subprocess.run([*launcher, *options], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert read(tmp_path / "out" / "results.json")["num_samples"] == 1
+
+
 # --- A converted checkpoint on real pictures, with one and two processes ---
 
 

@@ -272,6 +272,49 @@ def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path, write, form):
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_are_mapped_from_disk_not_read(write):
+    path = write({"model": released.openclip()})
+    state = reading.read_checkpoint(path).state
+    mapped = Path("/proc/self/maps")
+    if not mapped.exists():
+        pytest.skip("only Linux tells what is mapped")
+    assert str(path) in mapped.read_text()
+    assert torch.equal(state["logit_scale"], released.openclip()["logit_scale"])
+
+
+def test_a_large_model_is_written_in_shards_and_checked_without_a_second_one(write, tmp_path, monkeypatch, tokenizer):
+    monkeypatch.setattr(convert, "_SHARD_SIZE", "20KB")
+    loaded = []
+    original = ConvNextClipModel.from_pretrained.__func__
+    monkeypatch.setattr(
+        ConvNextClipModel,
+        "from_pretrained",
+        classmethod(lambda cls, name, *args, **options: loaded.append(name) or original(cls, name, *args, **options)),
+    )
+    convert_checkpoint(write(released.openclip()), tmp_path / "out", tokenizer=tokenizer, **released.CLIP_SETTINGS)
+    assert loaded == [None]  # the converted weights, once; nothing from the folder
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
+    again = convert_checkpoint(write(released.openclip()), **released.CLIP_SETTINGS).model.state_dict()
+    saved = original(ConvNextClipModel, tmp_path / "out").state_dict()
+    assert saved.keys() == again.keys()
+    assert all(torch.equal(saved[name], again[name]) for name in again)
+
+
+def test_a_model_that_was_not_written_as_converted_is_refused(write, tmp_path, monkeypatch, tokenizer):
+    original = ConvNextClipModel.save_pretrained
+
+    def save_wrongly(model, *args, **options):
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        state["logit_scale"] += 1
+        original(model, *args, state_dict=state, **options)
+
+    monkeypatch.setattr(ConvNextClipModel, "save_pretrained", save_wrongly)
+    path, output = write(released.openclip()), tmp_path / "out"
+    options = {"tokenizer": tokenizer, **released.CLIP_SETTINGS}
+    assert_refused("saved model is not the converted one: logit_scale", path, output, **options)
+    assert not output.exists()
+
+
 @pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
 def test_a_truncated_file_is_refused(tmp_path, kept, form):

@@ -95,7 +95,7 @@ def test_maps_are_read_whatever_mode_their_colors_are_saved_in(tmp_path, mode):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_maps_of_grey_values_hold_numbers(tmp_path, dtype):
+def test_maps_of_gray_values_hold_numbers(tmp_path, dtype):
     factor = 100 if dtype == np.uint16 else 1
     infos = [{"id": 7 * factor, "category_id": 9}, {"id": 3 * factor, "category_id": 4}]
     path = panoptic_file(tmp_path, segments_info=infos)
@@ -136,8 +136,8 @@ def test_malformed_annotations_get_one_error(tmp_path, changes, message):
         list(read_results(panoptic_file(tmp_path, **changes), "coco-panoptic").results)
 
 
-def test_grey_colors_that_an_optimizer_saved_in_one_channel_are_colors(tmp_path):
-    infos = [{"id": grey * (1 + 256 + 65536), "category_id": 9} for grey in (7, 3)]
+def test_gray_colors_that_an_optimizer_saved_in_one_channel_are_colors(tmp_path):
+    infos = [{"id": gray * (1 + 256 + 65536), "category_id": 9} for gray in (7, 3)]
     path = panoptic_file(tmp_path, segments_info=infos)
     Image.fromarray(np.where(IDS == 70000, 7, IDS).astype(np.uint8)).save(tmp_path / "panoptic" / "a.png")
     (result,) = read_results(path, "coco-panoptic").results

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from hf_maskadapter import MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor
 from hf_maskadapter.hub.card_results import card_with_results, eval_results
 from hf_maskadapter.hub.cards import ModelCardFacts, fill_repository, render_card
-from hf_maskadapter.hub.released import RELEASED, released_card
+from hf_maskadapter.hub.released import RELEASED_PRESETS, released_card
 from hf_maskadapter.hub.remote_code import save_with_remote_code
 from lab.cards.collection import MINIATURE
 from lab.cards.miniature import miniature_card
@@ -46,7 +46,7 @@ def test_the_projects_cards_are_what_the_script_writes(script, tmp_path, capsys)
     assert script.main(["--output_dir", str(tmp_path)]) == 0
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert written == {path.name: path.read_text() for path in CARDS}, "run scripts/write_model_cards.py"
-    assert set(written) == {f"{name}.md" for name in (MINIATURE, *RELEASED)}
+    assert set(written) == {f"{name}.md" for name in (MINIATURE, *RELEASED_PRESETS)}
 
 
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
@@ -85,7 +85,7 @@ result = list(namespace["label_map"].shape)
     assert finished.expect_success() == [picture.height, picture.width]
 
 
-@pytest.mark.parametrize("preset", RELEASED)
+@pytest.mark.parametrize("preset", RELEASED_PRESETS)
 def test_a_released_checkpoints_card_keeps_published_and_measured_numbers_apart(preset):
     card = ModelCard(released_card(preset))
     assert not card.data.eval_results  # nothing was measured
@@ -107,7 +107,7 @@ def test_published_numbers_are_those_of_the_paper():
 def test_the_presets_of_released_cards_exist():
     from hf_maskadapter.conversion.presets import PRESETS
 
-    assert set(RELEASED) <= set(PRESETS)
+    assert set(RELEASED_PRESETS) <= set(PRESETS)
 
 
 class TestMiniature:

@@ -4,7 +4,6 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch.nn import functional as F
-from training.test_stages import batch, compute
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, SiglipConfig
 
 from hf_maskadapter import (
@@ -20,6 +19,7 @@ from hf_maskadapter.model.configuration_clips import PIXEL_MEAN, PIXEL_STD, SIGL
 from hf_maskadapter.model.modeling_clip_vit import as_dense_clip
 from hf_maskadapter.model.modeling_text_classifier import tokenize_prompts
 from support import tiny_models, toy
+from support.stage_batches import batch, compute
 
 every_clip = pytest.mark.parametrize("name", tiny_models.TINY_CLIPS)
 PATCH = tiny_models.VISION_CONFIG["patch_size"]

@@ -175,7 +175,7 @@ class TestSegments:
             )
         expected = outputs.mask_embeddings[0] / outputs.mask_embeddings[0].norm(dim=-1, keepdim=True)
         for segment in segments:
-            assert np.linalg.norm(expected - segment.embedding, axis=-1).min() < 1e-4
+            assert np.linalg.norm(expected.numpy() - segment.embedding, axis=-1).min() < 1e-4
 
     def test_own_masks_keep_their_order(self, segmenter, picture):
         masks = np.zeros((2, 60, 90), dtype=bool)

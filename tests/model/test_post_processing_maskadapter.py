@@ -601,7 +601,7 @@ def test_instances_are_the_things_with_smaller_ones_on_top():
         assert np.array_equal(one.mask, mask)
 
 
-def test_segments_carry_the_normalised_embedding_of_the_mask_that_their_score_is_of():
+def test_segments_carry_the_normalized_embedding_of_the_mask_that_their_score_is_of():
     halves = np.zeros((4, 4, 6))
     halves[0, :, :2] = halves[1, :, 2:4] = halves[3, :, 4:] = 1  # mask 2 is empty, and plays no part
     probabilities = [[0.8, 0.1, 0.05, 0.05], [0.9, 0.05, 0.0, 0.05], [0.9, 0.1, 0.0, 0.0], [0.1, 0.7, 0.1, 0.1]]

@@ -187,16 +187,31 @@ class LocalHub:
             raise RefusalError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return found
 
-    def info(self, user: str | None, kind: str, name: str, revision: str) -> Any:
+    def info(self, user: str | None, kind: str, name: str, revision: str, blobs: bool = False) -> Any:
         repository = self.repository(user, kind, name)
         commit = self.commit_at(repository, revision)
         return {
             "id": name,
             "sha": commit.sha,
             "private": repository.private,
-            "siblings": [{"rfilename": path} for path in sorted(commit.files)],
+            "siblings": [self._sibling(path, commit.files[path], blobs) for path in sorted(commit.files)],
             "tags": [],
         }
+
+    @staticmethod
+    def _sibling(path: str, blob: Blob, blobs: bool) -> dict[str, Any]:
+        sibling: dict[str, Any] = {"rfilename": path}
+        if blobs:
+            sibling |= {"size": len(blob.content), "blobId": blob.git_id}
+            if blob.is_lfs:
+                sibling["lfs"] = {"sha256": blob.sha256, "size": len(blob.content), "pointerSize": 130}
+        return sibling
+
+    def publish(self, name: str, files: dict[str, Blob]) -> None:
+        """Put files into a model repository as one commit, as if their owner had."""
+        repository = self.repositories.setdefault(("model", name), Repository(private=False))
+        repository.branches["main"].insert(0, Commit(dict(files), "upload"))
+        self.objects |= {blob.sha256: blob.content for blob in files.values() if blob.is_lfs}
 
     def tree(self, commit: Commit, folder: str, recursive: bool) -> list[dict[str, Any]]:
         folder = folder.strip("/")
@@ -406,7 +421,8 @@ class _Handler(BaseHTTPRequestHandler):
         }
         match = re.fullmatch(rf"{_API}(/revision/(?P<revision>[^/]+))?", path)
         if match and is_read:
-            return hub.info(user, match["kind"], match["repository"], match["revision"] or "main")
+            blobs = query.get("blobs", [""])[0].lower() in ("true", "1")
+            return hub.info(user, match["kind"], match["repository"], match["revision"] or "main", blobs)
         match = re.fullmatch(rf"{_API}/(?P<action>[\w-]+)/(?P<revision>[^/]+)(?P<rest>/.*)?", path)
         if match is None or (match["action"] not in actions and match["action"] != "commit"):
             raise RefusalError(404, message=f"This Hub has no {path}")

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from training.test_stages import batch
 
 from hf_maskadapter.training.cache import FeatureCache
 from support import toy
+from support.stage_batches import batch
 
 
 class Doubler(torch.nn.Linear):

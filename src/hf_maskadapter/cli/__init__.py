@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from . import annotate, convert, demo, evaluate, prepare, pretrain, publish, segment, train
+from . import annotate, convert, demo, evaluate, models, prepare, pretrain, publish, segment, train
 from .errors import run_to_status
 from .options import Command, make_parser, parse_command
 
@@ -20,6 +20,7 @@ COMMANDS: tuple[Command[Any], ...] = (
     segment.COMMAND,
     annotate.COMMAND,
     demo.COMMAND,
+    models.COMMAND,
     convert.COMMAND,
     prepare.COMMAND,
     pretrain.COMMAND,
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = segment.old_spelling_as_annotate(sys.argv[1:] if argv is None else argv)
     command, options = parse_command(COMMANDS, arguments, __version__)
-    return run_to_status(f"maskadapter {command.name}", lambda: command.run(options))
+    return run_to_status(f"maskadapter {command.name}", lambda: command.run(options), command.extra)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -139,10 +139,7 @@ def _open_source(options: AnnotateOptions) -> PictureSource:
         if len(paths) > 1 or paths[0].suffix.lower() in PICTURE_SUFFIXES:
             return pictures_of_paths(paths)
         dataset = options.sources[0]
-    try:
-        return open_pictures(dataset, options.source, split=options.split, num_scenes=options.max_pictures or 300)
-    except ModuleNotFoundError as error:
-        raise UserError(f"a data set needs the library {error.name}: pip install 'hf-maskadapter[exchange]'") from error
+    return open_pictures(dataset, options.source, split=options.split, num_scenes=options.max_pictures or 300)
 
 
 def _fingerprint(options: AnnotateOptions, task: Task, vocabulary: Vocabulary) -> dict[str, object]:
@@ -194,4 +191,5 @@ COMMAND = Command(
     "tool's format. Give the command again to go on where it was stopped.",
     options=AnnotateOptions,
     run=run,
+    extra="exchange",
 )

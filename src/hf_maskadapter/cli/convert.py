@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..data.options import option
 from .errors import EXIT_OK
-from .models import silence_transformers
+from .opening import silence_transformers
 from .options import Command
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..data.options import option
 from ..files import write_atomically
 from .errors import EXIT_OK, UserError, one_line
-from .models import silence_transformers
+from .opening import silence_transformers
 from .options import Command, names_as_classes
 from .segment import OVERLAY_SUFFIXES
 

@@ -44,7 +44,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def run_to_status(name: str, work: Callable[[], int]) -> int:
+def run_to_status(name: str, work: Callable[[], int], extra: str = "") -> int:
     """Do a command's work, and tell in one line on standard error what went wrong that the user can mend.
 
     Ctrl-C and SIGTERM end it with one line, too: an interruption's own text, such as where a checkpoint was saved, or
@@ -53,6 +53,7 @@ def run_to_status(name: str, work: Callable[[], int]) -> int:
     Args:
         name: The command, as the line calls it.
         work: What to do; returns the exit status.
+        extra: The package's extra that holds the libraries that it needs, for a hint where one is missing.
 
     Returns:
         The exit status: `work`'s, 2 for a mistake of the user's, 130 after Ctrl-C, 143 after SIGTERM.
@@ -66,7 +67,8 @@ def run_to_status(name: str, work: Callable[[], int]) -> int:
             return EXIT_SOME_FAILED
         if isinstance(error, ImportError) and (error.name or "").startswith("hf_maskadapter"):
             raise
-        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
+        hint = f": pip install 'hf-maskadapter[{extra}]'" if extra and isinstance(error, ModuleNotFoundError) else ""
+        print(f"{name}: error: {one_line(error)}{hint}", file=sys.stderr)
         return EXIT_USER_ERROR
     except Terminated as interruption:
         print(f"{name}: {one_line(interruption)}", file=sys.stderr)
@@ -79,7 +81,7 @@ def run_to_status(name: str, work: Callable[[], int]) -> int:
 
 
 def run_script(work: Callable[[], str | None]) -> int:
-    """Do the work of a script that is no command, print what it returns, and end as a command does.
+    """Do the work of a script of your own, print what it returns, and end as a command does. Goes with version 0.3.
 
     Returns:
         The exit status, see [`run_to_status`].

@@ -29,4 +29,5 @@ COMMAND = Command(
     "hf_maskadapter.cli evaluate ...). An interrupted evaluation goes on when the same command is given again.",
     options=EvaluationOptions,
     run=run,
+    extra="eval",
 )

@@ -30,6 +30,7 @@ from ..files import folder_lock, write_json, write_text
 from ..hub.card_results import update_model_card
 from ..hub.errors import explaining
 from ..hub.pushing import prepare_repository, push_finished_work
+from ..loading import find_model
 from .options import options_by_names
 
 RESULTS = "results.json"
@@ -57,7 +58,7 @@ def run_evaluation(options: EvaluationOptions | None = None, **named: Any) -> st
     """
     if options is None:
         options = options_by_names(EvaluationOptions, named)
-    model = str(options.model)
+    model = find_model(str(options.model))
     preset = None if options.data.benchmark is None else get_benchmark(options.data.benchmark)
     prediction = replace(
         options.prediction,

@@ -1,78 +1,122 @@
-"""Open the model that the options name."""
+"""`maskadapter models`: the models that have a name, what they are and take, and whether they are here."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from .errors import UserError, one_line
-from .options import ModelOptions
+from ..data.options import option
+from ..hub.markdown import markdown_table
+from ..hub.published import PUBLISHED
+from ..hub.released_models import RELEASED
+from ..loading import MODEL_NAMES, ModelFacts, find_model, list_models, remove_model
+from .errors import EXIT_OK
+from .options import Command
+
+#: How the table calls the benchmarks of published mean IoUs.
+_COLUMNS = {
+    "ade20k_847": "A-847",
+    "ade20k_150": "A-150",
+    "pascal_context_459": "PC-459",
+    "pascal_context_59": "PC-59",
+    "pascal_voc_20": "PAS-20",
+}
 
 
-def load_segmenter(options: ModelOptions) -> Any:
-    """The pipeline of the model that the options name.
+@dataclass(kw_only=True)
+class ModelsOptions:
+    """What to do with the models: list them unless one is fetched or removed."""
 
-    Raises:
-        UserError: if there is no such device or model, or the model cannot do what is asked for.
-    """
-    silence_transformers()
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoProcessor
+    json: bool = option("the list as JSON", False)
+    fetch: str | None = option("download and convert this model now", None, metavar="NAME")
+    tokenizer: str | None = option(
+        "CLIP's bpe_simple_vocab_16e6.txt.gz, or a folder or Hub id with its tokenizer, for --fetch where the Hub has "
+        "none",
+        None,
+        metavar="FILE_OR_ID",
+    )
+    remove: str | None = option("delete this model from the cache", None, metavar="NAME")
 
-    from ..hub.errors import hub_reason
-    from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
-    from ..model.pipeline_zero_shot_image_segmentation import ZeroShotImageSegmentationPipeline
+    def __post_init__(self) -> None:
+        if self.tokenizer is not None and self.fetch is None:
+            raise ValueError("--tokenizer belongs to --fetch NAME")
+        if self.fetch is not None and self.remove is not None:
+            raise ValueError("give either --fetch or --remove")
 
-    device = None
-    if options.device is not None:
-        try:
-            device = torch.empty(0, device=options.device).device
-        except (RuntimeError, AssertionError) as error:  # an unknown name, or PyTorch was built without it
-            raise UserError(f"--device {options.device} cannot be used: {one_line(error)}") from error
-    name = options.model if options.model is not None else _embedded_model()
-    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
-        raise UserError(f"there is no model folder {name}")
-    where = {"revision": options.revision or "main", "subfolder": options.subfolder}
-    try:
-        config = AutoConfig.from_pretrained(name, **where)
-        if config.model_type != "maskadapter":
-            raise UserError(f"{name} holds a model of type {config.model_type!r}, not a Mask-Adapter segmenter")
-        model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(
-            name, config=config, dtype=options.dtype, **where
+
+def run(options: ModelsOptions) -> int:
+    """List, fetch or remove models."""
+    if options.remove is not None:
+        print(f"freed {remove_model(options.remove) / 1e6:.1f} MB")
+    elif options.fetch is not None:
+        from .opening import silence_transformers
+
+        silence_transformers()
+        print(find_model(options.fetch, tokenizer=options.tokenizer))
+    elif options.json:
+        print(json.dumps([_record(facts) for facts in list_models()], indent=1, ensure_ascii=False))
+    else:
+        print(_as_text(list_models()))
+    return EXIT_OK
+
+
+def _published(facts: ModelFacts) -> Mapping[str, float]:
+    """Published mean IoU in per cent by benchmark; no panoptic quality with Mask-Adapter was published."""
+    if facts.name not in RELEASED:
+        return {}
+    title = RELEASED[facts.name].published_as
+    return {benchmark: numbers[title] for benchmark, numbers in PUBLISHED.items()}
+
+
+def _record(facts: ModelFacts) -> dict[str, Any]:
+    return dataclasses.asdict(facts) | {"published_mean_iou": dict(_published(facts))}
+
+
+def _as_text(models: Sequence[ModelFacts]) -> str:
+    lines = []
+    for facts in models:
+        state = "here" if facts.is_here else f"{facts.download_bytes / 1e9:.2f} GB to download"
+        lines += [
+            f"{facts.name:<13} {facts.title}",
+            f"{'':<13} {facts.num_parameters / 1e6:.1f} million parameters, {facts.disk_bytes / 1e9:.2f} GB on disk, "
+            f"{facts.memory_bytes / 1e9:.2f} GB of weights; {facts.license}; {state}",
+        ]
+        published = _published(facts)
+        if published:
+            numbers = ", ".join(f"{title} {published[name]:.1f}" for name, title in _COLUMNS.items())
+            lines.append(f"{'':<13} published mIoU: {numbers}")
+    return "\n".join([*lines, "", 'maskadapter segment photo.jpg --model NAME --labels "cat, sofa" --output out.png'])
+
+
+def models_table() -> str:
+    """The list of models as the documentation shows it, in Markdown."""
+    header = ["name", "what it is", "parameters", "download", "on disk", "licences", *_COLUMNS.values()]
+    rows = []
+    for facts in list_models():
+        published = _published(facts)
+        rows.append(
+            [
+                f"`{facts.name}`",
+                facts.title,
+                f"{facts.num_parameters / 1e6:.1f} M",
+                f"{facts.download_bytes / 1e9:.2f} GB" if facts.download_bytes else "–",
+                f"{facts.disk_bytes / 1e9:.2f} GB",
+                facts.license,
+                *(f"{published[name]:.1f}" if published else "–" for name in _COLUMNS),
+            ]
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"the model {name} cannot be loaded: {hub_reason(error) or one_line(error)}") from error
-    if options.mask_embedding == "adapter" and model.adapter is None:
-        raise UserError(f"{name} has no adapter: choose --mask-embedding pooling or crop")
-    if model.mask_generator is None:
-        raise UserError(f"{name} has no mask generator; convert it again with --generator-from")
-    try:
-        processor = AutoProcessor.from_pretrained(name, **where)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the processor of {name} cannot be loaded; if the model was converted without a tokenizer, convert "
-            f"it again with --tokenizer ({hub_reason(error) or one_line(error)})"
-        ) from error
-    return ZeroShotImageSegmentationPipeline(model=model, processor=processor, device=device)
+    return markdown_table(header, rows)
 
 
-def _embedded_model() -> str:
-    from ..miniature import checkpoint_path
-
-    try:
-        return str(checkpoint_path())
-    except FileNotFoundError as error:
-        raise UserError(f"{error}, or name a --model") from error
-
-
-def silence_transformers() -> None:
-    """Keep Transformers' advice and progress bars out of the command's output, but not the bars of downloads."""
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
-    from transformers.utils import logging
-
-    shows_downloads = not are_progress_bars_disabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()  # those of the Hub, too
-    if shows_downloads:
-        enable_progress_bars()
+COMMAND = Command(
+    name="models",
+    summary="list the models that have a name, fetch or remove one",
+    description=f"List the models that have a name ({', '.join(MODEL_NAMES)}): what they are and take, their licences, "
+    "published numbers, and whether they are here. A released model is fetched and converted the first time that it is "
+    "used; --fetch does it now.",
+    options=ModelsOptions,
+    run=run,
+)

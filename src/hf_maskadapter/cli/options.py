@@ -33,6 +33,7 @@ class Command(Generic[Options]):
             it has a class method `complete(given)`, that takes the values that were given, nested as the dataclasses
             are, and returns them with those that follow from them, such as a preset's.
         run: does it; takes the options and returns the exit status.
+        extra: the package's extra that holds the libraries that it needs.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Command(Generic[Options]):
     description: str
     options: type[Options]
     run: Callable[[Options], int]
+    extra: str = ""
 
 
 def parse_command(
@@ -243,7 +245,8 @@ class ModelOptions:
     """Which segmenter, and how it is run."""
 
     model: str | None = option(
-        "folder of a model, or its name on the Hub; default: the small embedded one, which knows drawn scenes of "
+        "name of a model (`maskadapter models`), folder, or name on the Hub; default: miniature, the small embedded "
+        "one, which knows drawn scenes of "
         "coloured, textured shapes and nothing else",
         None,
         metavar="DIR_OR_ID",

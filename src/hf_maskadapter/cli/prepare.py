@@ -59,4 +59,5 @@ COMMAND = Command(
     "vocabulary and a card), which training and evaluation read and which can be pushed to the Hub.",
     options=PrepareOptions,
     run=run,
+    extra="eval",
 )

@@ -46,6 +46,7 @@ COMMAND = Command(
     "exactly where its last checkpoint was: add --resume-from-checkpoint latest. Ctrl-C and SIGTERM save one.",
     options=PretrainingOptions,
     run=run,
+    extra="train",
 )
 
 

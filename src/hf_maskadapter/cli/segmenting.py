@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from ..data.options import option
 from ..model.vocabulary import Vocabulary
 from .errors import UserError, one_line
-from .models import load_segmenter
+from .opening import load_segmenter
 from .options import ModelOptions, fraction, positive
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ Task = Literal["semantic", "panoptic", "instance"]
 
 _UNKNOWN_PICTURE = (
     "warning: this does not look like the drawn scenes of coloured, textured shapes that the small embedded model "
-    "knows, so its labels mean nothing here. For photographs convert released weights (maskadapter convert --help) and "
-    "name them with --model."
+    "knows, so its labels mean nothing here. For photographs name a released model, which is fetched the first time: "
+    "--model fcclip-large (maskadapter models tells about all)."
 )
 
 

@@ -52,6 +52,7 @@ COMMAND = Command(
     "was: add --resume-from-checkpoint latest. Ctrl-C and SIGTERM save one.",
     options=TrainingOptions,
     run=run,
+    extra="train",
 )
 
 

@@ -33,6 +33,7 @@ from ..hub.adapter_weights import add_adapter, save_adapter_weights
 from ..hub.cards import CARD_NAME, training_card
 from ..hub.errors import explaining
 from ..hub.pushing import prepare_repository, push_finished_work
+from ..loading import find_model
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.modeling_text_classifier import EncodedVocabulary
 from ..model.processing_maskadapter import MaskAdapterProcessor
@@ -168,7 +169,7 @@ def make_accelerator(run: RunOptions, optimization: OptimizationOptions, accumul
 
 @contextlib.contextmanager
 def claimed_output(run: RunOptions, accelerator: Accelerator) -> Iterator[None]:
-    """Be the only run that writes to the output folder, and find out at once whether it can go on from what is there.
+    """Be the only run that writes to the output folder, from finding out whether it can go on there to its end.
 
     Raises:
         CheckpointError: if the checkpoint to go on from cannot be used, or the folder holds those of another run.
@@ -190,7 +191,10 @@ def claimed_output(run: RunOptions, accelerator: Accelerator) -> Iterator[None]:
             raise error
         if failure[0] is not None:
             raise ValueError(failure[0])
-        yield
+        try:
+            yield
+        finally:
+            accelerator.end_training()  # at the very end, since the processes cannot speak with each other after it
 
 
 @contextlib.contextmanager
@@ -261,8 +265,6 @@ def train(trainer: Trainer, run: RunOptions, options: dict[str, Any]) -> Trainin
         return trainer.train(run.resume_from_checkpoint)
     except DataError as error:
         raise DataError(message_of_worker(error)) from error
-    finally:
-        accelerator.end_training()
 
 
 def load_weights(
@@ -274,6 +276,7 @@ def load_weights(
         HubError: if it cannot be fetched.
     """
     source = {"revision": start.model_revision} if start.model_revision else {}
+    name = find_model(name)
     with explaining("load the model", name, start.model_revision):
         segmenter = MaskAdapterForOpenVocabularySegmentation.from_pretrained(name, dtype=torch.float32, **source)
         return segmenter, MaskAdapterProcessor.from_pretrained(name, **source)

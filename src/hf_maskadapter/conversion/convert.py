@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from safetensors import safe_open
 from torch import Tensor
 from transformers import CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
-from ..files import replacing_folder
+from ..files import replacing_folder, write_json
 from ..model.configuration_clips import DenseClipConfig
 from ..model.configuration_maskadapter import MaskAdapterConfig
 from ..model.image_processing_maskadapter import MaskAdapterImageProcessorPil
@@ -44,7 +44,7 @@ from .presets import (
 )
 from .reading import read_checkpoint
 from .saving import check_output
-from .tokenizer import build_clip_tokenizer
+from .tokenizer import CONTEXT_LENGTH, build_clip_tokenizer
 
 #: A Hub repository with CLIP's tokenizer, which OpenCLIP's ConvNeXt models share.
 TOKENIZER_REPOSITORY = "openai/clip-vit-base-patch32"
@@ -60,6 +60,9 @@ TOKENIZER_NOTE = (
 
 _PROBE_FILE = "tokenizer_config.json"
 _PROBE_SECONDS = 5.0
+
+#: Safetensors holds a file's bytes in memory once more while it writes it.
+_SHARD_SIZE = "400MB"
 
 
 @dataclass(frozen=True)
@@ -206,9 +209,15 @@ def convert_checkpoint(
 
     clip_config: Any = model_config if isinstance(model_config, DenseClipConfig) else model_config.clip_config
     image_processor = _build_image_processor(final, clip_config.size_divisor)
-    clip_tokenizer = _read_tokenizer(tokenizer, clip_config.text_config, try_hub=output is not None, token=token)
+    clip_tokenizer = read_tokenizer(
+        tokenizer,
+        try_hub=output is not None,
+        token=token,
+        max_length=clip_config.text_config.max_position_embeddings,
+    )
     processor = None
     if clip_tokenizer is not None:
+        _check_tokenizer(clip_tokenizer, clip_config.text_config)
         processor = MaskAdapterProcessor(image_processor, clip_tokenizer, final.prompt_templates)
     report = ConversionReport(
         sources=sources,
@@ -294,6 +303,24 @@ def _require_equal(found: StateDict, expected: StateDict, what: str) -> None:
         raise ConversionError(f"The {what} model is not the converted one: {shorten(different)} differ.")
 
 
+def _require_saved(folder: Path, model: PreTrainedModel, state: StateDict) -> None:
+    """Compare what lies on disk tensor by tensor, mapped: a second whole model would double the memory."""
+    saved = type(model.config).from_pretrained(folder)
+    saved.name_or_path = model.config.name_or_path
+    if saved.to_dict() != model.config.to_dict():
+        raise ConversionError("The saved configuration is not the converted one.")
+    different, found = [], set()
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 -- safe_open is no mapping
+                found.add(key)
+                if key not in state or not torch.equal(file.get_tensor(key), state[key]):
+                    different.append(key)
+    different += sorted(state.keys() - found)
+    if different:
+        raise ConversionError(f"The saved model is not the converted one: {shorten(different)} differ.")
+
+
 def _save(
     output: Path,
     model: PreTrainedModel,
@@ -302,40 +329,51 @@ def _save(
     state: StateDict,
 ) -> None:
     with replacing_folder(output) as folder:
-        model.save_pretrained(folder, save_original_format=False)
+        model.save_pretrained(folder, save_original_format=False, max_shard_size=_SHARD_SIZE)
         processor.save_pretrained(folder)
-        text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n"
-        (folder / REPORT_FILE).write_text(text, encoding="utf-8")
-        _require_equal(type(model).from_pretrained(folder, dtype=torch.float32).state_dict(), state, "saved")
+        write_json(folder / REPORT_FILE, report.to_dict(), indent=1)
+        _require_saved(folder, model, state)
 
 
-def _read_tokenizer(
+def read_tokenizer(
     tokenizer: str | os.PathLike[str] | PreTrainedTokenizerBase | None,
-    text_config: Any,
-    try_hub: bool,
-    token: str | bool | None,
+    *,
+    try_hub: bool = True,
+    token: str | bool | None = None,
+    max_length: int = CONTEXT_LENGTH,
 ) -> PreTrainedTokenizerBase | None:
-    max_length = text_config.max_position_embeddings
+    """CLIP's tokenizer.
+
+    Args:
+        tokenizer: its byte-pair file, a folder or Hub repository with one, a tokenizer, or `None`.
+        try_hub: whether `None` stands for that of [`TOKENIZER_REPOSITORY`].
+        token: access token for the Hub.
+        max_length: tokens that the text tower reads, start and end included.
+
+    Returns:
+        The tokenizer; `None` if none was given and the Hub has none.
+
+    Raises:
+        ConversionError: if what was given cannot be read.
+    """
     if tokenizer is None:
-        loaded = _fetch_tokenizer(max_length, token) if try_hub else None
-        if loaded is None:
-            return None
-    elif isinstance(tokenizer, PreTrainedTokenizerBase):
-        loaded = tokenizer
-    else:
-        try:
-            if Path(tokenizer).is_file():
-                loaded = build_clip_tokenizer(tokenizer)
-            else:
-                loaded = CLIPTokenizer.from_pretrained(tokenizer, token=token, model_max_length=max_length)
-        except (OSError, ValueError) as error:
-            raise ConversionError(f"The tokenizer {tokenizer} cannot be read: {error}") from error
-    if len(loaded) != text_config.vocab_size:
+        return _fetch_tokenizer(max_length, token) if try_hub else None
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        return tokenizer
+    try:
+        if Path(tokenizer).is_file():
+            return build_clip_tokenizer(tokenizer)
+        return CLIPTokenizer.from_pretrained(tokenizer, token=token, model_max_length=max_length)
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"The tokenizer {tokenizer} cannot be read: {error}") from error
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, text_config: Any) -> None:
+    if len(tokenizer) != text_config.vocab_size:
         raise ConversionError(
-            f"The tokenizer has {len(loaded)} tokens, but the checkpoint's text tower {text_config.vocab_size}: "
+            f"The tokenizer has {len(tokenizer)} tokens, but the checkpoint's text tower {text_config.vocab_size}: "
             "give the tokenizer that it was trained with (tokenizer=, --tokenizer)."
         )
-    return loaded
 
 
 def _fetch_tokenizer(max_length: int, token: str | bool | None) -> PreTrainedTokenizerBase | None:
@@ -406,4 +444,5 @@ __all__ = [
     "ConversionReport",
     "check_weights",
     "convert_checkpoint",
+    "read_tokenizer",
 ]

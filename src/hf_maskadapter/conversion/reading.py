@@ -6,6 +6,7 @@ import importlib
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,7 @@ def read_checkpoint(
             pickle with code in it.
     """
     path, name = locate(source, revision, token)
-    state, ignored = _find_state_dict(_load(path, name), name)
+    state, ignored = find_state_dict(_load(path, name), name)
     state = _without_wrapper_prefix(state)
     broken = [key for key, tensor in state.items() if not tensor.is_meta and not torch.isfinite(tensor).all()]
     if broken:
@@ -168,9 +169,10 @@ def _load_safetensors(path: Path, name: str) -> dict[str, Tensor]:
 
 
 def _load_pickle(path: Path, name: str) -> Any:
+    is_archive = zipfile.is_zipfile(path)  # mapped from disk instead of read; older files cannot be
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except pickle.UnpicklingError as error:
         forbidden = _FORBIDDEN_GLOBAL.search(str(error))
         if forbidden is None:  # what PyTorch says begins with how to switch its safety off, which is no advice
@@ -206,7 +208,12 @@ def _numpy_globals() -> list[Any]:
     return [*functions, np.dtype, np.ndarray, *dtypes]
 
 
-def _find_state_dict(content: Any, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def find_state_dict(content: Any, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The state dict in what a checkpoint file holds, and what lies beside it with the reason to ignore it.
+
+    Raises:
+        ConversionError: if there is none.
+    """
     ignored: dict[str, str] = {}
     if isinstance(content, Mapping):
         nested = next((key for key in _STATE_DICT_KEYS if isinstance(content.get(key), Mapping)), None)
@@ -239,4 +246,4 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
 
 
-__all__ = ["Checkpoint", "locate", "read_checkpoint"]
+__all__ = ["Checkpoint", "find_state_dict", "locate", "read_checkpoint"]

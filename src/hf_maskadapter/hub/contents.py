@@ -17,7 +17,7 @@ import hf_maskadapter
 from .adapter_weights import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME
 from .card_results import card_with_results, eval_results
 from .cards import CARD_NAME, OPEN_VOCABULARY_LIMITS, ModelCardFacts, fill_repository, is_hub_id, render_card
-from .released import RELEASED, released_card
+from .released import RELEASED_PRESETS, released_card
 from .remote_code import save_remote_code
 
 Kind = Literal["model", "adapter", "dataset", "results"]
@@ -238,7 +238,7 @@ def _model_card(contents: Contents) -> str:
     """A card for a model that brings none: that of its released checkpoint, or one that claims nothing."""
     report = contents.files.get(_CONVERSION_REPORT)
     preset = _read_json(report).get("preset") if isinstance(report, Path) else None
-    if preset in RELEASED:
+    if preset in RELEASED_PRESETS:
         return released_card(preset)
     return render_card(
         ModelCardFacts(

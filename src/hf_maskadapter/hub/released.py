@@ -2,68 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .cards import OPEN_VOCABULARY_LIMITS, ModelCardFacts, render_card
 from .markdown import markdown_table
 from .published import PUBLISHED, TITLES
+from .released_models import RELEASED
 
-_LAION_LARGE = "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup"
-_LAION_BASE = "laion/CLIP-convnext_base_w_320-laion_aesthetic-s13B-b82K-augreg"
-
-
-@dataclass(frozen=True)
-class ReleasedModel:
-    """A released checkpoint.
-
-    Args:
-        preset: the preset that converts it, which names its card, too.
-        title: what readers call it.
-        published_as: its name in the tables of published numbers.
-        clip: Hub id of the CLIP that it was made from.
-        family: whose mask generator it has.
-        notes: what else to know.
-    """
-
-    preset: str
-    title: str
-    published_as: str
-    clip: str
-    family: str
-    notes: tuple[str, ...] = ()
-
-
-RELEASED = {
-    model.preset: model
-    for model in (
-        ReleasedModel(
-            "mask-adapter-fcclip-convnext-large",
-            "Mask-Adapter on FC-CLIP-L",
-            "FC-CLIP-L with Mask-Adapter",
-            _LAION_LARGE,
-            "fc-clip",
-        ),
-        ReleasedModel(
-            "mask-adapter-maft-plus-convnext-base",
-            "Mask-Adapter on MAFT+-B",
-            "MAFT+-B with Mask-Adapter",
-            _LAION_BASE,
-            "maft-plus",
-        ),
-        ReleasedModel(
-            "mask-adapter-maft-plus-convnext-large",
-            "Mask-Adapter on MAFT+-L",
-            "MAFT+-L with Mask-Adapter",
-            _LAION_LARGE,
-            "maft-plus",
-            (
-                "The published number of A-150 was measured with MAFT+'s panoptic formula of the text transfer, which "
-                "this preset sets; the others without it (preset `mask-adapter-maft-plus-convnext-large-semantic`, or "
-                "`--no-text_transfer_panoptic` of `maskadapter evaluate`).",
-            ),
-        ),
-    )
-}
+RELEASED_PRESETS = {model.preset: model for model in RELEASED.values()}
 """The released checkpoints with Mask-Adapter, by preset."""
 
 _TRAINING = {
@@ -88,9 +32,9 @@ def released_card(preset: str) -> str:
     """The card of a released checkpoint's conversion.
 
     Raises:
-        KeyError: if there is no such card, see `RELEASED`.
+        KeyError: if there is no such card, see `RELEASED_PRESETS`.
     """
-    model = RELEASED[preset]
+    model = RELEASED_PRESETS[preset]
     published = [(TITLES[benchmark], f"{numbers[model.published_as]:.1f}") for benchmark, numbers in PUBLISHED.items()]
     citations = ["mask-adapter", "fc-clip", *(["maft-plus"] if model.family == "maft-plus" else [])]
     facts = ModelCardFacts(
@@ -140,4 +84,4 @@ def released_card(preset: str) -> str:
     return render_card(facts)
 
 
-__all__ = ["RELEASED", "ReleasedModel", "released_card"]
+__all__ = ["RELEASED_PRESETS", "released_card"]

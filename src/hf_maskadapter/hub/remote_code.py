@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
@@ -13,7 +14,7 @@ from ..model.pipeline_zero_shot_image_segmentation import TASK, ZeroShotImageSeg
 
 
 @contextmanager
-def _code_goes_along(auto_classes: dict[type, str]) -> Iterator[None]:
+def _code_goes_along(auto_classes: dict[Any, str]) -> Iterator[None]:
     """Have `save_pretrained` copy the code of classes; Transformers keeps that switch on the class, so turn it back."""
     before = {owner: owner._auto_class for owner in auto_classes}
     for owner, auto_class in auto_classes.items():

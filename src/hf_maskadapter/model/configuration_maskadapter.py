@@ -156,7 +156,7 @@ class MaskAdapterConfig(PreTrainedConfig):
             "mask_embedding='adapter' needs use_adapter=True.",
         )
         require(
-            not self.text_transfer or self.embed_dim % self.text_transfer_heads == 0,
+            not self.text_transfer or (self.embed_dim or 0) % self.text_transfer_heads == 0,
             f"embed_dim ({self.embed_dim}) must be a multiple of text_transfer_heads ({self.text_transfer_heads}).",
         )
         require(

@@ -41,15 +41,16 @@ def resized_size(height: int, width: int, shortest_edge: int, longest_edge: int 
     return new_height, new_width
 
 
-class MaskAdapterImageProcessorKwargs(ImagesKwargs, total=False):
-    r"""Options of the image processor beside those that all have.
+class MaskAdapterImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
+    r"""Options of [`MaskAdapterImageProcessorPil`] beside those that every image processor has.
 
-    size_divisor (`int`, *optional*, defaults to 32):
-        Heights and widths are padded to a multiple of this.
-    ignore_index (`int`, *optional*, defaults to 255):
-        Value of label maps, as they come, that is no class. Negative values never are.
-    do_reduce_labels (`bool`, *optional*, defaults to `False`):
-        Whether label maps count from 1 and 0 is no class either (ADE20K).
+    Args:
+        size_divisor (`int`, *optional*, defaults to 32):
+            Heights and widths are padded to a multiple of this.
+        ignore_index (`int`, *optional*, defaults to 255):
+            Value of label maps, as they come, that is no class. Negative values never are.
+        do_reduce_labels (`bool`, *optional*, defaults to `False`):
+            Whether label maps count from 1 and 0 is no class either (ADE20K).
     """
 
     size_divisor: int
@@ -171,11 +172,11 @@ class MaskAdapterImageProcessorPil(PilBackend):
         for index, (picture, (height, width)) in enumerate(zip(pictures, new_sizes, strict=True)):
             if picture.size != (width, height):
                 picture = picture.resize((width, height), resample=resample)
-            pixels = np.asarray(picture, dtype=np.float32)
+            pixels: Any = np.asarray(picture, dtype=np.float32)
             if do_rescale:
                 pixels = pixels * np.float32(rescale_factor)
             if do_normalize:
-                pixels = (pixels - np.float32(image_mean)) / np.float32(image_std)
+                pixels = (pixels - np.asarray(image_mean, np.float32)) / np.asarray(image_std, np.float32)
             pixel_values[index, :, :height, :width] = pixels.transpose(2, 0, 1)
             pixel_mask[index, :height, :width] = 1
         features = {"pixel_values": pixel_values, "pixel_mask": pixel_mask, "original_sizes": np.array(original_sizes)}

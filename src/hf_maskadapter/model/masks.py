@@ -29,7 +29,7 @@ _LEAST_SLOPES = 0.4  # share of a smooth edge's pixels between darker and lighte
 _NOISE = 8  # between neighbouring pixels of one colour in a lossy format, and of its black and white
 _MOST_STRAYS = 0.03  # share of a noisy mask's pixels that are neither black nor white: measured 0.01
 _NUM_IDS = 1 << 24
-_MOST_PIXELS = (1 << 32) - 1  # of a run-length encoding: pycocotools counts in 32 bits
+_MOST_ENCODED_PIXELS = (1 << 32) - 1  # COCO's own code counts them in 32 bits
 
 
 def as_array(values: Any) -> np.ndarray:
@@ -87,8 +87,8 @@ def binary_mask(mask: Any) -> np.ndarray:
         inside = array == 255
         if (inside | (array == 0)).all():
             return inside
-    may_be_grey = array.dtype.kind in "iu" and low >= 0 and high <= 255 and array.ndim in (2, 3)
-    if may_be_grey and all(is_smooth_mask(one) or is_noisy_mask(one) for one in array.reshape(-1, *array.shape[-2:])):
+    may_be_gray = array.dtype.kind in "iu" and low >= 0 and high <= 255 and array.ndim in (2, 3)
+    if may_be_gray and all(is_smooth_mask(one) or is_noisy_mask(one) for one in array.reshape(-1, *array.shape[-2:])):
         return array > 127
     raise ValueError(
         "A mask must hold booleans, integers 0 and 1 or 0 and 255, or floats in [0, 1] (inside above 0.5); got "
@@ -258,7 +258,7 @@ def _checked_counts(lengths: Any, size: int, shape: str) -> np.ndarray:
     is_whole = counts.ndim == 1 and counts.size > 0 and counts.dtype.kind in "iu"
     total = sum(counts.tolist()) if is_whole else None  # of Python's numbers, which do not overflow
     if not is_whole or (counts < 0).any() or total != size:
-        found = f"these sum to {total}, but {shape}" if is_whole else f"these are {shortened(lengths)}"
+        found = f"these sum to {total}, but {shape}" if is_whole else f"these are {shortened(counts.tolist())}"
         raise ValueError(
             f"The counts of a run-length encoding must be whole numbers, none negative, that fill its size; {found}."
         )
@@ -280,14 +280,15 @@ def checked_run_lengths(record: Any, size: tuple[int, int] | None = None) -> tup
         ValueError: if the record is not such a dict, is of another size, its counts do not fill the size, or the
             text is broken.
     """
-    if not isinstance(record, Mapping) or not {"size", "counts"} <= record.keys():
-        found = f"a dict with {', '.join(map(repr, record))}" if isinstance(record, Mapping) else type(record).__name__
-        raise ValueError(f'A run-length encoding needs "size" (height, width) and "counts", got {found}.')
     try:
-        height, width = (whole_number(side) for side in record["size"])
-    except (TypeError, ValueError):
+        height, width = (int(side) for side in record["size"])
+        if (height, width) != tuple(record["size"]):
+            raise ValueError
+        counts = record["counts"]
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         raise ValueError(
-            f'A run-length encoding needs "size" (height, width), got {shortened(record["size"])}.'
+            'A run-length encoding needs "size" (height and width, whole numbers) and "counts", got '
+            f"{shortened(dict(record) if isinstance(record, Mapping) else record)}."
         ) from None
     if height < 1 or width < 1:
         raise ValueError(f"A run-length encoding needs a size of at least 1x1, got {height}x{width}.")
@@ -296,15 +297,16 @@ def checked_run_lengths(record: Any, size: tuple[int, int] | None = None) -> tup
             f"the run-length encoding is of a picture of {height}x{width}, this one is {size[0]}x{size[1]} as a viewer "
             "shows it."
         )
-    counts = record["counts"]
     if isinstance(counts, str):
         counts = counts.encode("latin-1", errors="replace")
     if isinstance(counts, bytes):
         counts = _decompress(counts)
-    counts = _checked_counts(as_array(counts), height * width, f"its size is {height}×{width}")
-    if height * width > _MOST_PIXELS:
-        raise ValueError(f"A run-length encoding of {height}x{width} pixels is larger than any picture.")
-    return (height, width), _without_empty_runs(counts)
+    checked = _checked_counts(as_array(counts), height * width, f"its size is {height}×{width}")
+    if height * width > _MOST_ENCODED_PIXELS:
+        raise ValueError(
+            f"A run-length encoding holds at most {_MOST_ENCODED_PIXELS} pixels; its size {height}×{width} is more."
+        )
+    return (height, width), _without_empty_runs(checked)
 
 
 def _without_empty_runs(counts: np.ndarray) -> np.ndarray:
@@ -419,6 +421,8 @@ def coco_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     """
     if isinstance(segmentation, Mapping):
         return decode_run_lengths(segmentation, size)
+    if not hasattr(segmentation, "__iter__") or isinstance(segmentation, (str, bytes)):
+        raise ValueError(f"A segmentation must be a run-length encoding or polygons, got {shortened(segmentation)}.")
     polygons = [segmentation] if is_polygon(segmentation) else segmentation
     mask = np.zeros(size, dtype=bool)
     for polygon in polygons:

@@ -169,7 +169,7 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
                 "MaskAdapterForOpenVocabularySegmentation needs clip_config; the adapter alone is MaskAdapterModel."
             )
         super().__init__(config)
-        self.clip = build_clip(config.clip_config)
+        self.clip = build_clip(config.clip_config)  # type: ignore[arg-type]
         self.mask_generator = (
             build_mask_generator(config.mask_generator_config) if config.mask_generator_config is not None else None
         )
@@ -325,7 +325,7 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
             ValueError: if the generator needs pictures and there are none.
         """
         if not isinstance(self.mask_generator, PictureMaskGenerator):
-            return self.mask_generator(
+            return self.mask_generator(  # type: ignore[misc]
                 feature_maps, vocabulary, void_embeds, output_auxiliary=output_auxiliary, return_dict=True
             )
         if pixel_values is None:

@@ -29,7 +29,7 @@ def changed(kind: type, name: str, default: Any = dataclasses.MISSING) -> Any:
 class StartOptions:
     """The model to start from."""
 
-    model: str = option("model to start from: a folder or a Hub id", metavar="DIR_OR_ID")
+    model: str = option("model to start from: a name (`maskadapter models`), a folder or a Hub id", metavar="DIR_OR_ID")
     model_revision: str | None = option("its version on the Hub", None, metavar="NAME")
 
 

@@ -172,7 +172,7 @@ def test_the_script_prints_the_table(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--cases", "adaptor"], "invalid choice: 'adaptor' (choose from adapter"), (["--masks", "0"], "at least 1")],
+    [(["--cases", "adaptor"], "invalid choice: 'adaptor' (choose from 'adapter'"), (["--masks", "0"], "at least 1")],
 )
 def test_wrong_arguments_are_refused(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):

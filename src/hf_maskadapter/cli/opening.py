@@ -1,0 +1,70 @@
+"""Open the model that the options name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..loading import MINIATURE, find_model
+from .errors import UserError, one_line
+from .options import ModelOptions
+
+
+def load_segmenter(options: ModelOptions) -> Any:
+    """The pipeline of the model that the options name.
+
+    Raises:
+        UserError: if there is no such device or model, or the model cannot do what is asked for.
+    """
+    silence_transformers()
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoProcessor
+
+    from ..hub.errors import hub_reason
+    from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
+    from ..model.pipeline_zero_shot_image_segmentation import ZeroShotImageSegmentationPipeline
+
+    device = None
+    if options.device is not None:
+        try:
+            device = torch.empty(0, device=options.device).device
+        except (RuntimeError, AssertionError) as error:  # an unknown name, or PyTorch was built without it
+            raise UserError(f"--device {options.device} cannot be used: {one_line(error)}") from error
+    name = find_model(MINIATURE if options.model is None else options.model)
+    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+        raise UserError(f"there is no model folder {name}")
+    where = {"revision": options.revision or "main", "subfolder": options.subfolder}
+    try:
+        config = AutoConfig.from_pretrained(name, **where)
+        if config.model_type != "maskadapter":
+            raise UserError(f"{name} holds a model of type {config.model_type!r}, not a Mask-Adapter segmenter")
+        model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(
+            name, config=config, dtype=options.dtype, **where
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"the model {name} cannot be loaded: {hub_reason(error) or one_line(error)}") from error
+    if options.mask_embedding == "adapter" and model.adapter is None:
+        raise UserError(f"{name} has no adapter: choose --mask-embedding pooling or crop")
+    if model.mask_generator is None:
+        raise UserError(f"{name} has no mask generator; convert it again with --generator-from")
+    try:
+        processor = AutoProcessor.from_pretrained(name, **where)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the processor of {name} cannot be loaded; if the model was converted without a tokenizer, convert "
+            f"it again with --tokenizer ({hub_reason(error) or one_line(error)})"
+        ) from error
+    return ZeroShotImageSegmentationPipeline(model=model, processor=processor, device=device)
+
+
+def silence_transformers() -> None:
+    """Keep Transformers' advice and progress bars out of the command's output, but not the bars of downloads."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging
+
+    shows_downloads = not are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # those of the Hub, too
+    if shows_downloads:
+        enable_progress_bars()
