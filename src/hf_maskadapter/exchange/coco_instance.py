@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_atomically
+from ..files import write_atomically, write_json_list, write_json_lists
 from ..model.masks import coco_mask, encode_compressed_run_lengths, is_number
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
@@ -31,7 +31,6 @@ from .coco_common import (
 )
 from .errors import ExchangeError
 from .formats import Records, ResultFormat, main_file
-from .json_files import write_json_list, write_json_lists
 from .reading import LeftOut, StoredResults, check_memory, read_score
 
 FILE = "annotations.json"

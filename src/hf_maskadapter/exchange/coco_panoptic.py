@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..files import write_atomically
+from ..files import write_atomically, write_json_lists
 from ..model.class_colors import Color, class_colors
 from ..model.label_maps import segment_ids
 from ..model.masks import colors_to_ids, ids_to_colors
@@ -34,7 +34,6 @@ from .coco_common import (
 )
 from .errors import ExchangeError
 from .formats import Records, ResultFormat, main_file, picture_name, warn_of_hidden
-from .json_files import write_json_lists
 from .reading import LeftOut, StoredResults, check_memory, read_name, read_score
 
 FILE = "panoptic.json"

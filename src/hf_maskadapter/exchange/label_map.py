@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..files import write_atomically, write_json
+from ..files import read_json, write_atomically, write_json
 from ..model.class_colors import class_colors
 from ..model.label_maps import label_values
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from .errors import ExchangeError
 from .formats import Records, ResultFormat, main_file, picture_name, warn_of_hidden
-from .json_files import read_json_file
 from .reading import LeftOut, StoredResults, check_memory
 
 FILE = "vocabulary.json"
@@ -71,7 +70,7 @@ class LabelMaps(ResultFormat):
             vocabulary = Vocabulary.from_file(path)
         except (ValueError, OSError) as error:
             raise ExchangeError(f"{path} does not name the classes: {error}") from error
-        content = read_json_file(path)
+        content = read_json(path, ExchangeError)
         if isinstance(content, dict) and "classes" not in content and set(vocabulary.dataset_ids) != {None}:
             raise ExchangeError(
                 f"{path} gives its classes ids, but the values of these label maps are places in its list, counted "

@@ -18,10 +18,10 @@ from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 
+from ..files import read_json
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from .errors import ExchangeError
-from .json_files import read_json_file
 from .label_studio_interface import CONFIG_FILE, LabelingInterface, read_interface
 from .label_studio_regions import Region, region_mask, regions_of
 from .reading import LeftOut, StoredResults, check_memory, read_name, read_score, read_size
@@ -73,7 +73,7 @@ def read_tasks(path: Path) -> StoredResults:
     Raises:
         ExchangeError: if it is not there or no such file.
     """
-    content = read_json_file(path)
+    content = read_json(path, ExchangeError)
     if not isinstance(content, list):
         raise ExchangeError(f"{path} holds no list of tasks; export as JSON (not JSON-MIN).")
     left_out = LeftOut(str(path))
