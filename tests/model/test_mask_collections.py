@@ -604,8 +604,9 @@ def test_traces_of_the_best_jpeg_quality_are_no_segments(quality):
     ImageDraw.Draw(image).polygon([(5, 7), (52, 30), (20, 80)], fill=255)
     values = np.asarray(through_file(image, format="JPEG", quality=quality))
     assert 3 <= len(np.unique(values)) <= 16
-    with pytest.raises(ValueError, match=rf"holds {len(np.unique(values))} different values, .* lossy format"):
-        read_masks(values, values.shape)
+    for copy in (values, np.dstack([values] * 3), Image.fromarray(values), Image.fromarray(values).convert("RGB")):
+        with pytest.raises(ValueError, match=rf"holds {len(np.unique(values))} different values, .* lossy format"):
+            read_masks(copy, values.shape)
 
 
 def test_traces_of_a_poor_jpeg_quality_are_no_segments_but_thin_segments_are():

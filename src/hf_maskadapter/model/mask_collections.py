@@ -431,6 +431,8 @@ def _mask_of_picture(image: Image.Image, kind: str | None) -> np.ndarray | None:
         is_noisy = kind in _LOSSY and is_noisy_mask(gray, is_lossy=is_jpeg)
         if is_noisy or (not is_jpeg and _is_mask_of_grays(gray)):
             return gray > 127
+        if kind not in _LOSSY and _has_traces_of_a_lossy_format(gray):
+            raise _traces_of_a_lossy_format(len(np.unique(gray)))
     if is_jpeg:
         count = len(np.unique(colors_to_ids(np.asarray(image.convert("RGB")))))
         raise ValueError(
@@ -439,6 +441,18 @@ def _mask_of_picture(image: Image.Image, kind: str | None) -> np.ndarray | None:
             "result, such as pixels > 127."
         )
     return None
+
+
+def _has_traces_of_a_lossy_format(values: np.ndarray) -> bool:
+    """Whether whole numbers up to 255 are not quite those of one mask, as a copy of a lossy file holds them."""
+    return len(np.unique(values)) > 2 and (is_noisy_mask(values) or is_nearly_black_and_white(values))
+
+
+def _traces_of_a_lossy_format(number: int) -> ValueError:
+    return ValueError(
+        f"The map holds {number} different values, nearly all of them nearly 0 or nearly 255, such as a lossy format "
+        "leaves of one mask: give pixels > 127 if it is one, or segments_info if it is a map."
+    )
 
 
 def _is_mask_of_grays(values: np.ndarray) -> bool:
@@ -542,16 +556,8 @@ def _masks_of_map(values: np.ndarray, size: tuple[int, int], ignore_index: int |
     if values.dtype == np.uint64 and values.max() > np.iinfo(np.int64).max:
         raise ValueError(f"The map holds the number {values.max()}, which is too large.")
     present = np.unique(values).tolist()
-    if (
-        present[0] >= 0
-        and present[-1] <= 255
-        and len(present) > 2
-        and (is_noisy_mask(values) or is_nearly_black_and_white(values))
-    ):
-        raise ValueError(
-            f"The map holds {len(present)} different values, nearly all of them nearly 0 or nearly 255, such as a "
-            "lossy format leaves of one mask: give pixels > 127 if it is one, or segments_info if it is a map."
-        )
+    if present[0] >= 0 and present[-1] <= 255 and _has_traces_of_a_lossy_format(values):
+        raise _traces_of_a_lossy_format(len(present))
     _check_is_map(values, present)
     if ignore_index == 0 and present[0] < 0 and 0 in present:
         raise ValueError(
