@@ -16,7 +16,8 @@ from hf_maskadapter.miniature import checkpoint_path, load_miniature
 from hf_maskadapter.miniature.demonstration import default_vocabulary
 from hf_maskadapter.miniature.known_world import KnownWorld
 from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
-from lab.miniature import building, measuring
+from lab.miniature import measuring
+from lab.miniature import segmenter as miniature_segmenter
 from lab.miniature.building import build_segmenter, build_segmenter_config, save_segmenter
 from lab.miniature.pretraining import build_clip_config, build_tokenizer
 
@@ -29,7 +30,7 @@ def untrained(tmp_path_factory) -> str:
     torch.manual_seed(0)
     clip = ConvNextClipModel(build_clip_config(tokenizer)).eval()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "SCENES_OF_KNOWN_WORLD", 24)
+        patch.setattr(miniature_segmenter, "SCENES_OF_KNOWN_WORLD", 24)
         save_segmenter(build_segmenter(clip, build_segmenter_config(clip.config), seed=0), tokenizer, folder)
     return str(folder)
 

@@ -31,7 +31,10 @@ def load_segmenter(options: ModelOptions) -> Any:
             device = torch.empty(0, device=options.device).device
         except (RuntimeError, AssertionError) as error:  # an unknown name, or PyTorch was built without it
             raise UserError(f"--device {options.device} cannot be used: {one_line(error)}") from error
-    name = find_model(MINIATURE if options.model is None else options.model)
+    try:
+        name = find_model(MINIATURE if options.model is None else options.model)
+    except FileNotFoundError as error:  # this installation has no embedded one
+        raise UserError(f"{error}, or name a --model") from error
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
         raise UserError(f"there is no model folder {name}")
     where = {"revision": options.revision or "main", "subfolder": options.subfolder}

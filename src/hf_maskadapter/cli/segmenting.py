@@ -28,7 +28,7 @@ Task = Literal["semantic", "panoptic", "instance"]
 _UNKNOWN_PICTURE = (
     "warning: this does not look like the drawn scenes of coloured, textured shapes that the small embedded model "
     "knows, so its labels mean nothing here. For photographs name a released model, which is fetched the first time: "
-    "--model fcclip-large (maskadapter models tells about all)."
+    "--model fcclip-large (maskadapter models lists all, maskadapter convert takes other checkpoints)."
 )
 
 
