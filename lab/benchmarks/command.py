@@ -14,6 +14,7 @@ from hf_maskadapter.cli.training import told_as_interruption
 from hf_maskadapter.data.options import option, option_group
 from lab.benchmarks import paper, speed
 from lab.benchmarks.paper_report import report
+from lab.benchmarks.paper_settings import PARTS, Settings
 from lab.benchmarks.speed_cases import CASES
 
 
@@ -69,9 +70,9 @@ class PaperOptions:
 
     output_dir: Path = option("folder for results; given again, the command goes on", metavar="DIR")
     model: str | None = option("a miniature; by default the embedded one", None, metavar="DIR")
-    parts: tuple[str, ...] = option("what is tested", paper.PARTS, choices=lambda: paper.PARTS)
+    parts: tuple[str, ...] = option("what is tested", PARTS, choices=lambda: PARTS)
     threads: int = option("threads of PyTorch; on a shared core one is fastest", 1, parse=positive)
-    settings: paper.Settings = option_group(paper.Settings, "how much")
+    settings: Settings = option_group(Settings, "how much")
     quick: bool = option("a trial: few scenes and steps", False)
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ import importlib.util
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from hf_maskadapter.cli.options import positive
-from hf_maskadapter.data.options import option
 from hf_maskadapter.data.scenes import CLASS_NAMES, COMBINATIONS, training_class_names
 from hf_maskadapter.files import write_atomically, write_json, write_text
 from hf_maskadapter.model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
@@ -35,6 +33,7 @@ from hf_maskadapter.model.vocabulary import Vocabulary
 from hf_maskadapter.training.adapter_stages import AdapterStage, GroundTruthWarmup, MixedMaskTraining
 from hf_maskadapter.training.losses import pairwise_mask_iou
 from lab.benchmarks.paper_report import ablation_tables, main_tables, plot, report
+from lab.benchmarks.paper_settings import PARTS, Settings
 from lab.benchmarks.speed import figure_class
 from lab.miniature.building import claim_folder
 from lab.miniature.measuring import (
@@ -50,10 +49,6 @@ from lab.miniature.measuring import (
 from lab.miniature.pretraining import IMAGE_MEAN, IMAGE_STD, zero_shot_accuracy
 from lab.miniature.training import SceneBatches, Schedule, train_stage
 
-PARTS = ("main", "stages", "maps", "sources", "withheld")
-"""What is measured: adapters of several seeds, ablation of the stages, numbers of maps, masks of other sources, a
-withheld attribute value."""
-
 POOLINGS = ("pooling/hard", "pooling/area", "pooling/any")
 POOLING_ENSEMBLE = (0.4, 0.6)
 """Weights of the pooled embeddings in the ensemble, for seen and for unseen classes; end to end, pooling has these or
@@ -66,33 +61,6 @@ WITHHELD = "heart"
 Measured = Mapping[str, Accuracies | IntersectionsAndUnions]
 AdapterOfSeed = Callable[[int], MaskAdapterForOpenVocabularySegmentation]
 MasksOfScene = Callable[[int, CachedScene], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How much is trained and measured.
-
-    Args:
-        scenes: test scenes.
-        training_scenes: scenes that the adapters are trained on; their frozen features are computed once.
-        seeds: adapters of each kind.
-        steps: steps of stage 1, `batch_size` scenes each.
-        mixed_steps: steps of stage 2.
-        ablation_steps: steps of the adapters with other numbers of maps (stage 1), and of the one with stage 2 only.
-        batch_size: scenes a step.
-        learning_rate: peak of stage 1; stage 2 takes half.
-    """
-
-    scenes: int = option("test scenes", 300, parse=positive)
-    training_scenes: int = option("scenes to train adapters on", 8000, parse=positive)
-    seeds: int = option("adapters of each kind", 3, parse=positive)
-    steps: int = option("steps of stage 1", 2000, parse=positive)
-    mixed_steps: int = option("steps of stage 2", 100, parse=positive)
-    ablation_steps: int = option(
-        "steps of adapters with other numbers of maps, and with stage 2 only", 300, parse=positive
-    )
-    batch_size: int = option("scenes a step", 8, parse=positive)
-    learning_rate: float = option("peak of stage 1; stage 2 takes half", 2e-3)
 
 
 class CachedTrainingScenes:

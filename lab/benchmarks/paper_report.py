@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lab.benchmarks.paper_settings import Settings
+from lab.benchmarks.speed import figure_class
 from lab.miniature.measuring import KINDS
-
-if TYPE_CHECKING:
-    from lab.benchmarks.paper import Settings
 
 GATES = {
     ("ground_truth_masks_accuracy", "base"): 6.0,
@@ -205,8 +204,6 @@ def report(results: Mapping[str, Any], settings: Settings) -> str:
 
 def plot(tables: Sequence[Table]) -> Any:
     """A Matplotlib figure with one panel of bars a table."""
-    from lab.benchmarks.speed import figure_class
-
     rows = -(-len(tables) // 2)
     figure = figure_class()(figsize=(11, 3.25 * rows), dpi=110, layout="constrained")
     panels = figure.subplots(rows, 2, squeeze=False).flat

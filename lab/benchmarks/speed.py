@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "tf32", "bf16"]
 Clock = Literal["wall", "cpu"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-CLOCKS: tuple[Clock, ...] = get_args(Clock)
 
 _CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 _LOOSER = {"fp32": 1.0, "tf32": 30.0, "bf16": 300.0}

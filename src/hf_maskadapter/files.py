@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,6 +63,50 @@ def write_json(path: Path, content: Any, indent: int | None = None, sync: bool =
         OSError: if the file cannot be written.
     """
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n", sync)
+
+
+def write_json_lists(file: IO[bytes], head: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> None:
+    """Write a JSON object whose lists are made while they are written, one entry a line.
+
+    Args:
+        file: the open file.
+        head: keys and values that come first.
+        lists: keys and entries of the lists.
+    """
+    text = json.dumps(head, ensure_ascii=False)[1:-1]
+    file.write(("{" + text).encode())
+    separator = ", " if text else ""
+    for key, entries in lists.items():
+        file.write(f"{separator}{json.dumps(key)}: ".encode())
+        write_json_list(file, entries)
+        separator = ", "
+    file.write(b"}\n")
+
+
+def write_json_list(file: IO[bytes], entries: Iterable[Any]) -> None:
+    """Write a JSON list whose entries are made while they are written, one a line."""
+    file.write(b"[")
+    separator = "\n"
+    for entry in entries:
+        file.write((separator + json.dumps(entry, ensure_ascii=False, separators=(",", ":"))).encode())
+        separator = ",\n"
+    file.write(b"\n]")
+
+
+def read_json(path: Path, error_type: type[ValueError] = ValueError) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: the file, in UTF-8 with or without a byte order mark.
+        error_type: what is raised if it cannot be read.
+
+    Raises:
+        ValueError: if it is not there or no JSON; the message names the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise error_type(f"{path} cannot be read as JSON: {error}.") from error
 
 
 @contextlib.contextmanager
@@ -179,9 +223,12 @@ def _owner(path: Path) -> str:
 __all__ = [
     "FolderInUseError",
     "folder_lock",
+    "read_json",
     "replacing_folder",
     "temporary_name",
     "write_atomically",
     "write_json",
+    "write_json_list",
+    "write_json_lists",
     "write_text",
 ]

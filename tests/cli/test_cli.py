@@ -1,8 +1,8 @@
 """The front door: help, and mistakes in the arguments."""
 
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -13,14 +13,13 @@ from support.commands import ENVIRONMENT, assert_one_error, command
 
 class TestHelp:
     def test_help_answers_within_a_second(self):
-        fastest = float("inf")
-        for _ in range(3):
-            start = time.monotonic()
-            done = subprocess.run(command("--help"), env=ENVIRONMENT, capture_output=True, text=True, check=True)
-            fastest = min(fastest, time.monotonic() - start)
+        before = os.times()  # of this process's ended children: processor time, which a busy machine does not lengthen
+        done = subprocess.run(command("--help"), env=ENVIRONMENT, capture_output=True, text=True, check=True)
+        after = os.times()
         assert "segment" in done.stdout
         assert "convert" in done.stdout
-        assert fastest < 1
+        used = after.children_user - before.children_user + after.children_system - before.children_system
+        assert 0 < used < 1
 
     def test_help_imports_neither_torch_nor_transformers(self):
         code = (

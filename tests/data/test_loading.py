@@ -273,6 +273,7 @@ LESION_MAP = np.array([[0, 0, 0, 1, 1, 1]] * 4)
     ("vocabulary", "options"),
     [
         (["background", "lesion"], {"label_mapping": {0: 0, 255: 1}}),
+        (["background", "lesion"], {"label_mapping": {"0": 0, "255": 1}}),
         ({0: "background", 255: "lesion"}, {}),
         ({"0": "background", "255": "lesion"}, {}),
         ({"id2label": {"0": "background", "255": "lesion"}}, {}),
@@ -575,3 +576,15 @@ def test_real_coco_samples(shared):
 
 def test_public_names_are_those_of_the_module():
     assert set(loading_module.__all__) <= set(vars(loading_module))
+
+
+def test_a_mapping_leads_from_numbers_to_numbers():
+    with pytest.raises(ValueError, match=r"label_mapping must lead from .* got 'lesion'"):
+        load_segmentation_dataset(two_values(), ["background", "lesion"], label_mapping={0: 0, 255: "lesion"})
+
+
+def test_two_classes_of_one_number_are_refused():
+    with pytest.raises(ValueError, match="the same dataset_id, 255: lesion, scar"):
+        load_segmentation_dataset(
+            two_values(), [{"name": "lesion", "dataset_id": 255}, {"name": "scar", "dataset_id": 255}]
+        )

@@ -324,3 +324,10 @@ def test_real_coco_samples_have_the_areas_that_their_file_tells(shared):
             mapping[segment["category_id"]] for segment in annotation["segments_info"]
         ]
         assert sum(segment.iscrowd for segment in sample.segments_info) >= 1
+
+
+@pytest.mark.parametrize("key", ["id", "category_id"])
+def test_numbers_of_segments_are_not_cut_to_whole_ones(key):
+    segment = {"id": 1, "category_id": 1} | {key: 1.7}
+    with pytest.raises(DataError, match=rf"the {key} of a segment must be a whole number, got 1.7"):
+        panoptic_reader()(panoptic_row(np.ones((4, 6), dtype=np.int64), [segment]), 0)

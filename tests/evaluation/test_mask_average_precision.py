@@ -370,3 +370,51 @@ def test_a_bad_sample_is_named_and_leaves_the_counts_alone(prediction, reference
 def test_categories_must_be_given():
     with pytest.raises(TypeError, match="needs `categories`"):
         MaskAveragePrecision().compute(predictions=[GOOD_PREDICTION], references=[GOOD_REFERENCE])
+
+
+def test_encodings_with_runs_of_length_nought_count_as_their_masks():
+    encodings = []
+    for mask in SQUARES:
+        changes = np.flatnonzero(np.diff(np.concatenate([[False], mask.T.ravel()]).astype(int))).tolist()
+        counts = np.diff([0, *changes, mask.size]).tolist()
+        encodings.append({"size": list(mask.shape), "counts": [*counts[:1], 0, 0, *counts[1:]]})
+    found = {"masks": encodings, "labels": [3, 3], "scores": [0.9, 0.8]}
+    assert precision(found) == 1.0
+    assert precision(found, {"masks": encodings, "labels": [3, 3]}) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"labels": ["cat", 3]}, "prediction of sample 0, mask 0, has the label cat; category ids are whole numbers"),
+        ({"labels": None}, "must be a dict with masks, labels, scores"),
+        ({"scores": [None, 0.5]}, "mask 0, has the score None; scores are finite numbers"),
+        ({"scores": ["high", 0.5]}, "mask 0, has the score high"),
+        ({"masks": SQUARES[0] * 3}, r"shape \(10, 10\); expected \(instances, height, width\)"),
+        ({"masks": [np.array([[0, 0], [4, 0], [4, 4]])] * 2}, "mask 0: it is a polygon"),
+        ({"masks": [[[0, 0, 4, 0, 4, 4, 0, 4]]] * 2}, "mask 0: it is a polygon"),
+    ],
+)
+def test_columns_that_cannot_be_right_are_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        precision(ANNOTATED | {"scores": [0.9, 0.8]} | wrong)
+
+
+def test_areas_that_are_no_number_of_pixels_are_refused():
+    for area in (float("nan"), -1, "large"):
+        with pytest.raises(ValueError, match=rf"reference of sample 0, mask 1, has the area {area}"):
+            precision(ANNOTATED | {"scores": [0.9, 0.8]}, ANNOTATED | {"area": [5, area]})
+
+
+def test_a_fused_segment_counts_once_and_a_map_may_come_as_rows():
+    values = np.where(SQUARES[0], 1, np.where(SQUARES[1], 2, 0))
+    first, second = ({"id": number, "label_id": 3, "score": 0.9, "was_fused": True} for number in (1, 2))
+    for rows in (values, values.astype(np.float32), values.tolist()):
+        assert precision({"segmentation": rows, "segments_info": [first, second, first]}) == 1.0
+
+
+def test_annotated_maps_with_segments_that_nobody_lists_are_refused():
+    values = np.where(SQUARES[0], 1, np.where(SQUARES[1], 2, 0))
+    reference = {"segmentation": values, "segments_info": [{"id": 1, "category_id": 3}]}
+    with pytest.raises(ValueError, match=r"reference of sample 0 holds the segment ids \[2\]"):
+        precision(ANNOTATED | {"scores": [0.9, 0.8]}, reference)

@@ -300,3 +300,43 @@ def test_categories_must_be_given_and_are_checked_at_compute():
         metric.compute()
     with pytest.raises(ValueError, match=r"annotation of sample 'a\.png' has a segment of category 3, .* 1 categories"):
         metric.compute(categories={5: True})
+
+
+def test_nothing_found_may_be_none_beside_an_empty_list():
+    reference = _picture([[1, 2, 2, 0]], {1: 3, 2: 8})
+    assert _counts({"segmentation": None, "segments_info": []}, reference) == {3: (0, 0, 1), 8: (0, 0, 1)}
+    with pytest.raises(ValueError, match="prediction of sample 0 is missing"):
+        match_panoptic({"segmentation": None, "segments_info": [{"id": 1, "label_id": 3}]}, reference)
+
+
+@pytest.mark.parametrize(
+    ("segments", "message"),
+    [
+        (None, "must be a list of dicts, one for each segment, got None"),
+        ({"id": [1, 2], "category_id": [3, 8]}, "must be a list of dicts"),
+        (["sky", "dog"], "must be a list of dicts"),
+        ([{"category_id": 3}], "The id of a segment in the .* of sample 0 must be a whole number, got None"),
+        ([{"id": 1.5, "category_id": 3}], "The id of a segment .* got 1.5"),
+        ([{"id": 1, "category_id": "sky"}], "The category of a segment .* got 'sky'"),
+        ([{"id": 1, "category_id": 3.5}], "The category of a segment .* got 3.5"),
+    ],
+)
+def test_lists_of_segments_that_cannot_be_right_are_named(segments, message):
+    good = _picture([[1, 2, 2, 0]], {1: 3, 2: 8})
+    wrong = good | {"segments_info": segments}
+    for pair in ((wrong, good), (good, wrong)):
+        with pytest.raises(ValueError, match=message):
+            match_panoptic(*pair)
+
+
+def test_run_lengths_of_transformers_are_told_from_a_map():
+    prediction = {"segmentation": [[1, 2, 4, 1], [3, 1]], "segments_info": [{"id": 0, "label_id": 3}]}
+    with pytest.raises(ValueError, match=r"lists of different lengths.*return_coco_annotation=False"):
+        match_panoptic(prediction, _picture([[1, 2, 2, 0]], {1: 3, 2: 8}))
+
+
+def test_floats_may_hold_the_number_of_no_segment():
+    reference = _picture([[1, 2, 2, 0]], {1: 3, 2: 8})
+    infos = [{"id": 1, "label_id": 3}, {"id": 2, "label_id": 8}]
+    prediction = {"segmentation": np.array([[1, 2, 2, 0]], dtype=np.float32), "segments_info": infos}
+    assert _counts(prediction, reference) == {3: (1, 0, 0), 8: (1, 0, 0)}

@@ -187,12 +187,9 @@ def test_scores_of_any_number_type_are_written(tmp_path, vocabulary, score, name
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
-def test_scores_that_are_no_numbers_are_refused(tmp_path, vocabulary, score):
-    segment = Segment.of_class(vocabulary, 1, box((8, 10), 0, 2, 0, 2), score=score)
-    with pytest.raises(ExchangeError, match=r"a\.png, segment 0 \(dog & <cat>\): the score"):
-        write_results(
-            tmp_path, "coco-instance", [Segments([segment], (8, 10), vocabulary, picture="a.png")], vocabulary
-        )
+def test_scores_that_are_no_numbers_are_refused(vocabulary, score):
+    with pytest.raises(ValueError, match="score of a segment must be a finite number"):
+        Segment.of_class(vocabulary, 1, box((8, 10), 0, 2, 0, 2), score=score)
 
 
 def test_classes_of_another_vocabulary_are_matched_by_name_or_refused(tmp_path, vocabulary):
@@ -293,3 +290,28 @@ class TestResults:
             annotation["id"] -= 1
         path.write_text(json.dumps(content))
         assert self.evaluate(tmp_path)[0] < 0.6
+
+
+@pytest.mark.parametrize("score", [1.5, -0.25])
+def test_scores_that_could_not_be_read_back_are_not_written(tmp_path, vocabulary, score):
+    segment = Segment.of_class(vocabulary, 1, box((8, 10), 0, 2, 0, 2), score=score)
+    picture = Segments([segment], (8, 10), vocabulary, picture="a.png")
+    with pytest.raises(ExchangeError, match=r"a\.png, segment 0 \(dog & <cat>\): the score .* between 0 and 1"):
+        write_results(tmp_path, "coco-instance", [picture], vocabulary)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_masks_than_memory_are_refused_before_they_are_made(tmp_path):
+    path = coco_file(tmp_path, *({"segmentation": POLYGONS[0]} for _ in range(102)))
+    content = json.loads(path.read_text())
+    content["images"][0] |= {"height": 13_000, "width": 13_000}  # which a file can claim in a few bytes
+    path.write_text(json.dumps(content))
+    with pytest.raises(ExchangeError, match=r"picture 'a\.png': 102 masks of 13000×13000 pixels do not fit"):
+        list(read_results(path, "coco-instance").results)
+
+
+@pytest.mark.parametrize("segmentation", [3, "abc", True])
+def test_segmentations_that_are_no_masks_are_named(tmp_path, segmentation):
+    path = coco_file(tmp_path, {"segmentation": segmentation})
+    with pytest.raises(ExchangeError, match=r"annotation 1: .* must be a run-length encoding or polygons, got"):
+        list(read_results(path, "coco-instance").results)

@@ -1,6 +1,7 @@
 """What CVAT exports, read: shapes, layers, tracks, groups, and what is malformed."""
 
 import logging
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,8 @@ class TestVideo:
             '<box frame="4" outside="0" keyframe="0" xtl="1" ytl="0" xbr="5" ybr="4" z_order="1"/>'
             '<box frame="6" outside="1" keyframe="1" xtl="1" ytl="0" xbr="5" ybr="4" z_order="1"/></track>'
             '<track id="1" label="dog">'
-            '<mask frame="4" outside="0" keyframe="1" rle="2, 1, 3" left="3" top="1" width="3" height="2"/></track>'
+            '<mask frame="4" outside="0" keyframe="1" rle="2, 1, 3" left="3" top="1" width="3" height="2"/>'
+            '<mask frame="6" outside="1" keyframe="1" rle="2, 1, 3" left="3" top="1" width="3" height="2"/></track>'
         )
         stored = read_results(self.write(tmp_path, tracks), "cvat")
         results = {result.picture: result for result in stored.results}
@@ -164,7 +166,8 @@ class TestVideo:
     def test_frames_between_key_frames_that_are_not_in_the_file_are_named(self, tmp_path):
         tracks = (
             '<track id="7" label="cat"><box frame="0" outside="0" xtl="0" ytl="0" xbr="4" ybr="4"/>'
-            '<box frame="8" outside="0" xtl="1" ytl="0" xbr="5" ybr="4"/></track>'
+            '<box frame="8" outside="0" xtl="1" ytl="0" xbr="5" ybr="4"/>'
+            '<box frame="10" outside="1" xtl="1" ytl="0" xbr="5" ybr="4"/></track>'
         )
         stored = read_results(self.write(tmp_path, tracks), "cvat")
         assert [len(result) for result in stored.results] == [1, 0, 0, 0, 1, 0]
@@ -173,10 +176,40 @@ class TestVideo:
         assert count == 3
 
     def test_skeleton_tracks_are_named(self, tmp_path):
-        tracks = '<track id="7" label="cat"><skeleton frame="0" outside="0"/><skeleton frame="2" outside="0"/></track>'
+        tracks = (
+            '<track id="7" label="cat"><skeleton frame="0" outside="0"/><skeleton frame="2" outside="0"/>'
+            '<skeleton frame="4" outside="1"/></track>'
+        )
         stored = read_results(self.write(tmp_path, tracks), "cvat")
         assert [len(result) for result in stored.results] == [0] * 6
         assert stored.left_out.counts == {"skeletons": 2}
+
+    def test_tracks_that_end_before_their_object_does_are_named(self, tmp_path):
+        tracks = '<track id="7" label="cat"><box frame="4" outside="0" xtl="0" ytl="0" xbr="4" ybr="4"/></track>'
+        stored = read_results(self.write(tmp_path, tracks), "cvat")
+        assert [len(result) for result in stored.results] == [0, 0, 1, 0, 0, 0]
+        ((kind, count),) = stored.left_out.counts.items()
+        assert "after the last that is told" in kind
+        assert count == 3  # frames 6, 8, 10
+
+    @pytest.mark.parametrize(("stop", "message"), [(10**12, "cannot be"), (-5, "cannot be")])
+    def test_videos_that_cannot_be_are_refused(self, tmp_path, stop, message):
+        head = self.HEAD.replace("<stop_frame>10<", f"<stop_frame>{stop}<")
+        with pytest.raises(ExchangeError, match=message):
+            read_results(self.write(tmp_path, "", head), "cvat")
+
+    def test_frames_of_long_videos_come_one_by_one(self, tmp_path):
+        tracemalloc.start()
+        head = self.HEAD.replace("<stop_frame>10<", "<stop_frame>9000000<")
+        results = read_results(self.write(tmp_path, "", head), "cvat").results
+        assert next(results).picture == "frame_000000.png"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
+
+    def test_frames_before_the_first_are_refused(self, tmp_path):
+        tracks = '<track id="7" label="cat"><box frame="-1" outside="1" xtl="0" ytl="0" xbr="4" ybr="4"/></track>'
+        with pytest.raises(ExchangeError, match="track 7, frame -1: frames are counted from 0"):
+            list(read_results(self.write(tmp_path, tracks), "cvat").results)
 
     def test_tracks_on_named_pictures_are_theirs(self, tmp_path):
         content = (
@@ -285,3 +318,34 @@ class TestMalformed:
         shape = '<polygon label="cat" points="-100000000,2;100000000,2;100000000,4;-100000000,4"/>'
         (mask,) = read_masks(tmp_path, shape)
         assert (mask == box((8, 10), 2, 4, 0, 10)).all()
+
+
+def test_objects_with_parts_below_and_above_another_are_named(tmp_path):
+    shapes = (
+        '<box label="cat" group_id="1" xtl="0" ytl="0" xbr="4" ybr="4" z_order="0"/>'
+        '<box label="dog" xtl="2" ytl="2" xbr="8" ybr="6" z_order="1"/>'
+        '<box label="cat" group_id="1" xtl="7" ytl="5" xbr="9" ybr="7" z_order="2"/>'
+    )
+    stored = read(tmp_path, shapes)
+    (result,) = stored.results
+    assert [segment.area for segment in result] == [20, 24]
+    ((kind, count),) = stored.left_out.counts.items()
+    assert "layers" in kind
+    assert count == 1
+
+
+@pytest.mark.parametrize("outside", ["1", "true", "True"])
+def test_shapes_outside_are_none_however_that_is_written(tmp_path, outside):
+    assert read_masks(tmp_path, f'<box label="cat" xtl="0" ytl="0" xbr="4" ybr="4" outside="{outside}"/>') == []
+
+
+def test_the_crowd_attribute_may_have_spaces_around(tmp_path):
+    box_with = '<box label="cat" xtl="0" ytl="0" xbr="4" ybr="4"><attribute name="is_crowd"> true\n</attribute></box>'
+    (result,) = read(tmp_path, box_with).results
+    assert [segment.is_crowd for segment in result] == [True]
+
+
+def test_more_masks_than_memory_are_refused_before_they_are_made(tmp_path):
+    shapes = '<box label="cat" xtl="0" ytl="0" xbr="4" ybr="4"/>' * 102
+    with pytest.raises(ExchangeError, match=r"picture 'a\.png': 102 masks of 13000×13000 pixels do not fit"):
+        list(read(tmp_path, shapes, (13_000, 13_000)).results)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hf_maskadapter.exchange import FORMATS, ExchangeError, read_results, write_results
+from hf_maskadapter.exchange.formats import picture_name
 from hf_maskadapter.model.segments import Segment, Segments
 from support.result_samples import assert_equal
 
@@ -66,3 +67,8 @@ def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, vocabulary, fil
     )
     with pytest.raises(ExchangeError, match=r"without '\.\.'"):
         write_results(tmp_path / "out", "label-map", [result], vocabulary)
+
+
+def test_a_name_that_no_file_can_have_is_refused():
+    with pytest.raises(ExchangeError, match="zero character"):
+        picture_name("a\0.png", ".png")

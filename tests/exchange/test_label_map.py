@@ -61,3 +61,38 @@ def test_later_segment_counts_where_they_overlap(tmp_path, vocabulary):
     write_results(tmp_path, "label-map", [Segments(segments, size, vocabulary, picture="a.png")], vocabulary)
     (read,) = read_results(tmp_path, "label-map").results
     assert [(segment.class_id, segment.area) for segment in read] == [(2, 16)]
+
+
+def test_its_main_file_stands_for_the_folder(tmp_path, results, vocabulary):
+    write_results(tmp_path, "label-map", results, vocabulary)
+    names = [result.picture for result in read_results(tmp_path / "vocabulary.json", "label-map").results]
+    assert names == ["a.png", "nothing.png", "sub/b ü.png"]
+
+
+def test_pngs_are_known_by_any_suffix_and_other_pictures_are_named(tmp_path, results, vocabulary):
+    write_results(tmp_path, "label-map", results[:1], vocabulary)
+    path = tmp_path / "annotations" / "a.png"
+    with Image.open(path) as image:
+        image.save(tmp_path / "annotations" / "c.tif")
+    path.rename(path.with_name("b.PNG"))
+    stored = read_results(tmp_path, "label-map")
+    assert [result.picture for result in stored.results] == ["b.PNG"]
+    assert stored.left_out.counts == {"pictures that are no PNGs": 1}
+
+
+def test_classes_by_ids_are_refused_since_values_are_places(tmp_path, results, vocabulary):
+    write_results(tmp_path, "label-map", results[:1], vocabulary)
+    (tmp_path / "vocabulary.json").write_text('{"1": "sky", "0": "cat"}')
+    with pytest.raises(ExchangeError, match="gives its classes ids"):
+        read_results(tmp_path, "label-map")
+
+
+@pytest.mark.parametrize("name", ["label-map", "coco-panoptic"])
+def test_segments_wholly_under_others_are_named(tmp_path, vocabulary, caplog, name):
+    masks = [box((8, 10), 2, 4, 2, 4), box((8, 10), 0, 2, 0, 2), box((8, 10), 1, 6, 1, 6)]
+    segments = [Segment.of_class(vocabulary, number, mask) for number, mask in enumerate(masks)]
+    write_results(tmp_path, name, [Segments(segments, (8, 10), vocabulary, picture="a.png")], vocabulary)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message == "a.png: 1 segments lie wholly under later ones, and a map cannot hold them: 0 (sky)."
+    (result,) = read_results(tmp_path, name).results
+    assert sorted(segment.area for segment in result) == [3, 25]

@@ -117,3 +117,12 @@ def test_mask_of_a_large_photograph_is_kept():
     rows, columns = np.mgrid[:1500, :2000]
     mask = (rows - 750) ** 2 + (columns - 1000) ** 2 < 500**2
     assert (decode_brush(encode_brush(mask), mask.shape) == mask).all()
+
+
+def test_runs_beyond_the_last_pixel_are_refused():
+    encoded = encode_brush(np.ones((4, 5), dtype=bool))
+    with pytest.raises(ValueError, match="go on after the last of its 64 values"):
+        decode_brush(encode_brush(np.ones((4, 4), dtype=bool))[:4] + encoded[4:], (4, 4))
+    with pytest.raises(ValueError, match="goes on after the last of its 80 values"):
+        decode_brush([*encoded, 9], (4, 5))
+    assert decode_brush([*encoded, 0], (4, 5)).all()  # Label Studio itself may write a spare zero

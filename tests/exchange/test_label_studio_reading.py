@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -234,3 +235,72 @@ def test_other_files_get_one_error(tmp_path, content, message):
     path.write_text(json.dumps(content))
     with pytest.raises(ExchangeError, match=rf"export\.json.*{message}"):
         read_results(path, "label-studio")
+
+
+class TestTasksOfSeveralPictures:
+    INTERFACE = (
+        '<View><Image name="left" value="$l"/><Image name="right" value="$r"/>'
+        '<BrushLabels name="brush" toName="left,right"><Label value="cat"/></BrushLabels></View>'
+    )
+    DATA: ClassVar = {"l": "/data/left.png", "r": "/data/right.png", "width": 10, "height": 8}
+
+    def on_both(self) -> dict:
+        wide = np.arange(160).reshape(8, 20) < 5
+        value = {"format": "rle", "rle": encode_brush(wide), "brushlabels": ["cat"]}
+        return annotation() | {
+            "result": [
+                region(number=3, to_name="left"),
+                region(number=5, to_name="right", original_width=20, value=value),
+                region(number=7, to_name="left"),
+            ]
+        }
+
+    def test_each_picture_gets_its_own_regions(self, tmp_path):
+        (tmp_path / "label_config.xml").write_text(self.INTERFACE)
+        left, right = read(tmp_path, task(self.on_both(), data=self.DATA)).results
+        assert (left.picture, left.size, [segment.area for segment in left]) == ("left.png", (8, 10), [3, 7])
+        assert (right.picture, right.size, [segment.area for segment in right]) == ("right.png", (8, 20), [5])
+
+    def test_a_picture_without_a_region_is_named_if_its_size_is_not_told(self, tmp_path):
+        (tmp_path / "label_config.xml").write_text(self.INTERFACE)
+        stored = read(tmp_path, task(annotation(), data=self.DATA))
+        assert list(stored.results) == []
+        ((kind, count),) = stored.left_out.counts.items()
+        assert "size is not told" in kind  # width and height beside two pictures are of neither
+        assert count == 2
+
+    def test_without_the_interface_the_regions_of_the_second_are_left_out(self, tmp_path):
+        stored = read(tmp_path, task(self.on_both(), data={"image": "/data/left.png"}))
+        assert areas(stored) == [[3, 7]]
+        ((kind, count),) = stored.left_out.counts.items()
+        assert "further pictures" in kind
+        assert count == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"predictions": 5}, {"predictions": [1, 2]}, {"predictions": [{"result": 5}]}, {"predictions": "none"}]
+)
+def test_predictions_that_do_not_count_may_be_anything(tmp_path, changes):
+    assert areas(read(tmp_path, task(annotation(3), {"result": 5, "was_cancelled": True}, **changes))) == [[3]]
+
+
+def test_where_nothing_is_left_the_error_says_what_was_left_out(tmp_path):
+    with pytest.raises(ExchangeError, match=r"cannot be told.*left out 1 tasks that nobody has finished"):
+        read(tmp_path, task())
+
+
+@pytest.mark.parametrize("note", ["crowd", "Crowd", " crowd\n"])
+def test_the_note_of_a_crowd_is_known_however_it_was_typed(tmp_path, note):
+    noted = annotation() | {"result": [region(number=3, meta={"text": [note]}), region(number=4)]}
+    (result,) = read(tmp_path, task(noted)).results
+    assert [segment.is_crowd for segment in result] == [True, False]
+
+
+def test_more_masks_than_memory_are_refused_before_they_are_made(tmp_path):
+    value = {"x": 0, "y": 0, "width": 1, "height": 1, "rectanglelabels": ["cat"]}
+    regions = [
+        region(number=number, type="rectanglelabels", value=value, original_width=13_000, original_height=13_000)
+        for number in range(1, 103)  # of 169 MB each
+    ]
+    with pytest.raises(ExchangeError, match=r"task 1 \(a\.png\): 102 masks of 13000×13000 .* do not fit"):
+        list(read(tmp_path, task(annotation() | {"result": regions})).results)

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from hf_maskadapter.exchange import ExchangeError, LeftOut
 from hf_maskadapter.exchange.label_studio_brush import encode_brush
 from hf_maskadapter.exchange.label_studio_regions import region_mask, regions_of
-from support.result_samples import box, centers_inside
+from support.result_samples import box, centers_inside, png_claiming
 
 SIZE = (8, 10)
 
@@ -176,3 +176,43 @@ def test_malformed_shapes_get_one_error(kind, value, message):
 def test_malformed_results_get_one_error(result, message):
     with pytest.raises(ExchangeError, match=f"here.*{message}"):
         regions_of(result, "here", LeftOut("x"))
+
+
+def labels(control: str, *names: str, **value: object) -> dict:
+    return {"id": "r", "type": "labels", "from_name": control, "value": {"labels": list(names), **value}}
+
+
+def test_labels_of_a_second_control_are_counted():
+    shape = {"x": 0, "y": 0, "width": 50, "height": 50}
+    entry = {"id": "r", "type": "rectangle", "value": shape}
+    for entries in ([entry, labels("what", "cat", "pet"), labels("color", "red")], [labels("what", "cat", **shape)]):
+        (region,) = regions_of(entries, "here", LeftOut("x"))
+        assert (region.control, region.labels[0]) == ("what", "cat")
+        assert region.num_further_labels == (2 if len(entries) > 1 else 0)
+
+
+def test_labels_of_two_controls_on_a_shape_that_was_not_exported_are_one_region():
+    shape = {"x": 0, "y": 0, "width": 50, "height": 50}
+    entries = [labels("what", "cat", **shape), labels("color", "red", **shape)]
+    (region,) = regions_of(entries, "here", LeftOut("x"))
+    assert (region.labels, region.num_further_labels) == (["cat"], 1)
+
+
+def test_bit_masks_with_smooth_edges_end_halfway():
+    hard = box((60, 80), 10, 40, 20, 60)
+    smooth = Image.fromarray(hard.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(1))
+    mask = mask_of("bitmasklabels", {"imageDataURL": data_url(smooth)}, (60, 80))
+    assert (mask == (np.asarray(smooth) > 127)).all()
+    assert mask.sum() < (np.asarray(smooth) > 0).sum()
+
+
+def test_bit_masks_that_leave_nothing_outside_but_have_two_colors_are_refused():
+    grays = np.where(box(SIZE, 2, 5, 2, 6), 255, 5).astype(np.uint8)
+    with pytest.raises(ExchangeError, match="no pixel of the bit mask is transparent or black"):
+        mask_of("bitmasklabels", {"imageDataURL": data_url(Image.fromarray(grays))})
+
+
+def test_bit_masks_that_claim_a_size_are_refused():
+    address = "data:image/png;base64," + base64.b64encode(png_claiming(30_000, 30_000)).decode()
+    with pytest.raises(ExchangeError, match=r"here: it cannot be read: the bit mask is no PNG: .*900000000 pixels"):
+        mask_of("bitmasklabels", {"imageDataURL": address})

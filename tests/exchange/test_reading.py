@@ -1,6 +1,7 @@
 """What all readers share."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from hf_maskadapter.exchange import ExchangeError, LeftOut, read_results, write_results
 from hf_maskadapter.exchange.reading import read_name, read_number, read_score, read_size, read_whole_number
 from hf_maskadapter.model.segments import Segment, Segments
+from support.result_samples import png_claiming
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.25, np.float64(1)])
@@ -108,3 +110,28 @@ def test_results_of_another_size_than_the_picture_beside_them_are_refused(tmp_pa
     Image.new("RGB", (4, 6)).save(tmp_path / "images" / "sub" / "a.png")
     with pytest.raises(ExchangeError, match=r"told as 6×4, but .*a\.png is 4×6"):
         list(read_results(tmp_path, name).results)
+
+
+class TestPicturesThatClaimASize:
+    @pytest.mark.parametrize(("name", "file"), [("coco-panoptic", "panoptic"), ("label-map", "annotations")])
+    def test_maps_are_refused_by_name(self, tmp_path, results, vocabulary, name, file):
+        write_results(tmp_path, name, results[:1], vocabulary)
+        path = tmp_path / file / "a.png"
+        path.write_bytes(png_claiming(30_000, 30_000))
+        with pytest.raises(ExchangeError, match=rf"{path} cannot be read: .*900000000 pixels"):
+            list(read_results(tmp_path, name).results)
+
+    def test_a_picture_beside_that_cannot_be_opened_does_not_matter(self, tmp_path, results, vocabulary):
+        write_results(tmp_path, "coco-instance", results[:1], vocabulary)
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images" / "a.jpg").write_bytes(png_claiming(30_000, 30_000))
+        (result,) = read_results(tmp_path, "coco-instance").results
+        assert [segment.area for segment in result] == [segment.area for segment in results[0]]
+
+
+def test_names_that_no_file_can_have_stay_names(tmp_path, results, vocabulary):
+    name = "a" * 5000 + ".png"
+    write_results(tmp_path, "coco-instance", [replace(results[0], picture=name)], vocabulary)
+    (tmp_path / "images").mkdir()
+    (result,) = read_results(tmp_path, "coco-instance").results
+    assert result.picture == name

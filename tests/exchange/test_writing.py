@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from hf_maskadapter.exchange import FORMATS, ExchangeError, ResultWriter, write_results
+from hf_maskadapter.exchange import FORMATS, ExchangeError, ResultWriter, read_results, write_results
 from hf_maskadapter.model.segments import Segment, Segments
 
 
@@ -98,3 +98,36 @@ def test_failure_to_write_leaves_the_picture_unfinished(tmp_path, results, vocab
     monkeypatch.undo()
     with writer(tmp_path, vocabulary, "coco-panoptic") as second:
         assert second.done == set()
+
+
+class TestEarlierLabelMaps:
+    def test_beginning_anew_leaves_none_of_an_earlier_run(self, tmp_path, results, vocabulary):
+        write_results(tmp_path, "label-map", results, vocabulary)
+        write_results(tmp_path, "label-map", results[2:], vocabulary)
+        assert [result.picture for result in read_results(tmp_path, "label-map").results] == ["nothing.png"]
+
+    def test_a_stopped_run_leaves_nothing_that_reads_as_finished(self, tmp_path, results, vocabulary):
+        def stopped():
+            yield results[0]
+            raise RuntimeError("stopped")
+
+        write_results(tmp_path, "label-map", results, vocabulary)
+        with pytest.raises(RuntimeError, match="stopped"):
+            write_results(tmp_path, "label-map", stopped(), vocabulary)
+        assert set(contents(tmp_path)) == {"annotations/a.png"}
+        with pytest.raises(ExchangeError, match="does not name the classes"):
+            read_results(tmp_path, "label-map")
+
+    def test_a_data_sets_own_label_maps_are_not_written_over(self, tmp_path, results, vocabulary):
+        (tmp_path / "annotations").mkdir()
+        (tmp_path / "annotations" / "a.png").write_bytes(b"drawn by hand")
+        with pytest.raises(ExchangeError, match=r"holds annotations/a\.png already"):
+            writer(tmp_path, vocabulary, "label-map")
+        assert contents(tmp_path) == {"annotations/a.png": b"drawn by hand"}
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_after_an_error_no_journal_stays(tmp_path, results, vocabulary, name):
+    with pytest.raises(ExchangeError, match="two pictures of the name"):
+        write_results(tmp_path, name, [results[0], results[0]], vocabulary)
+    assert not (tmp_path / "progress.jsonl").exists()

@@ -145,3 +145,12 @@ def test_ids_that_are_listed_twice_are_refused():
     assert checked_ids([5, 3]) == {5: 0, 3: 1}
     with pytest.raises(ValueError, match="lists the segment id 5 twice"):
         checked_ids([5, 3, 5])
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "RGBA", "LA"])
+def test_grey_values_mean_the_same_in_every_mode_that_holds_them(mode):
+    image = Image.fromarray(VALUES)
+    image = image.convert(mode) if mode == "LA" else image.convert("RGB").convert(mode)
+    np.testing.assert_array_equal(label_values(image), VALUES)
+    numbers = VALUES.astype(np.int64) * (1 + 256 + 65536)
+    np.testing.assert_array_equal(segment_ids(image, np.unique(numbers)[1:].tolist()), numbers)

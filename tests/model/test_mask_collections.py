@@ -581,3 +581,94 @@ def test_outlines_far_outside_take_no_memory():
     np.testing.assert_array_equal(read_masks([wide], SIZE).masks, np.ones((1, *SIZE)))
     contour = np.array(wide, dtype=np.int64).reshape(-1, 1, 2)
     np.testing.assert_array_equal(read_masks([contour], SIZE).masks, np.ones((1, *SIZE)))
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr"])
+def test_a_mask_is_the_same_in_modes_of_print_and_television(mode):
+    image = Image.fromarray(FIRST.astype(np.uint8) * 255).convert("RGB").convert(mode)
+    np.testing.assert_array_equal(read_masks(image, SIZE).masks, [FIRST])
+
+
+def test_a_picture_that_is_transparent_everywhere_is_no_mask_of_its_color():
+    values = np.full((*SIZE, 4), 255, dtype=np.uint8)
+    values[..., 3] = 0
+    for value in (values, Image.fromarray(values)):
+        with pytest.raises(ValueError, match="transparent everywhere"):
+            read_masks(value, SIZE)
+    np.testing.assert_array_equal(read_masks(values[..., :3], SIZE).masks, np.ones((1, *SIZE)))
+
+
+@pytest.mark.parametrize("quality", [98, 100])
+def test_traces_of_the_best_jpeg_quality_are_no_segments(quality):
+    image = Image.new("L", (60, 90))
+    ImageDraw.Draw(image).polygon([(5, 7), (52, 30), (20, 80)], fill=255)
+    values = np.asarray(through_file(image, format="JPEG", quality=quality))
+    assert 3 <= len(np.unique(values)) <= 16
+    for copy in (values, np.dstack([values] * 3), Image.fromarray(values), Image.fromarray(values).convert("RGB")):
+        with pytest.raises(ValueError, match=rf"holds {len(np.unique(values))} different values, .* lossy format"):
+            read_masks(copy, values.shape)
+
+
+def test_traces_of_a_poor_jpeg_quality_are_no_segments_but_thin_segments_are():
+    image = Image.new("L", (24, 30))
+    ImageDraw.Draw(image).line([(3, 3), (10, 9)], fill=140)
+    values = np.asarray(through_file(image, format="JPEG", quality=10))
+    assert 16 < len(np.unique(values)) <= 64
+    with pytest.raises(ValueError, match=rf"holds {len(np.unique(values))} different values, which change from pixel"):
+        read_masks(values, values.shape)
+    cells = np.zeros((64, 64), dtype=np.uint8)
+    for number in range(1, 31):
+        row, column = divmod(number, 6)
+        cells[row * 10 + 2 : row * 10 + 4, column * 10 + 2 : column * 10 + 4] = number
+    assert read_masks(cells, cells.shape).ids == list(range(1, 31))
+    cells[0] = 255
+    assert read_masks(np.where(np.isin(cells, (1, 255)), cells, 0), cells.shape).ids == [1, 255]
+
+
+def test_a_panoptic_jpeg_is_refused_beside_segments_info():
+    picture = through_file(Image.fromarray(LABELS.astype(np.uint8)), format="JPEG")
+    with pytest.raises(ValueError, match="map of segments is a JPEG"):
+        read_masks(picture, SIZE, [{"id": 7}, {"id": 3}])
+
+
+def test_no_listed_segment_means_no_mask_wherever_the_list_stands():
+    nothing = np.full(SIZE, -1.0, dtype=np.float32)
+    for value in (nothing, torch.from_numpy(nothing), Image.fromarray(nothing)):
+        assert_reads(value, np.zeros((0, *SIZE)), (), segments_info=[])
+    for missing in (None, []):
+        with pytest.raises(ValueError, match="no masks, but segments_info lists 1 segments"):
+            read_masks({"segmentation": missing, "segments_info": [{"id": 1}]}, SIZE)
+
+
+def test_a_list_of_one_result_is_that_result_and_of_several_refused():
+    values = np.where(FIRST, 0, np.where(SECOND, 1, -1))
+    result = {"segmentation": values, "segments_info": [{"id": 0, "label_id": 4}, {"id": 1, "label_id": 4}]}
+    assert_reads([result])
+    assert_reads([{"masks": torch.from_numpy(BOTH)[:, None] * 0.7}], BOTH * np.float32(0.7))
+    with pytest.raises(ValueError, match="list of 2 results"):
+        read_masks([result, result], SIZE)
+
+
+class _Masks(SimpleNamespace):
+    """What Ultralytics call masks: a tensor of the network's size, and the outlines in pixels of the picture."""
+
+    def __len__(self):
+        return len(self.data)
+
+
+def test_results_of_ultralytics_are_read_at_the_pictures_size_and_refused_at_the_networks():
+    outlines = [np.array([[2, 1], [6, 1], [6, 4], [2, 4]], np.float32), np.array([[0, 4], [3, 4], [3, 6], [0, 6]])]
+    result = SimpleNamespace(masks=_Masks(data=torch.from_numpy(BOTH).float(), xy=outlines))
+    for value in (result, [result], result.masks, outlines):
+        assert_reads(value)
+    result.masks.data = torch.zeros(2, 12, 16)
+    with pytest.raises(ValueError, match=r"12x16, the size that the network saw.*6x8.*retina_masks=True"):
+        read_masks(result, SIZE)
+
+
+def test_contours_with_their_hierarchy_are_refused_by_name():
+    contour = np.array([[[2, 1]], [[5, 1]], [[5, 3]], [[2, 3]]], dtype=np.int32)
+    assert_reads([contour], [FIRST], (0,))
+    for hierarchy in (np.full((1, 1, 4), -1, dtype=np.int32), None):
+        with pytest.raises(ValueError, match=r"cv2.findContours returns: give the contours alone"):
+            read_masks(((contour,), hierarchy), SIZE)

@@ -17,6 +17,7 @@ from pycocotools import mask as coco
 from hf_maskadapter.model.masks import (
     as_array,
     binary_mask,
+    checked_run_lengths,
     coco_mask,
     colors_to_ids,
     contour_mask,
@@ -29,6 +30,7 @@ from hf_maskadapter.model.masks import (
     masks_from_array,
     polygon_mask,
     run_lengths,
+    whole_number,
 )
 from support.masks import encoded
 
@@ -301,3 +303,38 @@ def test_array_forms_and_pictures_need_no_torch():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_runs_of_length_nought_do_not_stay_in_counts_that_others_compare():
+    for counts, plain in (
+        ([3, 0, 0, 3], [3, 3]),
+        ([0, 2, 0, 4], [0, 6]),
+        ([0, 0, 2, 4, 0], [2, 4]),
+        ([0, 0, 0, 6], [0, 6]),
+        ([6, 0], [6]),
+        ([1, 2, 0, 0, 0, 3], [1, 5]),
+        ([2, 0, 1, 3], [3, 3]),
+    ):
+        size, found = checked_run_lengths({"size": [2, 3], "counts": counts})
+        assert (size, found.tolist()) == ((2, 3), plain)
+
+
+def test_whole_numbers_are_told_from_others():
+    for value in (7, 7.0, "7", np.int64(7), np.float32(7), torch.tensor(7), np.array(7)):
+        assert whole_number(value) == 7
+        assert type(whole_number(value)) is int
+    for value in (7.5, "7.5", True, None, float("nan"), float("inf"), "seven", [7], torch.tensor([7, 8])):
+        with pytest.raises(ValueError, match="must be a whole number, got"):
+            whole_number(value)
+
+
+def test_encodings_beyond_32_bits_are_refused():
+    record = {"size": [100_000, 100_000], "counts": [0, 10**10]}
+    with pytest.raises(ValueError, match="at most 4294967295 pixels"):
+        checked_run_lengths(record)
+
+
+@pytest.mark.parametrize("size", [[2.5, 3], ["2", 3], 6])
+def test_sizes_of_encodings_are_whole_numbers(size):
+    with pytest.raises(ValueError, match="height and width, whole numbers"):
+        checked_run_lengths({"size": size, "counts": [6]})

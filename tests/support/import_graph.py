@@ -22,8 +22,9 @@ def module_name(path: Path, root: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def modules_in(root: Path) -> dict[str, Path]:
-    return {module_name(path, root): path for path in sorted(root.rglob("*.py"))}
+def modules_in(root: Path, base: Path | None = None) -> dict[str, Path]:
+    """The modules below a folder, by their names from the folder that Python finds them in, `root` by default."""
+    return {module_name(path, base or root): path for path in sorted(root.rglob("*.py"))}
 
 
 def imported_names(tree: ast.AST, package: str) -> Iterator[tuple[str, int]]:
@@ -37,9 +38,9 @@ def imported_names(tree: ast.AST, package: str) -> Iterator[tuple[str, int]]:
             yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
 
 
-def import_graph(root: Path) -> dict[str, dict[str, int]]:
-    """The imports among the modules below a folder, which holds their packages."""
-    modules = modules_in(root)
+def import_graph(root: Path, base: Path | None = None) -> dict[str, dict[str, int]]:
+    """The imports among the modules below a folder; for `base` see [`modules_in`]."""
+    modules = modules_in(root, base)
     graph: dict[str, dict[str, int]] = {}
     for module, path in modules.items():
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]

@@ -1,5 +1,8 @@
 """Results of pictures for the tests of their formats."""
 
+import struct
+import zlib
+
 import numpy as np
 
 from hf_maskadapter.model.segments import Segments
@@ -40,3 +43,14 @@ def centers_inside(corners: list[tuple[float, float]], size: tuple[int, int]) ->
 
     y, x = np.mgrid[: size[0], : size[1]] + 0.5
     return Path([*corners, corners[0]]).contains_points(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(size)
+
+
+def png_claiming(height: int, width: int) -> bytes:
+    """A PNG of a few bytes whose head claims a size."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")

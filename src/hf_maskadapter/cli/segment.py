@@ -5,8 +5,6 @@ A picture painted into a folder carries in its file what made it, so that a run 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 from collections import Counter
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.options import option, option_group
 from ..files import folder_lock, write_atomically, write_json
 from ..model.vocabulary import Vocabulary
+from ..provenance import content_hash
 from .errors import EXIT_OK, EXIT_SOME_FAILED, UserError, one_line
 from .options import Command, ModelOptions, VocabularyOptions
 from .segmenting import ResultOptions, Segmenting, Task
@@ -180,7 +179,7 @@ def _fingerprint(options: SegmentOptions, task: Task, vocabulary: Vocabulary) ->
     facts["model"] |= {"device": None}
     for name in ("pictures", "recursive", "output"):
         del facts[name]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return content_hash(facts)
 
 
 def _made_by(job: _Job, fingerprint: str) -> str:

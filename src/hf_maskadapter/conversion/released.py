@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..hub.errors import HubError, hub_reason
 from ..hub.released_models import REPOSITORY, ReleasedModel
+from ..provenance import file_hash
 from .configs import read_sizes
 from .errors import ConversionError
 from .key_tables import shorten
@@ -157,8 +157,7 @@ def download(file: RemoteFile, folder: Path, token: str | bool | None = None) ->
         ) from error
     partial.replace(path)
     if file.sha256 is not None:
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = file_hash(path)
         if found != file.sha256:
             path.unlink()
             raise ConversionError(

@@ -5,13 +5,13 @@ Each `index_*` function only lists files; nothing is decoded until a sample is r
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import read_json
 from ..model.vocabulary import Vocabulary
 from .samples import DataError, dataset_id_mapping
 
@@ -73,7 +73,7 @@ def read_class_facts(folders: Iterable[Path]) -> ClassFacts:
             vocabulary = Vocabulary.from_file(path)
             if name != "classes.json":
                 return ClassFacts(vocabulary)
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path, DataError)
             ignored = content.get("ignore_index") if isinstance(content, dict) else None
             try:
                 ignore_values = None if ignored is None else as_values(ignored)
@@ -140,7 +140,7 @@ def index_coco_panoptic(
     images = _existing_folder(image_folder, image_candidates, "pictures", "image_folder", annotation_file)
     maps = _existing_folder(panoptic_folder, panoptic_candidates, "panoptic PNGs", "panoptic_folder", annotation_file)
 
-    content = read_json(annotation_file)
+    content = read_json(annotation_file, DataError)
     try:
         names = {image["id"]: image["file_name"] for image in content["images"]}
         annotations = content["annotations"]
@@ -218,18 +218,6 @@ def pair_files(
         "image": [str(images[stem]) for stem in stems],
         "label_map": [str(labels[stem]) for stem in stems],
     }
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        DataError: if it cannot be read.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}.") from error
 
 
 def is_coco_panoptic(root: Path) -> bool:

@@ -21,7 +21,7 @@ from .opening import (
     undecoded,
 )
 from .options import DatasetOptions, with_named
-from .samples import DataError, SampleReader, SegmentationSample, given_ids
+from .samples import DataError, SampleReader, SegmentationSample, given_ids, whole_mapping
 
 LABEL_COLUMNS = ("label_map", "annotation", "semantic_map", "segmentation_mask", "mask", "label", "labels")
 PANOPTIC_COLUMNS = ("panoptic_map", "panoptic", "panoptic_seg")
@@ -165,6 +165,7 @@ def load_segmentation_dataset(
     options = with_named(DatasetOptions, options, named)
     if options.reduce_labels and label_mapping is not None:
         raise ValueError("Give either reduce_labels or label_mapping, not both.")
+    label_mapping = None if label_mapping is None else whole_mapping(label_mapping)
     dataset, facts, name = open_source(source, split, options)
     columns = _find_columns(dataset, name, options)
     classes = _reconcile(facts, vocabulary, label_mapping, name)

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..files import read_json
 from ..model.label_maps import checked_ids, segment_ids
 from ..model.masks import decode_run_lengths
 from ..model.vocabulary import Vocabulary, load_label_set
-from .folders import index_coco_panoptic, index_coco_stuff, pair_files, read_json
+from .folders import index_coco_panoptic, index_coco_stuff, pair_files
 from .samples import IGNORE_INDEX, DataError, dataset_id_mapping
 
 _CITYSCAPES_INSTANCE = 1000
@@ -271,7 +272,7 @@ def _pascal_voc(label_set: str, root: Path, split: str) -> list[RawRecord]:
 def _pascal_context_59(root: Path, split: str) -> list[RawRecord]:
     folder = _first_folder(root, ["VOCdevkit/VOC2010", "VOC2010", "."], "VOC 2010")
     path = folder / "trainval_merged.json"
-    content = read_json(path)
+    content = read_json(path, DataError)
     regions: dict[Any, list[tuple[int, Any]]] = {}
     for annotation in _entries(content, "annos_segmentation", ("image_id", "category_id", "segmentation"), path):
         regions.setdefault(annotation["image_id"], []).append((annotation["category_id"], annotation["segmentation"]))
@@ -311,7 +312,7 @@ def _pascal_context_459(root: Path, split: str) -> list[RawRecord]:
     if merged.is_file():  # the benchmark's split, which lacks a few pictures of VOC's
         names = [
             Path(image["file_name"]).stem
-            for image in _entries(read_json(merged), "images", ("file_name", "phase"), merged)
+            for image in _entries(read_json(merged, DataError), "images", ("file_name", "phase"), merged)
             if image["phase"] == _SHORT_SPLITS[split]
         ]
     else:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -30,6 +31,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..model.label_maps import checked_ids, label_values, listed_values, segment_ids
+from ..model.masks import whole_number
 from ..model.pictures import as_rgb, as_viewer_shows, open_picture
 from ..model.vocabulary import Vocabulary, label_sets
 
@@ -101,6 +103,20 @@ class SegmentationSample:
         return class_of_segment[self.segmentation]
 
 
+def whole_mapping(mapping: Mapping[Any, Any]) -> dict[int, int]:
+    """A mapping of labels as numbers, which as keys of JSON are texts.
+
+    Raises:
+        ValueError: if one is no whole number.
+    """
+    try:
+        return {whole_number(value): whole_number(index) for value, index in mapping.items()}
+    except ValueError as error:
+        raise ValueError(
+            f"label_mapping must lead from the numbers of the label maps to class indices; a number {error}"
+        ) from None
+
+
 def dataset_id_mapping(vocabulary: Vocabulary, offset: int = 0) -> dict[int, int]:
     """Class index of each number that a data set's own files use.
 
@@ -110,14 +126,19 @@ def dataset_id_mapping(vocabulary: Vocabulary, offset: int = 0) -> dict[int, int
             COCO-Stuff's.
 
     Raises:
-        ValueError: if a class has no dataset id.
+        ValueError: if a class has no dataset id, or the same as another.
     """
     missing = [entry.name for entry in vocabulary if entry.dataset_id is None]
     if missing:
         raise ValueError(
             f"These classes have no dataset_id: {', '.join(missing[:5])}; give a mapping of labels instead."
         )
-    return {dataset_id + offset: index for index, dataset_id in enumerate(vocabulary.dataset_ids)}  # type: ignore[operator]
+    ids = vocabulary.dataset_ids
+    if len(set(ids)) < len(ids):
+        ((repeated, _),) = Counter(ids).most_common(1)
+        names = ", ".join(entry.name for entry in vocabulary if entry.dataset_id == repeated)
+        raise ValueError(f"These classes have the same dataset_id, {repeated}: {names}; give each its own.")
+    return {dataset_id + offset: index for index, dataset_id in enumerate(ids)}  # type: ignore[operator]
 
 
 def given_ids(vocabulary: Vocabulary) -> dict[int, int] | None:
@@ -182,6 +203,8 @@ class SampleReader:
             raise ValueError("Name either a label_column or a panoptic_column.")
         if self.panoptic_column is not None and self.segments_column is None:
             raise ValueError("A panoptic_column needs a segments_column, which says what the segments are.")
+        if self.label_mapping is not None:
+            object.__setattr__(self, "label_mapping", whole_mapping(self.label_mapping))
         targets = (self.label_mapping or {}).values()
         outside = sorted({target for target in targets if not 0 <= target < len(self.vocabulary)})
         if outside:
@@ -308,7 +331,7 @@ class SampleReader:
         self, panoptic_map: Any, segments_info: Any, where: str
     ) -> tuple[np.ndarray, tuple[SegmentInfo, ...]]:
         records = _as_records(segments_info, where)
-        listed = [int(record["id"]) for record in records]
+        listed = [whole_number(record["id"]) for record in records]
         try:
             checked_ids(listed, lowest=1)
         except ValueError as error:
@@ -339,7 +362,7 @@ class SampleReader:
         return new_number[position], tuple(segments)
 
     def _category(self, record: Mapping[str, Any], where: str) -> int | None:
-        number = int(record["category_id"])
+        number = whole_number(record["category_id"])
         if self.label_mapping is not None:
             category = self.label_mapping.get(number)
         else:
@@ -458,11 +481,9 @@ def _as_records(segments_info: Any, where: str) -> Sequence[Mapping[str, Any]]:
             raise DataError(f"{where}: a segment in segments_info lacks {' and '.join(missing)}: {record!r}.")
         for key in ("id", "category_id"):
             try:
-                int(record[key])
-            except (TypeError, ValueError):
-                raise DataError(
-                    f"{where}: the {key} of a segment must be a whole number, got {record[key]!r}."
-                ) from None
+                whole_number(record[key])
+            except ValueError as error:
+                raise DataError(f"{where}: the {key} of a segment {error}") from None
     return segments_info
 
 
@@ -477,4 +498,5 @@ __all__ = [
     "given_ids",
     "open_image",
     "read_image",
+    "whole_mapping",
 ]

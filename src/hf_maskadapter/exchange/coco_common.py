@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from ..files import read_json
 from ..model.vocabulary import Vocabulary, VocabularyClass
 from .errors import ExchangeError
 from .formats import Records
-from .json_files import read_json_file
 from .reading import read_name, read_size
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def read_coco_file(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         ExchangeError: if it is no such file.
     """
-    content = read_json_file(path)
+    content = read_json(path, ExchangeError)
     if isinstance(content, list):
         raise ExchangeError(
             f"{path} is a list, as COCO's results are, which names neither pictures nor classes: read the annotation "

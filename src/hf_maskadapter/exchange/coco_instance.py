@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_atomically
-from ..model.masks import coco_mask, encode_compressed_run_lengths
+from ..files import write_atomically, write_json_list, write_json_lists
+from ..model.masks import coco_mask, encode_compressed_run_lengths, is_number
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from .coco_common import (
@@ -31,8 +31,7 @@ from .coco_common import (
 )
 from .errors import ExchangeError
 from .formats import Records, ResultFormat, main_file
-from .json_files import write_json_list, write_json_lists
-from .reading import LeftOut, StoredResults, read_score
+from .reading import LeftOut, StoredResults, check_memory, read_score
 
 FILE = "annotations.json"
 RESULTS_FILE = "results.json"
@@ -132,6 +131,7 @@ def _results(
         of_image[image_id].append((name, annotation))
     for image_id, image in images.items():
         segments = []
+        check_memory(len(of_image[image_id]), image.size, f"{path}, picture {image.file_name!r}")
         for name, annotation in of_image[image_id]:
             where = f"{path}, picture {image.file_name!r}, {name}"
             category_id = read_reference(annotation.get("category_id"), indices, "category_id", where)
@@ -166,7 +166,7 @@ def _mask(annotation: dict[str, Any], image: CocoImage, where: str, left_out: Le
 
 
 def _is_too_short(part: list[Any]) -> bool:
-    return len(part) < 6 and len(part) % 2 == 0 and all(isinstance(value, (int, float)) for value in part)
+    return len(part) in (0, 2, 4) and all(is_number(value) for value in part)
 
 
 __all__ = ["CocoInstances"]

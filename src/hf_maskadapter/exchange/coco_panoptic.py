@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..files import write_atomically
+from ..files import write_atomically, write_json_lists
 from ..model.class_colors import Color, class_colors
 from ..model.label_maps import segment_ids
 from ..model.masks import colors_to_ids, ids_to_colors
@@ -33,9 +33,8 @@ from .coco_common import (
     to_categories,
 )
 from .errors import ExchangeError
-from .formats import Records, ResultFormat, main_file, picture_name
-from .json_files import write_json_lists
-from .reading import LeftOut, StoredResults, read_name, read_score
+from .formats import Records, ResultFormat, main_file, picture_name, warn_of_hidden
+from .reading import LeftOut, StoredResults, check_memory, read_name, read_score
 
 FILE = "panoptic.json"
 FOLDER = "panoptic"
@@ -56,6 +55,7 @@ class CocoPanoptic(ResultFormat):
         """Write the PNG. What overlaps is given to the later segment; a segment of which nothing is left goes."""
         class_ids = self.class_ids(result)
         places = result.segment_map()
+        warn_of_hidden(result, places)
         numbers = segment_numbers(class_ids, self._colors())
         path = self.picture_file(str(result.picture))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,6 +181,7 @@ def _result(
     where = f"{path}, picture {image.file_name!r}"
     file = path.with_suffix("") / read_name(annotation.get("file_name"), f"{where}, its PNG")
     infos = _infos(annotation.get("segments_info"), where)
+    check_memory(len(infos), image.size, where)
     ids = _segment_ids(file, image, infos.keys(), where)
     segments = []
     for number, info in infos.items():
@@ -218,7 +219,7 @@ def _segment_ids(file: Path, image: CocoImage, listed: Collection[int], where: s
     try:
         with Image.open(file) as opened:
             return segment_ids(opened, listed, image.size)
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ExchangeError(f"{where}: {file} cannot be read: {error}.") from error
     except (ValueError, TypeError) as error:
         raise ExchangeError(f"{where}: the panoptic map {file} {error}") from error

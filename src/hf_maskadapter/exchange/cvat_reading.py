@@ -7,6 +7,7 @@ equal ones the place in the file. Shapes of one group and one label are one obje
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from ..model.masks import from_run_lengths, polygon_mask
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from .errors import ExchangeError
-from .reading import LeftOut, StoredResults, read_name, read_number, read_size, read_whole_number
+from .reading import LeftOut, StoredResults, check_memory, read_name, read_number, read_size, read_whole_number
 from .shapes import Point, ellipse_mask, rectangle_mask
 
 CROWD = "is_crowd"
@@ -28,6 +29,8 @@ CROWD = "is_crowd"
 _REGIONS = ("box", "ellipse", "mask", "polygon")
 _OTHERS = {"cuboid": "cuboids", "points": "points", "polyline": "polylines", "skeleton": "skeletons", "tag": "tags"}
 _FRAME_NAME = "frame_{:06d}.png"
+_MOST_FRAMES = 10_000_000  # of a video: five days of it
+_TRUE = ("1", "true")
 
 
 @dataclass
@@ -126,6 +129,11 @@ def _read_meta(meta: ElementTree.Element, head: _Head, path: Path) -> None:
         where = f"{path}, its head"
         start = read_whole_number(first, "start_frame", where)
         stop = read_whole_number(last, "stop_frame", where)
+        if not 0 <= start <= stop + 1 <= _MOST_FRAMES:
+            raise ExchangeError(
+                f"{where}: a video from frame {start} to frame {stop} cannot be; its frames are counted from 0 on, to "
+                f"at most {_MOST_FRAMES}."
+            )
         head.frames = range(start, stop + 1, max(1, read_whole_number(step, "frame_filter", where)))
 
 
@@ -136,7 +144,7 @@ def _results(path: Path, head: _Head, classes: _Classes, left_out: LeftOut) -> I
     elif head.tracks or head.is_video:
         if head.frame_size is None:
             raise ExchangeError(f"{path}: the frames' size is missing; CVAT writes it as original_size into the head.")
-        for frame in sorted({*head.frames, *of_frame}):
+        for frame in heapq.merge(head.frames, sorted(set(of_frame).difference(head.frames))):
             yield _picture(_FRAME_NAME.format(frame), head.frame_size, of_frame.pop(frame, []), classes, left_out)
     for shapes in of_frame.values():
         left_out.add("shapes of tracks on frames that the file does not list", shapes[0].where, len(shapes))
@@ -158,7 +166,7 @@ def _images(path: Path, classes: _Classes, of_frame: dict[int, list[_Shape]], le
             shapes = [
                 _shape(child, child.get("label"), child.get("group_id"), f"{where}, {child.tag} {number}")
                 for number, child in enumerate(element)
-                if child.get("outside") != "1"
+                if not _is_outside(child)
             ]
             if of_frame:
                 shapes += of_frame.pop(read_whole_number(element.get("id"), "id", where), [])
@@ -179,14 +187,31 @@ def _track_shapes(path: Path, head: _Head, left_out: LeftOut) -> dict[int, list[
         for element in track:
             frame = read_whole_number(element.get("frame"), "frame", where)
             of_shape = f"{where}, frame {frame}"
-            is_seen = element.get("outside") != "1"
-            if previous is not None and previous[1] and frame - previous[0] > head.frames.step:
-                missing = (frame - previous[0] - 1) // head.frames.step
-                left_out.add("shapes of tracks between key frames, which CVAT's own export holds", of_shape, missing)
+            if frame < 0:
+                raise ExchangeError(f"{of_shape}: frames are counted from 0 on.")
+            is_seen = not _is_outside(element)
+            if previous is not None and previous[1]:
+                _count_missing(previous[0], frame, head.frames.step, "between key frames", of_shape, left_out)
             previous = frame, is_seen
             if is_seen:
                 of_frame[frame].append(_shape(element, track.get("label"), track.get("group_id"), of_shape))
+        if previous is not None and previous[1]:
+            of_shape = f"{where}, frame {previous[0]}"
+            _count_missing(
+                previous[0], head.frames.stop, head.frames.step, "after the last that is told", of_shape, left_out
+            )
     return of_frame
+
+
+def _count_missing(seen: int, until: int, step: int, which: str, where: str, left_out: LeftOut) -> None:
+    """Count the frames after one on which something was seen, up to the next that the file has."""
+    missing = (until - seen - 1) // step
+    if missing > 0:
+        left_out.add(f"shapes of tracks {which}, which CVAT's own export holds", where, missing)
+
+
+def _is_outside(element: ElementTree.Element) -> bool:
+    return element.get("outside", "").lower() in _TRUE
 
 
 def _shape(element: ElementTree.Element, label: str | None, group: str | None, where: str) -> _Shape:
@@ -196,6 +221,7 @@ def _shape(element: ElementTree.Element, label: str | None, group: str | None, w
 
 def _picture(name: str, size: tuple[int, int], shapes: list[_Shape], classes: _Classes, left_out: LeftOut) -> Segments:
     vocabulary = classes.vocabulary
+    check_memory(len(shapes), size, f"{left_out.source}, picture {name!r}")
     segments: list[Segment] = []
     of_group: dict[tuple[int, str, bool], int] = {}
     for shape in sorted(shapes, key=lambda shape: shape.z_order):
@@ -219,6 +245,8 @@ def _picture(name: str, size: tuple[int, int], shapes: list[_Shape], classes: _C
         key = (shape.group, shape.label, is_crowd)
         if shape.group and key in of_group:
             place = of_group[key]
+            if any((between.mask & mask).any() for between in segments[place + 1 :]):
+                left_out.add("layers of objects of which parts lie below and parts above another object", shape.where)
             segments[place] = Segment.of_class(
                 vocabulary, segment.class_id, segments[place].mask | mask, is_crowd=is_crowd
             )
@@ -231,9 +259,10 @@ def _picture(name: str, size: tuple[int, int], shapes: list[_Shape], classes: _C
 def _is_crowd(element: ElementTree.Element, where: str) -> bool:
     """CVAT's attribute: a checkbox, or a number 0 or 1."""
     value = next((child.text or "" for child in element.iterfind("attribute") if child.get("name") == CROWD), "false")
-    if value.lower() not in ("true", "false", "1", "0"):
+    value = value.strip().lower()
+    if value not in ("true", "false", "1", "0"):
         raise ExchangeError(f"{where}: the attribute {CROWD} must be true or false, got {value!r}.")
-    return value.lower() in ("true", "1")
+    return value in _TRUE
 
 
 def _mask(element: ElementTree.Element, size: tuple[int, int], where: str) -> np.ndarray:

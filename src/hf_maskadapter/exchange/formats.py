@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import abc
-import math
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
+
+import numpy as np
 
 from ..model.segments import Segments
 from ..model.vocabulary import Vocabulary
 from .errors import ExchangeError
 from .reading import StoredResults
+
+logger = logging.getLogger(__name__)
 
 Records = Callable[[], Iterator[dict[str, Any]]]
 """Begins anew with the first picture's record at every call, so that none need be kept in memory."""
@@ -40,6 +44,10 @@ class ResultFormat(abc.ABC):
     def picture_file(self, file_name: str) -> Path | None:  # noqa: ARG002
         """The file that belongs to one picture alone, if the format has one."""
         return None
+
+    def earlier_files(self) -> list[Path]:
+        """Files in the folder that would be taken for results of this run if they stayed there."""
+        return []
 
     @abc.abstractmethod
     def record(self, result: Segments) -> dict[str, Any]:
@@ -78,7 +86,7 @@ class ResultFormat(abc.ABC):
         """The class of each segment, as an index into the vocabulary that is written.
 
         Raises:
-            ExchangeError: if a class is none of the vocabulary's, or a score is no finite number.
+            ExchangeError: if a class is none of the vocabulary's, or a score does not lie between 0 and 1.
         """
         for number, segment in enumerate(result):
             if segment.label not in self._class_ids:
@@ -86,10 +94,10 @@ class ResultFormat(abc.ABC):
                     f"{result.picture}, segment {number}: the class {segment.label!r} is none of those to be written: "
                     f"{', '.join(self.vocabulary.names)}."
                 )
-            if segment.score is not None and not math.isfinite(segment.score):
+            if segment.score is not None and not 0 <= segment.score <= 1:  # true for NaN
                 raise ExchangeError(
-                    f"{result.picture}, segment {number} ({segment.label}): the score {segment.score} is no finite "
-                    "number; give None where there is none."
+                    f"{result.picture}, segment {number} ({segment.label}): the score {segment.score} does not lie "
+                    "between 0 and 1; give None where there is none."
                 )
         return [self._class_ids[segment.label] for segment in result]
 
@@ -109,12 +117,32 @@ def picture_name(file_name: str, suffix: str) -> str:
     """The name of a file that belongs to a picture: the picture's with another suffix, in the same subfolder.
 
     Raises:
-        ExchangeError: if the picture's name leads out of the folder.
+        ExchangeError: if the picture's name leads out of the folder, or no file can have it.
     """
     path = PurePosixPath(file_name)
+    if "\0" in file_name:
+        raise ExchangeError(f"The picture's name {file_name!r} holds a zero character, which no file's name can hold.")
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise ExchangeError(f"The picture's name {file_name!r} must be a file inside a folder, without '..' or a root.")
     return str(path.with_name(path.stem + suffix))
+
+
+def warn_of_hidden(result: Segments, places: np.ndarray) -> None:
+    """Log a warning where segments lie wholly under later ones, so that a map cannot hold them.
+
+    Args:
+        result: the picture's result.
+        places: `(height, width)` numbers of the uppermost segments, from 1.
+    """
+    seen = np.bincount(places.ravel(), minlength=len(result) + 1)[1:]
+    hidden = [f"{number} ({segment.label})" for number, segment in enumerate(result) if not seen[number]]
+    if hidden:
+        logger.warning(
+            "%s: %d segments lie wholly under later ones, and a map cannot hold them: %s.",
+            result.picture,
+            len(hidden),
+            ", ".join(hidden[:8]) + (", ..." if len(hidden) > 8 else ""),
+        )
 
 
 def main_file(source: Path, name: str) -> Path:
@@ -122,4 +150,4 @@ def main_file(source: Path, name: str) -> Path:
     return source / name if source.is_dir() else source
 
 
-__all__ = ["Records", "ResultFormat", "file_name_of", "main_file", "picture_name"]
+__all__ = ["Records", "ResultFormat", "file_name_of", "main_file", "picture_name", "warn_of_hidden"]

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..files import write_atomically, write_json
+from ..files import read_json, write_atomically, write_json
 from ..model.class_colors import class_colors
 from ..model.label_maps import label_values
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from .errors import ExchangeError
-from .formats import Records, ResultFormat, picture_name
-from .reading import LeftOut, StoredResults
+from .formats import Records, ResultFormat, main_file, picture_name, warn_of_hidden
+from .reading import LeftOut, StoredResults, check_memory
 
 FILE = "vocabulary.json"
 FOLDER = "annotations"
@@ -45,9 +45,15 @@ class LabelMaps(ResultFormat):
         path = self.picture_file(str(result.picture))
         path.parent.mkdir(parents=True, exist_ok=True)
         values = np.array([ignore_value(self.vocabulary), *self.class_ids(result)])
-        image = label_map_image(values[result.segment_map()], self.vocabulary)
+        places = result.segment_map()
+        warn_of_hidden(result, places)
+        image = label_map_image(values[places], self.vocabulary)
         write_atomically(path, partial(image.save, format="PNG"))
         return {"file_name": result.picture}
+
+    def earlier_files(self) -> list[Path]:
+        """The label maps, and the classes: every label map beside them would be read as a result."""
+        return [*_label_maps(self.folder / FOLDER), *self.folder.glob(FILE)]
 
     def assemble(self, records: Records) -> list[Path]:  # noqa: ARG002
         """The classes."""
@@ -58,12 +64,20 @@ class LabelMaps(ResultFormat):
     @staticmethod
     def read(source: Path) -> StoredResults:
         """Read a folder of this form. Pictures are called by the names of their label maps."""
-        path = source / FILE
+        folder = source if source.is_dir() else source.parent
+        path = main_file(source, FILE)
         try:
             vocabulary = Vocabulary.from_file(path)
         except (ValueError, OSError) as error:
             raise ExchangeError(f"{path} does not name the classes: {error}") from error
-        return StoredResults(vocabulary, _results(source / FOLDER, vocabulary), LeftOut(str(source)))
+        content = read_json(path, ExchangeError)
+        if isinstance(content, dict) and "classes" not in content and set(vocabulary.dataset_ids) != {None}:
+            raise ExchangeError(
+                f"{path} gives its classes ids, but the values of these label maps are places in its list, counted "
+                'from 0: write {"classes": [...]} in that order.'
+            )
+        left_out = LeftOut(str(folder))
+        return StoredResults(vocabulary, _results(folder / FOLDER, vocabulary, left_out), left_out)
 
 
 def ignore_value(vocabulary: Vocabulary) -> int:
@@ -89,16 +103,24 @@ def label_map_image(label_map: np.ndarray, vocabulary: Vocabulary) -> Image.Imag
     return image
 
 
-def _results(folder: Path, vocabulary: Vocabulary) -> Iterator[Segments]:
-    paths = sorted(folder.rglob("*.png"))
+def _label_maps(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+
+
+def _results(folder: Path, vocabulary: Vocabulary, left_out: LeftOut) -> Iterator[Segments]:
+    paths = _label_maps(folder)
     if not paths:
         raise ExchangeError(f"There are no label maps (*.png) in {folder}.")
     ignored = ignore_value(vocabulary)
+    pictures = Image.registered_extensions()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in pictures and path.suffix.lower() != ".png":
+            left_out.add("pictures that are no PNGs", str(path))
     for path in paths:
         try:
             with Image.open(path) as file:
                 labels = label_values(file).astype(np.int64)
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ExchangeError(f"{path} cannot be read: {error}.") from error
         except (ValueError, TypeError) as error:
             raise ExchangeError(f"The label map {path} {error}") from error
@@ -109,6 +131,7 @@ def _results(folder: Path, vocabulary: Vocabulary) -> Iterator[Segments]:
                 f"{path} holds the values {strange[:5]}, but {FILE} names {len(vocabulary)} classes, counted from 0; "
                 f"{ignored} is no class."
             )
+        check_memory(len(present), labels.shape, str(path))
         segments = [Segment.of_class(vocabulary, label, labels == label) for label in present]
         yield Segments(segments, labels.shape, vocabulary, "semantic", path.relative_to(folder).as_posix())
 

@@ -11,12 +11,11 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from ..files import write_atomically, write_text
+from ..files import write_atomically, write_json_list, write_text
 from ..model.class_colors import class_colors
 from ..model.segments import Segments
 from ..model.vocabulary import Vocabulary
 from .formats import Records, ResultFormat, main_file
-from .json_files import write_json_list
 from .label_studio_brush import decode_brush, encode_brush
 from .label_studio_interface import CONFIG_FILE
 from .label_studio_reading import CROWD_NOTE, read_tasks

@@ -38,7 +38,7 @@ def decode_brush(encoded: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     """The `(height, width)` bool mask of Label Studio's encoding: where the alpha channel is not wholly transparent.
 
     Raises:
-        ValueError: if these are no bytes, end too early, or hold a picture of another size.
+        ValueError: if these are no bytes, end too early, go on after the last pixel, or hold a picture of another size.
     """
     if not isinstance(encoded, (list, tuple, bytes)) or not all(
         isinstance(byte, int) and 0 <= byte <= 255 for byte in encoded
@@ -66,11 +66,15 @@ def decode_brush(encoded: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     while done < total:
         is_run = take(1)
         end = done + take(field_bits[take(2)]) + 1
+        if end > total:
+            raise ValueError(f"the brush mask's runs go on after the last of its {total} values")
         if is_run:
             is_nonzero[done:end] = take(value_bits) > 0
         else:
-            is_nonzero[done:end] = [take(value_bits) > 0 for _ in range(done, min(end, total))]
+            is_nonzero[done:end] = [take(value_bits) > 0 for _ in range(done, end)]
         done = end
+    if "1" in bits[position:]:
+        raise ValueError(f"the brush mask goes on after the last of its {total} values")
     return is_nonzero.reshape(*size, 4)[..., 3].copy()
 
 

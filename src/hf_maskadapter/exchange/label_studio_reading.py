@@ -18,13 +18,13 @@ from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 
+from ..files import read_json
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
 from .errors import ExchangeError
-from .json_files import read_json_file
 from .label_studio_interface import CONFIG_FILE, LabelingInterface, read_interface
 from .label_studio_regions import Region, region_mask, regions_of
-from .reading import LeftOut, StoredResults, read_name, read_score, read_size
+from .reading import LeftOut, StoredResults, check_memory, read_name, read_score, read_size
 
 CROWD_NOTE = "crowd"
 """The note of a region (`meta.text`) that covers a group of objects."""
@@ -46,8 +46,20 @@ class _Task:
     number: int
     data: dict[str, Any]
     regions: list[Region]
-    size_tellers: list[Any]
-    """Results that tell the picture's size although they do not count."""
+    size_tellers: list[dict[str, Any]]
+    """Results that tell a picture's size although they do not count."""
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture of a task, of which most have one."""
+
+    key: str | None
+    """Where in the task's data its address is; `None` if that is to be guessed."""
+    regions: list[Region]
+    size_tellers: list[dict[str, Any]]
+    has_siblings: bool = False
+    """Whether the task shows other pictures, too, so that what its data say of "the" picture is not of this one."""
 
 
 def read_tasks(path: Path) -> StoredResults:
@@ -61,7 +73,7 @@ def read_tasks(path: Path) -> StoredResults:
     Raises:
         ExchangeError: if it is not there or no such file.
     """
-    content = read_json_file(path)
+    content = read_json(path, ExchangeError)
     if not isinstance(content, list):
         raise ExchangeError(f"{path} holds no list of tasks; export as JSON (not JSON-MIN).")
     left_out = LeftOut(str(path))
@@ -74,7 +86,7 @@ def read_tasks(path: Path) -> StoredResults:
     except ValueError as error:
         raise ExchangeError(
             f"The classes of {path} cannot be told: {error} Put the project's labeling interface beside it as "
-            f"{CONFIG_FILE}."
+            f"{CONFIG_FILE}.{f' {left_out}' if left_out.counts else ''}"
         ) from error
     return StoredResults(vocabulary, _results(tasks, _Classes(vocabulary, names), interface, path, left_out), left_out)
 
@@ -86,10 +98,18 @@ def _tasks(content: list[Any], path: Path, left_out: LeftOut) -> Iterator[_Task]
             raise ExchangeError(f"{where}: a task must be an object with data; export as JSON (not JSON-MIN).")
         chosen = _chosen(task, where, left_out)
         if chosen is not None:
-            all_made = [made for key in ("annotations", "predictions") for made in task.get(key) or []]
-            tellers = [entry for made in all_made if isinstance(made, dict) for entry in made.get("result") or []]
             regions = regions_of(chosen.get("result"), where, left_out)
-            yield _Task(number, task["data"], regions, tellers)
+            yield _Task(number, task["data"], regions, list(_size_tellers(task)))
+
+
+def _size_tellers(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Everything in a task's annotations and predictions that tells a size; what is malformed does not."""
+    for made in (entry for key in ("annotations", "predictions") for entry in _dicts(task.get(key))):
+        yield from (entry for entry in _dicts(made.get("result")) if "original_height" in entry)
+
+
+def _dicts(entries: Any) -> list[dict[str, Any]]:
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 def _chosen(task: dict[str, Any], where: str, left_out: LeftOut) -> dict[str, Any] | None:
@@ -125,40 +145,61 @@ def _results(
     tasks: list[_Task], classes: _Classes, interface: LabelingInterface, path: Path, left_out: LeftOut
 ) -> Iterator[Segments]:
     for task in tasks:
-        where = f"{path}, task {task.number}"
-        file_name = _file_name(task, interface, where)
-        where = f"{where} ({file_name})"
-        size = _picture_size(task, where)
-        if size is None:
-            left_out.add("finished tasks without a region, whose picture's size is not told", where)
-            continue
-        segments = []
-        for region in task.regions:
-            segment = _segment(region, size, classes, interface, where, left_out)
-            if segment is not None:
-                segments.append(segment)
-        yield Segments(segments, size, classes.vocabulary, picture=file_name)
+        of_task = f"{path}, task {task.number}"
+        for picture in _pictures(task, interface, of_task, left_out):
+            file_name = _file_name(task.data, picture, of_task)
+            where = f"{of_task} ({file_name})"
+            size = _picture_size(task.data, picture, where)
+            if size is None:
+                left_out.add("finished tasks without a region, whose picture's size is not told", where)
+                continue
+            segments = []
+            check_memory(len(picture.regions), size, where)
+            for region in picture.regions:
+                segment = _segment(region, size, classes, interface, where, left_out)
+                if segment is not None:
+                    segments.append(segment)
+            yield Segments(segments, size, classes.vocabulary, picture=file_name)
 
 
-def _picture_size(task: _Task, where: str) -> tuple[int, int] | None:
+def _pictures(task: _Task, interface: LabelingInterface, where: str, left_out: LeftOut) -> Iterator[_Picture]:
+    """The pictures of a task: those of the labeling interface, or the one on which the first region was drawn."""
+    keys = interface.data_keys
+    names = list(dict.fromkeys(region.entry.get("to_name") for region in task.regions))
+    several = [name for name, key in keys.items() if key in task.data] if len(keys) > 1 else []
+    chosen: list[str | None] = [*(several or names[:1] or [None])]
+    for name in chosen:
+        key = keys[name] if name in keys else next(iter(keys.values()), None)
+        regions = [region for region in task.regions if region.entry.get("to_name") == name]
+        tellers = [entry for entry in task.size_tellers if entry.get("to_name") == name or not several]
+        yield _Picture(key if key in task.data else None, regions, tellers, has_siblings=len(chosen) > 1)
+    for region in task.regions:
+        if region.entry.get("to_name") not in chosen:
+            left_out.add(
+                f"regions on further pictures of a task, whose addresses a {CONFIG_FILE} beside the file would tell",
+                f"{where}, region {region.name}",
+            )
+
+
+def _picture_size(data: dict[str, Any], picture: _Picture, where: str) -> tuple[int, int] | None:
     """Height and width, in which all regions must agree; `None` if nothing tells them."""
     sizes = {}
-    for region in task.regions:
+    for region in picture.regions:
         of_region = f"{where}, region {region.name}"
         sizes[read_size(region.entry.get("original_height"), region.entry.get("original_width"), of_region)] = of_region
     if len(sizes) > 1:
         (first, _), (second, of_region) = list(sizes.items())[:2]
         raise ExchangeError(
             f"{of_region}: it was drawn on a picture of {second[1]}×{second[0]}, the ones before on {first[1]}×"
-            f"{first[0]}: a task has one picture of one size."
+            f"{first[0]}: a picture has one size."
         )
     if sizes:
         return next(iter(sizes))
-    tellers = [entry for entry in task.size_tellers if isinstance(entry, dict) and "original_height" in entry]
-    if tellers:
-        return read_size(tellers[0]["original_height"], tellers[0].get("original_width"), where)
-    if "height" in task.data and "width" in task.data:
-        return read_size(task.data["height"], task.data["width"], where)
+    if picture.size_tellers:
+        teller = picture.size_tellers[0]
+        return read_size(teller["original_height"], teller.get("original_width"), where)
+    if "height" in data and "width" in data and not picture.has_siblings:
+        return read_size(data["height"], data["width"], where)
     return None
 
 
@@ -174,8 +215,8 @@ def _segment(
     if not region.labels:
         left_out.add("regions without a label", where)
         return None
-    if len(region.labels) > 1:
-        left_out.add("labels of regions that have another before", where, len(region.labels) - 1)
+    if region.num_further_labels:
+        left_out.add("labels of regions that have another before", where, region.num_further_labels)
     name = interface.class_of(region.control, region.labels[0]) if interface.labels else region.labels[0]
     if name is None:
         raise ExchangeError(
@@ -198,19 +239,14 @@ def _segment(
 def _is_crowd(entry: dict[str, Any]) -> bool:
     meta = entry.get("meta")
     notes = meta.get("text") if isinstance(meta, dict) else None
-    return CROWD_NOTE in (notes if isinstance(notes, list) else [notes])
+    return CROWD_NOTE in [str(note).strip().lower() for note in (notes if isinstance(notes, list) else [notes])]
 
 
-def _file_name(task: _Task, interface: LabelingInterface, where: str) -> str:
+def _file_name(data: dict[str, Any], picture: _Picture, where: str) -> str:
     """The picture's file name, which tasks of this package carry along; else what its address ends with."""
-    data = task.data
-    if _FILE_NAME in data:
+    if _FILE_NAME in data and not picture.has_siblings:
         return read_name(data[_FILE_NAME], where)
-    target = task.regions[0].entry.get("to_name") if task.regions else None
-    keys = interface.data_keys
-    key = keys.get(target) if target in keys else next(iter(keys.values()), None)
-    if key not in data:
-        key = _guessed_key(data, where)
+    key = picture.key or _guessed_key(data, where)
     address = read_name(data[key], f"{where}, data {key!r}")
     parts = urlsplit(address)
     local = re.search(r"(?:^|&)d=([^&]*)", parts.query)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..model.masks import polygon_mask
+from ..model.masks import is_smooth_mask, polygon_mask
 from .errors import ExchangeError
 from .label_studio_brush import decode_brush
 from .reading import LeftOut, read_number
@@ -38,6 +38,7 @@ class Region:
         entry: its entry in the results.
         control: name of the control that its labels are of.
         labels: its labels, as the control calls them.
+        num_further_labels: how many labels beside the first it has, from this control and others.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Region:
     entry: dict[str, Any]
     control: str | None
     labels: list[str]
+    num_further_labels: int = 0
 
 
 def regions_of(result: Any, where: str, left_out: LeftOut) -> list[Region]:
@@ -62,19 +64,21 @@ def regions_of(result: Any, where: str, left_out: LeftOut) -> list[Region]:
         raise ExchangeError(f"{where}: result must be a list of objects.")
     label_entries = defaultdict(list)
     for entry in result:
-        if entry.get("type") == _LABELS:
-            label_entries[entry.get("id")].append(entry)
-    with_shape = {entry.get("id") for entry in result if _shape(entry) is not None}
+        if entry.get("type") == _LABELS and entry.get("id") is not None:
+            label_entries[str(entry["id"])].append(entry)
+    with_shape = {str(entry["id"]) for entry in result if _shape(entry) is not None and entry.get("id") is not None}
     regions = []
     for number, entry in enumerate(result, start=1):
         kind = entry.get("type")
         name = repr(entry.get("id", number))
         of_region = f"{where}, region {name}"
-        shape, labeled = _shape(entry), entry
-        if kind == _LABELS and entry.get("id") not in with_shape:  # the shape's own entry was not exported
+        shape, labeled, of_id = _shape(entry), entry, label_entries.get(str(entry.get("id")), [])
+        if kind == _LABELS and of_id and entry is not of_id[0]:  # counted with the first
+            continue
+        if kind == _LABELS and str(entry.get("id")) not in with_shape:  # the shape's own entry was not exported
             shape = _shape_of_value(entry.get("value"))
         elif shape is not None and kind == shape:
-            labeled = next(iter(label_entries[entry.get("id")]), entry)
+            labeled = next(iter(of_id), entry)
         elif kind == _LABELS:
             continue
         if shape is None:
@@ -88,7 +92,10 @@ def regions_of(result: Any, where: str, left_out: LeftOut) -> list[Region]:
         elif shape == "polygon" and entry["value"].get("closed") is False:
             left_out.add("polygons that are not closed", of_region)
         else:
-            regions.append(Region(name, shape, entry, labeled.get("from_name"), _labels(labeled, of_region)))
+            labels = _labels(labeled, of_region)
+            others = [other for other in of_id if other is not labeled]
+            num_labels = len(labels) + sum(len(_labels(other, of_region)) for other in others)
+            regions.append(Region(name, shape, entry, labeled.get("from_name"), labels, max(0, num_labels - 1)))
     return regions
 
 
@@ -116,7 +123,7 @@ def region_mask(region: Region, size: tuple[int, int], where: str) -> np.ndarray
     except ExchangeError:
         raise
     except (ValueError, TypeError) as error:
-        raise ExchangeError(f"{where}: it cannot be read: {error}.") from error
+        raise ExchangeError(f"{where}: it cannot be read: {str(error).removesuffix('.')}.") from error
 
 
 def _drawn_mask(shape: str, value: dict[str, Any], size: tuple[int, int], where: str) -> np.ndarray:
@@ -139,19 +146,32 @@ def _drawn_mask(shape: str, value: dict[str, Any], size: tuple[int, int], where:
 
 
 def _bit_mask(address: Any, size: tuple[int, int]) -> np.ndarray:
-    """The mask of a PNG in a data URL: what is not transparent, or of a picture without transparency not black."""
+    """The mask of a PNG in a data URL.
+
+    Inside is what is not transparent; of a picture without transparency what is not black, or, if its greys are those
+    of a mask with smooth edges, what is lighter than 127.
+    """
     if not isinstance(address, str) or ";base64," not in address:
-        raise ValueError("a bit mask must be a PNG in a data URL (imageDataURL), data:image/png;base64,...")
+        raise ValueError("without an rle, a mask must be a PNG in a data URL (imageDataURL): data:image/png;base64,...")
     try:
         with Image.open(io.BytesIO(base64.b64decode(address.split(";base64,", 1)[1], validate=True))) as image:
             if (image.height, image.width) != size:
                 raise ValueError(f"the bit mask is {image.width}×{image.height}, its picture {size[1]}×{size[0]}")
             channels = np.asarray(image.convert("RGBA"))
-    except (binascii.Error, OSError, SyntaxError) as error:
+    except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"the bit mask is no PNG: {error}") from error
     is_visible = channels[..., 3] > 0
-    is_black = (channels[..., :3] == 0).all(axis=-1)
-    return is_visible if not is_visible.all() or is_black.all() else ~is_black
+    colors = channels[..., :3]
+    if not is_visible.all() or not colors.any():
+        return is_visible
+    is_gray = (colors == colors[..., :1]).all()
+    if is_gray and is_smooth_mask(colors[..., 0]):
+        return np.asarray(colors[..., 0] > 127)
+    if colors.any(axis=-1).all() and (colors != colors[0, 0]).any():
+        raise ValueError(
+            "no pixel of the bit mask is transparent or black, so that it cannot be told what lies outside"
+        )
+    return np.asarray(colors.any(axis=-1))
 
 
 def _shape(entry: dict[str, Any]) -> str | None:

@@ -21,6 +21,8 @@ IMAGES = "images"
 """The folder in which CVAT, datumaro and this package put pictures beside their annotations."""
 MOST_PIXELS = 178_956_970
 """Of a picture, as much as Pillow opens without calling it a decompression bomb."""
+MOST_MASK_BYTES = 1 << 34
+"""Of a picture's masks, which are read together, a byte a pixel."""
 _EXIF_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
 
@@ -100,19 +102,45 @@ def _checked(stored: StoredResults, folder: Path) -> Iterator[Segments]:
 def _check_size(result: Segments, images: Path, source: str) -> None:
     name = PurePosixPath(result.picture or "")
     path = images / name
-    if name.is_absolute() or ".." in name.parts or not path.is_file():
+    if name.is_absolute() or ".." in name.parts or not _is_file(path):
         return
     try:
         with Image.open(path) as image:
             width, height = image.size
             if image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
                 width, height = height, width
-    except (OSError, SyntaxError, ValueError):
-        return  # no picture after all, or a damaged one: whoever needs it will say so
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return  # no picture after all, one too large or a damaged one: whoever needs it will say so
     if (height, width) != result.size:
         raise ExchangeError(
             f"{source}, picture {result.picture!r}: its size is told as {result.width}×{result.height}, but {path} is "
             f"{width}×{height} as a viewer shows it: put the right picture there, or mend the annotations."
+        )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no file can have such a name
+        return False
+
+
+def check_memory(num_regions: int, size: tuple[int, int], where: str) -> None:
+    """Refuse a picture whose regions' masks would fill the memory before they are made: a file can claim any size.
+
+    Args:
+        num_regions: how many masks there may be.
+        size: height and width of the picture.
+        where: file and picture, for messages.
+
+    Raises:
+        ExchangeError: if the masks are more than [`MOST_MASK_BYTES`].
+    """
+    height, width = size
+    if num_regions * height * width > MOST_MASK_BYTES:
+        raise ExchangeError(
+            f"{where}: {num_regions} masks of {width}×{height} pixels do not fit into {MOST_MASK_BYTES >> 30} GiB: is "
+            "the picture's size right? If so, cut the picture into tiles and annotate those."
         )
 
 
@@ -204,6 +232,7 @@ __all__ = [
     "IMAGES",
     "LeftOut",
     "StoredResults",
+    "check_memory",
     "checked_results",
     "read_name",
     "read_number",

@@ -61,6 +61,12 @@ class ResultWriter:
         self._file: IO[bytes] | None = None
         self.done: set[str] = set() if overwrite else self._load()
         """File names of the finished pictures."""
+        if not overwrite and not self.path.exists() and (found := self.format.earlier_files()):
+            raise ExchangeError(
+                f"{self.format.folder} holds {found[0].relative_to(self.format.folder)} already, which this has not "
+                "made and would be taken for a result of it: choose another folder, or begin anew (overwrite), which "
+                "removes such files."
+            )
 
     def __enter__(self) -> ResultWriter:
         return self
@@ -97,6 +103,9 @@ class ResultWriter:
         """The journal, begun anew if no picture is finished."""
         if self._file is None:
             self.format.folder.mkdir(parents=True, exist_ok=True)
+            if not self.done:
+                for path in self.format.earlier_files():
+                    path.unlink()
             self._file = self.path.open("ab" if self.done else "wb")
             if not self.done:
                 _append(self._file, {"made_by": self._head})
@@ -181,12 +190,14 @@ def write_results(
         OSError: if a file cannot be written.
     """
     result_format = _format(format_name)(Path(folder), vocabulary, model, image_prefix)
-    with ResultWriter(result_format, overwrite=True) as writer:
-        for result in results:
-            writer.add(result)
-        written = writer.finish()
-    writer.path.unlink()
-    return written
+    writer = ResultWriter(result_format, overwrite=True)
+    try:
+        with writer:
+            for result in results:
+                writer.add(result)
+            return writer.finish()
+    finally:  # nothing goes on from here, also after an error
+        writer.path.unlink(missing_ok=True)
 
 
 def read_results(source: str | os.PathLike[str], format_name: str) -> StoredResults:

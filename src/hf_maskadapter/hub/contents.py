@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrained
 
 import hf_maskadapter
 
+from ..files import read_json
 from .adapter_weights import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME
 from .card_results import card_with_results, eval_results
 from .cards import CARD_NAME, OPEN_VOCABULARY_LIMITS, ModelCardFacts, fill_repository, is_hub_id, render_card
@@ -135,7 +136,7 @@ def collect(
     if generated is not None:
         text = card or (own_card.read_text(encoding="utf-8") if isinstance(own_card, Path) else generated(contents))
         if found == "adapter" and card is None:
-            text = _with_base_model(text, _read_json(folder / ADAPTER_CONFIG_NAME)["base_model"], written)
+            text = _with_base_model(text, read_json(folder / ADAPTER_CONFIG_NAME)["base_model"], written)
         contents.files[CARD_NAME] = fill_repository(text, repository).encode()
     prefix = f"{subfolder.strip('/')}/" if subfolder.strip("/") else ""
     if found == "results" and not prefix:
@@ -159,7 +160,7 @@ def add_results_card(contents: Contents, folder: Path, card: str, repository: st
     Raises:
         ValueError: if the results cannot be read.
     """
-    results = _read_json(folder / _RESULTS)
+    results = read_json(folder / _RESULTS)
     try:
         name, kind = results["dataset"]["name"], results["benchmark"] or results["dataset"]["name"]
         entries = eval_results(results["results"], name, kind, results["split"])
@@ -203,7 +204,7 @@ def _stage_model(folder: Path, staging: Path, contents: Contents) -> dict[str, P
 def _check_weights(folder: Path) -> None:
     index = folder / _WEIGHT_INDEX
     if index.is_file():
-        shards = set(_read_json(index)["weight_map"].values())
+        shards = set(read_json(index)["weight_map"].values())
         missing = sorted(name for name in shards if not (folder / name).is_file())
         if missing:
             raise ValueError(f"{folder} is incomplete: {', '.join(missing)} of {_WEIGHT_INDEX} is not there.")
@@ -222,7 +223,7 @@ def _model_class(config: PreTrainedConfig, folder: Path) -> type[PreTrainedModel
 def _stage_adapter(folder: Path, base_model: str | None) -> dict[str, Path | bytes]:
     if not (folder / ADAPTER_WEIGHTS_NAME).is_file():
         raise ValueError(f"{folder} is incomplete: there is no {ADAPTER_WEIGHTS_NAME}.")
-    description = _read_json(folder / ADAPTER_CONFIG_NAME)
+    description = read_json(folder / ADAPTER_CONFIG_NAME)
     if base_model is not None and base_model != description["base_model"]:
         description |= {"base_model": base_model, "base_revision": None}
     base = str(description["base_model"])
@@ -237,7 +238,7 @@ def _stage_adapter(folder: Path, base_model: str | None) -> dict[str, Path | byt
 def _model_card(contents: Contents) -> str:
     """A card for a model that brings none: that of its released checkpoint, or one that claims nothing."""
     report = contents.files.get(_CONVERSION_REPORT)
-    preset = _read_json(report).get("preset") if isinstance(report, Path) else None
+    preset = read_json(report).get("preset") if isinstance(report, Path) else None
     if preset in RELEASED_PRESETS:
         return released_card(preset)
     return render_card(
@@ -282,18 +283,11 @@ def _with_base_model(card: str, named: str, written: Mapping[str, Path | bytes])
 
 
 def _results_name(folder: Path) -> str:
-    results = _read_json(folder / _RESULTS)
+    results = read_json(folder / _RESULTS)
     name = "-".join(
         str(part) for part in (results.get("benchmark") or folder.resolve().name, results.get("split")) if part
     )
     return re.sub(r"[^\w.-]+", "-", name)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 __all__ = ["KINDS", "REPLACED", "Contents", "Kind", "add_results_card", "collect", "recognize"]

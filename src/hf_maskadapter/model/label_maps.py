@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from .masks import as_array, colors_to_ids, is_number
+from .masks import as_array, colors_to_ids, whole_number
 
 _LABELS = ("label_id", "category_id", "label")  # of an entry of segments_info
 _LARGEST = np.iinfo(np.int64).max
@@ -128,13 +128,9 @@ def distinct_segments(segments_info: Any) -> list[Mapping]:
     entries: dict[int, Mapping] = {}
     for entry in segments_info:
         try:
-            number = entry["id"]
-            number = number.item() if hasattr(number, "item") else number
-            if not is_number(number) or number != int(number):
-                raise ValueError
+            number = whole_number(entry["id"])
         except (KeyError, TypeError, ValueError):
             raise ValueError('segments_info must be a list of dicts with an "id" each, a whole number.') from None
-        number = int(number)
         if number not in entries:
             entries[number] = entry
             continue
@@ -153,15 +149,11 @@ def distinct_segments(segments_info: Any) -> list[Mapping]:
 def _candidates(value: Any) -> list[np.ndarray]:
     """What a map may mean, the likeliest first."""
     if isinstance(value, Image.Image):
-        _refuse_jpeg(value)
-        image = ImageOps.exif_transpose(value)
-        if image.mode in ("LA", "PA"):
-            image = image.getchannel(0) if image.mode == "LA" else image.convert("RGB")
+        refuse_jpeg(value)
+        image = without_alpha(ImageOps.exif_transpose(value))
         numbers = np.asarray(image)
         if image.mode in ("1", "L", "P"):
             return [colors_to_ids(np.asarray(image.convert("RGB"))).astype(np.int64), numbers.astype(np.int64)]
-        if image.mode not in ("RGB", "RGBA", "RGBX") and numbers.ndim == 3:
-            numbers = np.asarray(image.convert("RGB"))
         return [_ids_of_array(numbers)]
     array = as_array(value)
     ids = _ids_of_array(array)
@@ -198,16 +190,31 @@ def _whole_numbers(array: np.ndarray, also_floats: bool = False) -> np.ndarray:
     return array
 
 
-def _refuse_jpeg(image: Image.Image) -> None:
+def refuse_jpeg(image: Image.Image) -> None:
+    """Refuse a map that was opened from a JPEG file.
+
+    Raises:
+        ValueError: if it was.
+    """
     if image.format in ("JPEG", "MPO"):
         raise ValueError("is a JPEG, which changes values: save maps as PNG.")
 
 
+def without_alpha(image: Image.Image) -> Image.Image:
+    """A picture of one channel or RGB, whatever mode holds them: of grey values with alpha, CMYK, YCbCr and others.
+
+    Transparency is left out; a palette's indices stay.
+    """
+    if image.mode == "LA":
+        return image.getchannel(0)
+    return image if len(image.getbands()) == 1 or image.mode == "RGB" else image.convert("RGB")
+
+
 def _channels_of_picture(image: Image.Image) -> np.ndarray:
-    _refuse_jpeg(image)
-    if image.mode in ("LA", "PA"):
+    refuse_jpeg(image)
+    if image.mode == "PA":  # its indices
         image = image.getchannel(0)
-    return np.asarray(ImageOps.exif_transpose(image))
+    return np.asarray(without_alpha(ImageOps.exif_transpose(image)))
 
 
 def _unlisted(ids: np.ndarray, known: Collection[int]) -> list[int]:
@@ -220,4 +227,12 @@ def listed_values(values: Sequence[Any], limit: int = 8) -> str:
     return shown + (f", ... ({len(values)} in all)" if len(values) > limit else "")
 
 
-__all__ = ["checked_ids", "distinct_segments", "label_values", "listed_values", "segment_ids"]
+__all__ = [
+    "checked_ids",
+    "distinct_segments",
+    "label_values",
+    "listed_values",
+    "refuse_jpeg",
+    "segment_ids",
+    "without_alpha",
+]

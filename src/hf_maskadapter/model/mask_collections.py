@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from .label_maps import distinct_segments, segment_ids
+from .label_maps import distinct_segments, refuse_jpeg, segment_ids, without_alpha
 from .masks import (
     as_array,
     coco_mask,
     colors_to_ids,
     contour_mask,
+    is_nearly_black_and_white,
     is_noisy_mask,
     is_number,
     is_polygon,
@@ -29,16 +30,19 @@ from .masks import (
     share_of_flat_pixels,
     shortened,
 )
-from .pictures import name_of_source, open_picture
+from .pictures import open_picture
 
 _FORMS = (
     "an array or tensor (num_masks, height, width), a label map (height, width), a panoptic PNG, COCO's run-length "
     "encodings, polygons or annotations, or detections with a .mask"
 )
 _INSIDE = ("masks", "segmentation", "mask")  # of results in dicts, in the order in which they are looked for
-_ATTRIBUTES = ("mask", "pred_masks")  # of detections: supervision, Detectron2
+_ATTRIBUTES = ("mask", "pred_masks", "masks")  # of detections: supervision, Detectron2, Ultralytics
 _FEWEST_ROWS = 16  # of nested lists that are pixels: fewer may be polygons of as many numbers as the picture is wide
 _MANY_VALUES = 64  # of a map, from which on it may be a photograph
+_SOME_VALUES = 16  # of a map, from which on it may be one mask that a lossy format has left its traces in
+_LEAST_IN_LINES = 0.9  # share of a map's pixels that equal two around them: measured 0.99, of such a mask's 0.85
+
 _LEAST_FLAT = 0.2  # share of a map's pixels, its background left out, that look like all around them
 _MOST_BYTES = 1 << 31  # of a picture's masks
 _JPEG = ("JPEG", "MPO")
@@ -88,11 +92,12 @@ def read_masks(
               list of polygons that belong together, a contour of OpenCV (`(num_points, 1, 2)`, whose points are pixels
               inside), or a dict or object that holds one of these or an array as `"segmentation"` or `"mask"`: a COCO
               annotation, an entry of Segment Anything's `generate()`, of this package's pipeline or results;
-            - an object with an attribute `mask`, like `supervision.Detections`, or `pred_masks`, as Detectron2's;
+            - an object with an attribute `mask`, like `supervision.Detections`, `pred_masks`, as Detectron2's, or
+              `masks`, as Ultralytics' results of `retina_masks=True`;
             - a result of this package or of Transformers, a dict with `"masks"`, `"mask"` or `"segmentation"`, of which
               a `"segments_info"` counts, too: the segments that it lists are read, whatever their ids and
               `ignore_index` are, and those that others cover wholly are left out. Transformers' form under
-              `return_coco_annotation=True` is read beside a `segments_info` only.
+              `return_coco_annotation=True` is read beside a `segments_info` only. A list of one such result is read.
         size: height and width in pixels of the picture as a viewer shows it.
         segments_info: dicts with the `id` of each segment of a map that counts, in their order; by default all count.
         ignore_index: value of maps that is no mask; `None` if all are. Negative values never are. It does not matter
@@ -109,6 +114,7 @@ def read_masks(
     size = (int(size[0]), int(size[1]))
     if _is_pair_of_map_and_list(masks):
         masks = {"segmentation": masks[0], "segments_info": masks[1]}
+    masks = _only_result(masks)
     if _is_result(masks):
         return _masks_of_result(masks, size, segments_info, ignore_index)
     if min(size) < 1:
@@ -117,6 +123,10 @@ def read_masks(
         masks = as_array(masks)
         if masks.dtype == object:
             masks = list(masks) if masks.ndim == 1 else as_array(masks.tolist())
+    _refuse_contours_with_hierarchy(masks)
+    is_map = isinstance(masks, np.ndarray) and not _is_stack(masks, size)
+    if segments_info is not None and not len(segments_info) and (is_map or isinstance(masks, Image.Image)):
+        return _nothing(size)
     is_plain = isinstance(masks, (list, tuple, np.ndarray))
     is_sequence = is_plain or (isinstance(masks, Sequence) and not isinstance(masks, (str, bytes, bytearray)))
     if is_sequence and not len(masks) and (may_be_empty or not is_plain):  # the others are results
@@ -144,6 +154,8 @@ def _read(masks: Any, size: tuple[int, int], segments_info: Any, ignore_index: i
         return _masks_of_array(as_array(masks), size, segments_info, ignore_index)
     if (inside := _attribute_inside(masks)) is not None:
         return _read(inside, size, segments_info, ignore_index)
+    if _is_tensor_with_outlines(masks):
+        return ReadMasks(_masks_with_outlines(masks, size))
     if not isinstance(masks, Sequence) or isinstance(masks, (bytes, bytearray)):
         raise TypeError(f"Masks must be {_FORMS}; got {type(masks).__name__}.")
     if not len(masks):
@@ -177,6 +189,36 @@ def _attribute_inside(value: Any) -> Any:
     return None
 
 
+def _is_tensor_with_outlines(value: Any) -> bool:
+    """Whether it is what Ultralytics call masks: `data`, a tensor of the network's size, and `xy`, the outlines."""
+    return hasattr(value, "xy") and _is_array(getattr(value, "data", None))
+
+
+def _masks_with_outlines(value: Any, size: tuple[int, int]) -> np.ndarray:
+    array = as_array(value.data)
+    array = array[None] if array.ndim == 2 else array
+    if array.shape[1:] != size:
+        raise ValueError(
+            f"These masks are {array.shape[-2]}x{array.shape[-1]}, the size that the network saw, but the picture is "
+            f"{size[0]}x{size[1]} as a viewer shows it: predict with retina_masks=True, or give the outlines, "
+            "result.masks.xy."
+        )
+    return masks_from_array(array, size)
+
+
+def _refuse_contours_with_hierarchy(value: Any) -> None:
+    """Refuse all that `cv2.findContours` returns: a list of contours and an array that says which of them are holes."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not isinstance(value[0], (list, tuple)):
+        return
+    hierarchy_shape = (1, len(value[0]), 4)
+    is_contours = all(_is_array(part) and np.shape(part)[1:] == (1, 2) for part in value[0])
+    if is_contours and (value[1] is None or np.shape(value[1]) == hierarchy_shape):
+        raise ValueError(
+            "This is the pair of contours and hierarchy that cv2.findContours returns: give the contours alone, found "
+            "by cv2.RETR_EXTERNAL, since those of holes are no masks."
+        )
+
+
 # --- results of models -----------------------------------------------------------------------------------------------
 
 
@@ -187,6 +229,24 @@ def _is_result(masks: Any) -> bool:
     if _is_array(masks) or isinstance(masks, Image.Image):
         return False
     return any(hasattr(masks, name) for name in _ATTRIBUTES)
+
+
+def _is_whole_result(value: Any) -> bool:
+    """Whether it is a result that may hold several masks, rather than one object."""
+    if isinstance(value, Mapping):
+        return "segments_info" in value or "masks" in value
+    return hasattr(value, "masks") or hasattr(value, "pred_masks")
+
+
+def _only_result(masks: Any) -> Any:
+    """The result in a list of one, as models give for one picture; anything else stays."""
+    if not isinstance(masks, (list, tuple)) or not masks or not _is_whole_result(masks[0]):
+        return masks
+    if len(masks) > 1:
+        raise ValueError(
+            f"This is a list of {len(masks)} results, each with masks of its own: give the one of this picture."
+        )
+    return masks[0]
 
 
 def _is_pair_of_map_and_list(masks: Any) -> bool:
@@ -217,6 +277,8 @@ def _masks_of_result(result: Any, size: tuple[int, int], segments_info: Any, ign
     if _is_array(value):
         value = as_array(value)
     if value is None or (hasattr(value, "__len__") and not len(value)):
+        if segments_info is not None and len(segments_info):
+            raise ValueError(f"The result has no masks, but segments_info lists {len(segments_info)} segments.")
         return _nothing(size)
     if segments_info is None:
         return _without_empty_ones(_read(value, size, None, ignore_index))
@@ -319,13 +381,18 @@ def _open(source: str | os.PathLike | Mapping) -> Image.Image:
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
-        raise ValueError(f"The masks in {name_of_source(source)} cannot be read: {error}") from error
+        raise ValueError(f"There are no masks to read: {error}") from error
 
 
 def _masks_of_picture(
     image: Image.Image, size: tuple[int, int], segments_info: Any, ignore_index: int | None
 ) -> ReadMasks:
     kind = image.format
+    if segments_info is not None:
+        try:
+            refuse_jpeg(image)
+        except ValueError as error:
+            raise ValueError(f"The map of segments {error}") from None
     image = ImageOps.exif_transpose(image)
     _check_size((image.height, image.width), size)
     if segments_info is not None:
@@ -334,8 +401,7 @@ def _masks_of_picture(
         return ReadMasks(mask[None])
     if image.mode == "1":
         return ReadMasks(np.asarray(image)[None])
-    if image.mode in ("LA", "PA"):
-        image = image.getchannel(0)
+    image = image.getchannel(0) if image.mode == "PA" else without_alpha(image)
     if image.mode == "P":
         return _masks_of_map(np.asarray(image), size, ignore_index)
     return _masks_of_array(np.asarray(image), size, None, ignore_index)
@@ -346,6 +412,11 @@ def _mask_of_picture(image: Image.Image, kind: str | None) -> np.ndarray | None:
     is_jpeg = kind in _JPEG
     if image.has_transparency_data:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
+        if not alpha.any():
+            raise ValueError(
+                "The picture is transparent everywhere: a mask in its alpha channel is empty. If its colours are "
+                "segments, leave alpha out: image.convert('RGB'), or array[..., :3]."
+            )
         is_label_map = image.mode == "P" and np.isin(alpha, (0, 255)).all()  # of which one index is transparent
         if alpha.min() != alpha.max() and not is_label_map:
             return _mask_of_alpha(image, alpha)
@@ -360,6 +431,8 @@ def _mask_of_picture(image: Image.Image, kind: str | None) -> np.ndarray | None:
         is_noisy = kind in _LOSSY and is_noisy_mask(gray, is_lossy=is_jpeg)
         if is_noisy or (not is_jpeg and _is_mask_of_grays(gray)):
             return gray > 127
+        if kind not in _LOSSY and _has_traces_of_a_lossy_format(gray):
+            raise _traces_of_a_lossy_format(len(np.unique(gray)))
     if is_jpeg:
         count = len(np.unique(colors_to_ids(np.asarray(image.convert("RGB")))))
         raise ValueError(
@@ -368,6 +441,18 @@ def _mask_of_picture(image: Image.Image, kind: str | None) -> np.ndarray | None:
             "result, such as pixels > 127."
         )
     return None
+
+
+def _has_traces_of_a_lossy_format(values: np.ndarray) -> bool:
+    """Whether whole numbers up to 255 are not quite those of one mask, as a copy of a lossy file holds them."""
+    return len(np.unique(values)) > 2 and (is_noisy_mask(values) or is_nearly_black_and_white(values))
+
+
+def _traces_of_a_lossy_format(number: int) -> ValueError:
+    return ValueError(
+        f"The map holds {number} different values, nearly all of them nearly 0 or nearly 255, such as a lossy format "
+        "leaves of one mask: give pixels > 127 if it is one, or segments_info if it is a map."
+    )
 
 
 def _is_mask_of_grays(values: np.ndarray) -> bool:
@@ -471,12 +556,9 @@ def _masks_of_map(values: np.ndarray, size: tuple[int, int], ignore_index: int |
     if values.dtype == np.uint64 and values.max() > np.iinfo(np.int64).max:
         raise ValueError(f"The map holds the number {values.max()}, which is too large.")
     present = np.unique(values).tolist()
+    if present[0] >= 0 and present[-1] <= 255 and _has_traces_of_a_lossy_format(values):
+        raise _traces_of_a_lossy_format(len(present))
     _check_is_map(values, present)
-    if present[0] >= 0 and present[-1] <= 255 and len(present) > 2 and is_noisy_mask(values):
-        raise ValueError(
-            f"The map holds {len(present)} different values, nearly all of them nearly 0 or nearly 255, such as a "
-            "lossy format leaves of one mask: give pixels > 127 if it is one, or segments_info if it is a map."
-        )
     if ignore_index == 0 and present[0] < 0 and 0 in present:
         raise ValueError(
             "The map holds negative values, which are no masks, and 0, so that it is not clear whether 0 is one: give "
@@ -492,12 +574,15 @@ def _masks_of_map(values: np.ndarray, size: tuple[int, int], ignore_index: int |
 
 
 def _check_is_map(values: np.ndarray, present: Sequence[int]) -> None:
-    """Refuse photographs and pictures of scores, whose values change from pixel to pixel."""
-    if len(present) <= _MANY_VALUES:
+    """Refuse photographs, pictures of scores and traces of lossy formats, whose values change from pixel to pixel."""
+    if len(present) <= _SOME_VALUES or min(values.shape) < _FEWEST_ROWS:
         return
     _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
     is_not_most_frequent = where.reshape(values.shape) != counts.argmax()
-    if share_of_flat_pixels(values, is_not_most_frequent) < _LEAST_FLAT:
+    is_no_map = share_of_flat_pixels(values, is_not_most_frequent, neighbors=2) < _LEAST_IN_LINES
+    if not is_no_map and len(present) > _MANY_VALUES:
+        is_no_map = share_of_flat_pixels(values, is_not_most_frequent) < _LEAST_FLAT
+    if is_no_map:
         raise ValueError(
             f"The map holds {len(present)} different values, which change from pixel to pixel: it is a photograph, a "
             "picture of scores or a mask with soft edges, and no map of masks. Of scores or a soft mask give one "

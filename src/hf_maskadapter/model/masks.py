@@ -26,8 +26,10 @@ _COCO_SCALE = 5  # COCO's rasteriser counts in fifths of a pixel
 _NEARLY_OUTSIDE, _NEARLY_INSIDE = 31, 224  # grey values that noise and smooth edges leave of 0 and 255
 _MOST_MIDDLE = 0.5  # share of pixels that may be neither nearly black nor nearly white in a mask
 _LEAST_SLOPES = 0.4  # share of a smooth edge's pixels between darker and lighter ones: measured 0.6 to 1, of maps 0.1
-_NOISE = 8  # between neighbouring pixels of one colour in a lossy format
+_NOISE = 8  # between neighbouring pixels of one colour in a lossy format, and of its black and white
+_MOST_STRAYS = 0.03  # share of a noisy mask's pixels that are neither black nor white: measured 0.01
 _NUM_IDS = 1 << 24
+_MOST_ENCODED_PIXELS = (1 << 32) - 1  # COCO's own code counts them in 32 bits
 
 
 def as_array(values: Any) -> np.ndarray:
@@ -137,6 +139,23 @@ def is_noisy_mask(values: np.ndarray, *, is_lossy: bool = False) -> bool:
     return bool(is_middle.mean() <= _MOST_MIDDLE and on_slopes >= _LEAST_SLOPES)
 
 
+def is_nearly_black_and_white(values: np.ndarray) -> bool:
+    """Whether a few stray pixels of a mask are not quite black or white, as the best lossy quality leaves them.
+
+    Segments of a map are areas or lines; such pixels are neither, least of all where they are only dark or only light.
+
+    Args:
+        values: `(height, width)` whole numbers.
+    """
+    is_stray = (values != 0) & (values != 255)
+    if not is_stray.any() or is_stray.mean() > _MOST_STRAYS or values.min() != 0 or values.max() != 255:
+        return False
+    is_middle = (values > _NOISE) & (values < 255 - _NOISE)
+    is_two_sided = (is_stray & (values < 128)).any() and (is_stray & (values > 127)).any()
+    in_segments = share_of_flat_pixels(values, is_stray, neighbors=8 if is_two_sided else 2)
+    return bool(not is_middle.any() and in_segments == 0)
+
+
 def _share_on_slopes(values: np.ndarray, chosen: np.ndarray, margin: int = 0) -> float:
     """Which share of some pixels has a lighter and a darker one, by more than a margin, among the eight around it.
 
@@ -156,12 +175,13 @@ def _share_on_slopes(values: np.ndarray, chosen: np.ndarray, margin: int = 0) ->
     return float(np.count_nonzero(chosen & has_lighter & has_darker) / np.count_nonzero(chosen))
 
 
-def share_of_flat_pixels(values: np.ndarray, chosen: np.ndarray) -> float:
-    """Which share of some pixels equals all eight pixels around them.
+def share_of_flat_pixels(values: np.ndarray, chosen: np.ndarray, neighbors: int = 8) -> float:
+    """Which share of some pixels equals the eight pixels around them, or some of these.
 
     Args:
         values: `(height, width)`; pixels at the border are not looked at.
         chosen: `(height, width)` bool, the pixels in question.
+        neighbors: how many of the eight a pixel must equal at least.
 
     Returns:
         The share, 0 if there is none of them.
@@ -171,11 +191,11 @@ def share_of_flat_pixels(values: np.ndarray, chosen: np.ndarray) -> float:
         return 0.0
     center = values[1:-1, 1:-1]
     height, width = values.shape
-    flat = chosen.copy()
+    equal = np.full(chosen.shape, -1, dtype=np.int8)  # each pixel equals itself
     for row in range(3):
         for column in range(3):
-            flat &= values[row : height - 2 + row, column : width - 2 + column] == center
-    return float(np.count_nonzero(flat) / np.count_nonzero(chosen))
+            equal += values[row : height - 2 + row, column : width - 2 + column] == center
+    return float(np.count_nonzero(equal[chosen] >= neighbors) / np.count_nonzero(chosen))
 
 
 def masks_from_array(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -238,7 +258,7 @@ def _checked_counts(lengths: Any, size: int, shape: str) -> np.ndarray:
     is_whole = counts.ndim == 1 and counts.size > 0 and counts.dtype.kind in "iu"
     total = sum(counts.tolist()) if is_whole else None  # of Python's numbers, which do not overflow
     if not is_whole or (counts < 0).any() or total != size:
-        found = f"these sum to {total}, but {shape}" if is_whole else f"these are {shortened(lengths)}"
+        found = f"these sum to {total}, but {shape}" if is_whole else f"these are {shortened(counts.tolist())}"
         raise ValueError(
             f"The counts of a run-length encoding must be whole numbers, none negative, that fill its size; {found}."
         )
@@ -254,7 +274,7 @@ def checked_run_lengths(record: Any, size: tuple[int, int] | None = None) -> tup
         size: height and width that it must have; by default any.
 
     Returns:
-        Height and width, and `(runs,)` int64.
+        Height and width, and `(runs,)` int64, of which none but the first is 0.
 
     Raises:
         ValueError: if the record is not such a dict, is of another size, its counts do not fill the size, or the
@@ -262,11 +282,13 @@ def checked_run_lengths(record: Any, size: tuple[int, int] | None = None) -> tup
     """
     try:
         height, width = (int(side) for side in record["size"])
+        if (height, width) != tuple(record["size"]):
+            raise ValueError
         counts = record["counts"]
     except (KeyError, IndexError, TypeError, ValueError, OverflowError):
-        keys = ", ".join(map(repr, record)) if isinstance(record, Mapping) else type(record).__name__
         raise ValueError(
-            f'A run-length encoding needs "size" (height, width) and "counts", got a dict with {keys}.'
+            'A run-length encoding needs "size" (height and width, whole numbers) and "counts", got '
+            f"{shortened(dict(record) if isinstance(record, Mapping) else record)}."
         ) from None
     if height < 1 or width < 1:
         raise ValueError(f"A run-length encoding needs a size of at least 1x1, got {height}x{width}.")
@@ -279,7 +301,21 @@ def checked_run_lengths(record: Any, size: tuple[int, int] | None = None) -> tup
         counts = counts.encode("latin-1", errors="replace")
     if isinstance(counts, bytes):
         counts = _decompress(counts)
-    return (height, width), _checked_counts(as_array(counts), height * width, f"its size is {height}×{width}")
+    checked = _checked_counts(as_array(counts), height * width, f"its size is {height}×{width}")
+    if height * width > _MOST_ENCODED_PIXELS:
+        raise ValueError(
+            f"A run-length encoding holds at most {_MOST_ENCODED_PIXELS} pixels; its size {height}×{width} is more."
+        )
+    return (height, width), _without_empty_runs(checked)
+
+
+def _without_empty_runs(counts: np.ndarray) -> np.ndarray:
+    """The same runs without any of length 0 but the first, at which pycocotools stops comparing masks."""
+    lengths = np.where(np.arange(len(counts)) % 2 == 1, counts, -counts)  # what lies outside counts below 0
+    signs = np.sign(lengths[lengths != 0])
+    starts = np.concatenate([[0], np.flatnonzero(signs[1:] != signs[:-1]) + 1])
+    merged = np.abs(np.add.reduceat(lengths[lengths != 0], starts))
+    return np.concatenate([[0], merged]) if signs[0] > 0 else merged
 
 
 def decode_run_lengths(record: Any, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -385,6 +421,8 @@ def coco_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     """
     if isinstance(segmentation, Mapping):
         return decode_run_lengths(segmentation, size)
+    if not hasattr(segmentation, "__iter__") or isinstance(segmentation, (str, bytes)):
+        raise ValueError(f"A segmentation must be a run-length encoding or polygons, got {shortened(segmentation)}.")
     polygons = [segmentation] if is_polygon(segmentation) else segmentation
     mask = np.zeros(size, dtype=bool)
     for polygon in polygons:
@@ -406,6 +444,22 @@ def is_polygon(values: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Whether something is one number of Python or NumPy, and no truth value."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def whole_number(value: Any) -> int:
+    """A whole number of Python, NumPy or PyTorch, also one that comes as a float or a text, as a number of Python.
+
+    Raises:
+        ValueError: if it is none, such as 2.5 or a truth value.
+    """
+    try:
+        plain = value.item() if hasattr(value, "item") else value
+        number = int(plain)
+        if isinstance(plain, bool) or (number != plain and not isinstance(plain, str)):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise ValueError(f"must be a whole number, got {shortened(value)}.") from None
+    return number
 
 
 def _is_pair_of_numbers(value: Any) -> bool:
@@ -591,6 +645,7 @@ __all__ = [
     "encode_run_lengths",
     "from_run_lengths",
     "ids_to_colors",
+    "is_nearly_black_and_white",
     "is_noisy_mask",
     "is_number",
     "is_polygon",
@@ -600,4 +655,5 @@ __all__ = [
     "run_lengths",
     "share_of_flat_pixels",
     "shortened",
+    "whole_number",
 ]

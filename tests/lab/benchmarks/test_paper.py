@@ -16,11 +16,12 @@ from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
 from hf_maskadapter.model.vocabulary import Vocabulary
 from hf_maskadapter.training.losses import pairwise_mask_iou
 from lab.benchmarks import paper
+from lab.benchmarks.paper_settings import Settings
 from lab.miniature import measuring
 from lab.miniature.building import build_segmenter, build_segmenter_config
 from lab.miniature.pretraining import build_clip_config, build_tokenizer
 
-SETTINGS = paper.Settings(scenes=2, training_scenes=4, seeds=1, steps=1, mixed_steps=1, ablation_steps=1, batch_size=2)
+SETTINGS = Settings(scenes=2, training_scenes=4, seeds=1, steps=1, mixed_steps=1, ablation_steps=1, batch_size=2)
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 from PIL import Image
 
 from ...model.label_maps import label_values, segment_ids
-from ...model.masks import as_array, colors_to_ids
+from ...model.masks import as_array, colors_to_ids, shortened, whole_number
 from ...model.pictures import open_picture
 
 if TYPE_CHECKING:
@@ -27,6 +27,20 @@ SampleId: TypeAlias = "int | str"
 _DIRECT_CELLS = (1 << 16) - 1
 _MAX_CELLS = 1 << 24  # 128 MiB
 _LOOKUP_RANGE = 1 << 20
+
+
+class SegmentEntry(NamedTuple):
+    """An entry of ``segments_info``.
+
+    Attributes:
+        id: The segment's number in the map; 0 where there is no map, but a mask for each entry.
+        category: Its class.
+        info: The entry as it came.
+    """
+
+    id: int
+    category: int
+    info: Mapping[str, Any]
 
 
 class PairCounts(NamedTuple):
@@ -47,6 +61,63 @@ def is_torch_tensor(value: Any) -> TypeGuard[torch.Tensor]:
     """Whether ``value`` is a `torch.Tensor`; does not import torch."""
     torch_module = sys.modules.get("torch")
     return torch_module is not None and isinstance(value, torch_module.Tensor)
+
+
+def segment_entries(segments_info: Any, role: str, sample_id: SampleId, *, of_map: bool = True) -> list[SegmentEntry]:
+    """Checks a ``segments_info``.
+
+    Args:
+        segments_info: A list of dicts with ``category_id`` or ``label_id`` and, beside a map, ``id``. An entry that was
+            fused (``was_fused``) may be listed again.
+        role: ``"prediction"`` or ``"reference"``, for messages.
+        sample_id: What messages call the sample.
+        of_map: Whether there is a map whose numbers the ids are, rather than one mask for each entry.
+
+    Returns:
+        The entries in their order, fused ones once if there is a map.
+
+    Raises:
+        ValueError: It is no such list, ids or categories are no whole numbers, or an id is given twice.
+    """
+    where = f"the {role} of sample {sample_id!r}"
+    is_list = isinstance(segments_info, Sequence) and all(isinstance(info, Mapping) for info in segments_info)
+    if not is_list or isinstance(segments_info, str):
+        raise ValueError(
+            f"The `segments_info` in {where} must be a list of dicts, one for each segment, got "
+            f"{shortened(segments_info)}."
+        )
+    entries: list[SegmentEntry] = []
+    categories: dict[int, int] = {}
+    for info in segments_info:
+        category = info.get("category_id", info.get("label_id"))
+        if category is None:
+            raise ValueError(f"A segment in {where} has neither `category_id` nor `label_id`: {dict(info)}.")
+        category = _whole_entry(category, "category", where)
+        number = _whole_entry(info.get("id"), "id", where) if of_map else 0
+        if of_map and number in categories:
+            if categories[number] != category or not info.get("was_fused", False) or info.get("iscrowd", False):
+                raise ValueError(f"The {role} of sample {sample_id!r} lists the segment {number} twice.")
+            continue
+        categories[number] = category
+        entries.append(SegmentEntry(number, category, info))
+    return entries
+
+
+def _whole_entry(value: Any, name: str, where: str) -> int:
+    try:
+        return whole_number(value)
+    except ValueError as error:
+        raise ValueError(f"The {name} of a segment in {where} {error}") from None
+
+
+def check_listed(present: np.ndarray, segments: Collection[int], role: str, sample_id: SampleId) -> None:
+    """Raises a ValueError if a map holds segments, numbers above 0, that its ``segments_info`` does not list."""
+    unlisted = [number for number in present.tolist() if number > 0 and number not in segments]
+    if unlisted:
+        raise ValueError(
+            f"The map in the {role} of sample {sample_id!r} holds the segment ids {unlisted[:5]}, which its "
+            "`segments_info` does not list. Do map and list belong to the same picture?"
+        )
 
 
 def as_integer_map(value: Any, role: str, sample_id: SampleId) -> IntegerMap:
@@ -106,7 +177,7 @@ def as_segment_map(value: Any, segments: Collection[int], role: str, sample_id: 
         return as_integer_map(value, role, sample_id)
     if not isinstance(value, Image.Image):
         value = as_array(value)
-        if value.dtype.kind == "f" and not _holds_listed(value, segments):
+        if value.dtype.kind == "f" and value.ndim == 2 and not _holds_listed(value, segments):
             raise _not_whole(value.dtype, role, sample_id)
     try:
         return segment_ids(value, segments, unlisted="keep")
@@ -117,7 +188,7 @@ def as_segment_map(value: Any, segments: Collection[int], role: str, sample_id: 
 
 
 def _holds_listed(values: np.ndarray, segments: Collection[int]) -> bool:
-    return all(value < 0 or value in segments for value in np.unique(values).tolist())
+    return all(value < 0 or value in segments or (value == 0 and segments) for value in np.unique(values).tolist())
 
 
 def _not_whole(dtype: Any, role: str, sample_id: SampleId) -> TypeError:
@@ -183,7 +254,15 @@ def _opened(value: Any, role: str, sample_id: SampleId) -> Any:
         if value is None:
             raise ValueError(f"The {role} of sample {sample_id!r} is missing: neither a path nor bytes are given.")
     if not isinstance(value, str | os.PathLike | bytes):
-        return value if is_torch_tensor(value) or isinstance(value, Image.Image) else np.asarray(value)
+        if is_torch_tensor(value) or isinstance(value, Image.Image):
+            return value
+        try:
+            return np.asarray(value)
+        except ValueError:
+            raise ValueError(
+                f"The {role} of sample {sample_id!r} is no map, (height, width), but lists of different lengths. Of "
+                "Transformers' results post-process with return_coco_annotation=False."
+            ) from None
     name = f"the {role} of sample {sample_id!r}"
     if not isinstance(value, bytes):
         name = f"{os.fspath(path)} ({name})"

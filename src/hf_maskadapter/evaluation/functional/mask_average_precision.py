@@ -11,15 +11,15 @@ import copy
 import io
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ...model.masks import as_array, binary_mask, checked_run_lengths, is_polygon
+from ...model.masks import as_array, binary_mask, checked_run_lengths, is_number, is_polygon, whole_number
 from ...model.segments import Segments
-from .label_maps import SampleId, as_segment_map, to_numpy
+from .label_maps import SampleId, as_segment_map, check_listed, segment_entries, to_numpy
 from .panoptic_quality import check_categories
 
 _RESULT_KEYS = (
@@ -35,6 +35,12 @@ _RESULT_KEYS = (
     "ar_small",
     "ar_medium",
     "ar_large",
+)
+
+
+_NO_POLYGON = (
+    "it is a polygon, whose picture's size is not known here; give a mask, for example "
+    "hf_maskadapter.model.masks.polygon_mask(points, size, rule='coco')."
 )
 
 
@@ -266,12 +272,17 @@ def _parse(value: Any, role: str, sample_id: SampleId, mask_api: Any) -> list[di
     elif isinstance(value, Mapping) and {"segmentation", "segments_info"} <= value.keys():
         value = _from_segments(value, role, sample_id)
     required = ("masks", "labels") if role == "reference" else ("masks", "labels", "scores")
-    if not isinstance(value, Mapping) or not set(required) <= value.keys():
+    if not isinstance(value, Mapping) or any(value.get(key) is None for key in required):
         keys = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
         raise ValueError(
             f"{name} must be a dict with {', '.join(required)}, or with segmentation and segments_info; got {keys}."
         )
     given = value["masks"]
+    if getattr(given, "ndim", None) == 2 and len(given):
+        raise ValueError(
+            f"{name} has masks of shape {tuple(given.shape)}; expected (instances, height, width). A map of segments "
+            "is given as segmentation beside its segments_info."
+        )
     if isinstance(given, Mapping | str | bytes) or not hasattr(given, "__len__"):
         raise ValueError(f"{name} must hold its masks in a list or an array, got {type(given).__name__}.")
     masks = [_encode(mask, mask_api, name, number) for number, mask in enumerate(given)]
@@ -281,13 +292,15 @@ def _parse(value: Any, role: str, sample_id: SampleId, mask_api: Any) -> list[di
         if len(column) != len(masks):
             raise ValueError(f"{name} has {len(masks)} masks but {len(column)} {key}.")
     for number, score in enumerate(columns.get("scores", ())):
-        if not math.isfinite(score):
-            raise ValueError(f"{name}, mask {number}, has the score {score}.")
+        score = score.item() if hasattr(score, "item") and np.ndim(score) == 0 else score
+        if not isinstance(score, (int, float)) or not math.isfinite(score):
+            raise ValueError(f"{name}, mask {number}, has the score {score}; scores are finite numbers.")
+    areas = columns.get("area", [None] * len(masks))
     return [
         {
             "category_id": _whole(columns["labels"][index], f"{name}, mask {index}"),
             "segmentation": mask,
-            "area": _area(columns["area"][index] if "area" in columns else None, mask, mask_api),
+            "area": _area(areas[index], mask, mask_api, f"{name}, mask {index}"),
             "iscrowd": int(columns["iscrowd"][index] or 0) if "iscrowd" in columns else 0,
             "score": float(columns["scores"][index]) if "scores" in columns else 0.0,
         }
@@ -296,14 +309,23 @@ def _parse(value: Any, role: str, sample_id: SampleId, mask_api: Any) -> list[di
 
 
 def _whole(label: Any, name: str) -> int:
-    if not math.isfinite(label) or label != int(label):
-        raise ValueError(f"{name}, has the label {label}; category ids are whole numbers.")
-    return int(label)
+    try:
+        return whole_number(label)
+    except ValueError:
+        raise ValueError(f"{name}, has the label {label}; category ids are whole numbers.") from None
 
 
-def _area(given: Any, mask: dict[str, Any], mask_api: Any) -> float:
+def _area(given: Any, mask: dict[str, Any], mask_api: Any, name: str) -> float:
     """The area that an annotation tells, else the mask's."""
-    return float(mask_api.area(mask)) if given is None else float(given)
+    if given is None:
+        return float(mask_api.area(mask))
+    try:
+        area = float(given)
+    except (TypeError, ValueError):
+        area = math.nan
+    if not 0 <= area < math.inf:
+        raise ValueError(f"{name}, has the area {given}; areas are numbers of pixels.")
+    return area
 
 
 def _from_result(value: Segments, role: str, sample_id: SampleId) -> dict[str, Any]:
@@ -319,48 +341,48 @@ def _from_result(value: Segments, role: str, sample_id: SampleId) -> dict[str, A
 
 
 def _from_segments(value: Mapping[str, Any], role: str, sample_id: SampleId) -> dict[str, Any]:
-    infos: Sequence[Mapping[str, Any]] = value["segments_info"]
     masks = value["segmentation"]
+    is_map = masks is not None and _is_map(masks, value["segments_info"])
+    entries = segment_entries(value["segments_info"], role, sample_id, of_map=is_map)
+    infos = [entry.info for entry in entries]
     kept = [info.get("isthing", True) for info in infos]
     if masks is None and not infos:  # nothing was found
         masks = []
-    elif _is_map(masks):
-        ids = [int(info["id"]) for info in infos]
-        _refuse_repeated(ids, role, sample_id)
+    elif masks is None:
+        raise ValueError(f"The {role} of sample {sample_id!r} lists {len(infos)} segments, but has no masks (None).")
+    elif is_map:
+        ids = [entry.id for entry in entries]
         segment_ids = to_numpy(as_segment_map(masks, ids, role, sample_id))
+        if role == "reference":  # of a prediction somebody may choose segments
+            check_listed(np.unique(segment_ids), ids, role, sample_id)
         masks = [segment_ids == number if keep else None for number, keep in zip(ids, kept, strict=True)]
         if role == "prediction":  # instances that others cover wholly are still listed
             kept = [mask is not None and bool(mask.any()) for mask in masks]
     elif len(masks) != len(infos):
         raise ValueError(
-            f"The {role} of sample {sample_id!r} has {len(masks)} masks but {len(infos)} entries in segments_info."
+            f"The {role} of sample {sample_id!r} has {len(masks)} masks but {len(infos)} entries in segments_info. Of "
+            "Transformers' results post-process with return_coco_annotation=False."
         )
-    kept_infos = [info for info, keep in zip(infos, kept, strict=True) if keep]
+    kept_entries = [entry for entry, keep in zip(entries, kept, strict=True) if keep]
+    kept_infos = [entry.info for entry in kept_entries]
     columns: dict[str, Any] = {
         "masks": [mask for mask, keep in zip(masks, kept, strict=True) if keep],
-        "labels": [info.get("category_id", info.get("label_id")) for info in kept_infos],
+        "labels": [entry.category for entry in kept_entries],
         "iscrowd": [info.get("iscrowd", 0) for info in kept_infos],
         "area": [info.get("area") for info in kept_infos],
     }
-    if None in columns["labels"]:
-        raise ValueError(f"A segment in the {role} of sample {sample_id!r} has neither `category_id` nor `label_id`.")
     if role == "prediction":
-        if not all("score" in info for info in kept_infos):
+        if any(info.get("score") is None for info in kept_infos):
             raise ValueError(f"A segment in the prediction of sample {sample_id!r} has no `score`.")
         columns["scores"] = [info["score"] for info in kept_infos]
     return columns
 
 
-def _refuse_repeated(ids: Sequence[int], role: str, sample_id: SampleId) -> None:
-    repeated = [number for number in ids if ids.count(number) > 1]
-    if repeated:
-        raise ValueError(f"The {role} of sample {sample_id!r} lists the segment {repeated[0]} twice.")
-
-
-def _is_map(value: Any) -> bool:
+def _is_map(value: Any, segments_info: Any) -> bool:
     """Whether ``value`` is one map of segment ids rather than one mask per segment."""
-    if isinstance(value, list | tuple):
-        return False
+    if isinstance(value, list | tuple):  # rows of a map, unless there are as many as segments
+        is_nested = all(isinstance(row, list | tuple) and all(is_number(number) for number in row) for row in value)
+        return is_nested and len({len(row) for row in value}) == 1 and len(value) != len(segments_info or ())
     shape = getattr(value, "shape", None)
     return shape is None or len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4) and shape[0] not in (3, 4))
 
@@ -372,19 +394,28 @@ def _encode(mask: Any, mask_api: Any, name: str, number: int) -> dict[str, Any]:
             (height, width), counts = checked_run_lengths(mask)
             return mask_api.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
         if isinstance(mask, list | tuple) and is_polygon(mask):
-            raise ValueError(
-                "it is a polygon, whose picture's size is not known here; give a mask, for example "
-                "hf_maskadapter.model.masks.polygon_mask(points, size, rule='coco')."
-            )
+            raise ValueError(_NO_POLYGON)
         array = as_array(mask)
         if array.ndim == 3 and len(array) == 1:
             array = array[0]
-        inside = binary_mask(array)
+        try:
+            inside = binary_mask(array)
+        except ValueError:
+            if _is_outline(mask):
+                raise ValueError(_NO_POLYGON) from None
+            raise
     except ValueError as error:
         raise ValueError(f"{name}, mask {number}: {error}") from None
     if inside.ndim != 2:
         raise ValueError(f"{name} has a mask of shape {inside.shape} (number {number}); expected (height, width).")
     return mask_api.encode(np.asfortranarray(inside, dtype=np.uint8))
+
+
+def _is_outline(value: Any) -> bool:
+    """Whether what holds no mask's values is a polygon, a contour or a list of such."""
+    if hasattr(value, "ndim"):
+        return is_polygon(value) or tuple(value.shape[1:]) == (1, 2)
+    return isinstance(value, list | tuple) and len(value) > 0 and all(is_polygon(part) for part in value)
 
 
 def _to_list(column: Any) -> list[Any]:

@@ -5,14 +5,14 @@ The rules for void and crowd are those of `panopticapi`, the implementation behi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ...model.segments import Segments
-from .label_maps import SampleId, as_segment_map, check_same_size, pair_counts
+from .label_maps import SampleId, as_segment_map, check_listed, check_same_size, pair_counts, segment_entries, to_numpy
 
 # The IoU of a match lies in (0.5, 1], where doubles are whole multiples of 2**-53: their sum is kept as an integer.
 _IOU_UNITS = 1 << 53
@@ -123,8 +123,8 @@ def match_panoptic(prediction: Any, reference: Any, sample_id: SampleId = 0) -> 
             of dicts with ``id`` and ``label_id`` or ``category_id``, as the `post_process_panoptic_segmentation`
             functions of Transformers and of this package give it. The map is (height, width), or (height, width, 3)
             with id = R + 256·G + 256²·B (COCO's PNG). Pixels of id 0 or less that no segment lists belong to no
-            segment: where nothing was found, Transformers gives a map of floats −1, which counts misses only. An entry
-            that was fused may be listed again.
+            segment: where nothing was found, Transformers gives a map of floats −1, which counts misses only, as does
+            `None` beside an empty list. An entry that was fused may be listed again.
         reference: The same for the annotation, with an optional ``"iscrowd"`` in each segment. Id 0 (or less) is void.
         sample_id: What messages call the sample.
 
@@ -141,10 +141,12 @@ def match_panoptic(prediction: Any, reference: Any, sample_id: SampleId = 0) -> 
     """
     predicted_map, predicted_segments = _parse(prediction, "prediction", sample_id)
     reference_map, reference_segments = _parse(reference, "reference", sample_id)
+    if predicted_map is None:
+        predicted_map = np.full(to_numpy(reference_map).shape, -1)
     check_same_size(predicted_map, reference_map, sample_id)
     pairs = pair_counts(reference_map, predicted_map, sample_id)
-    _check_listed(pairs.rows, reference_segments, "reference", sample_id)
-    _check_listed(pairs.columns, predicted_segments, "prediction", sample_id)
+    check_listed(pairs.rows, reference_segments, "reference", sample_id)
+    check_listed(pairs.columns, predicted_segments, "prediction", sample_id)
     if any(segment_id <= 0 for segment_id in reference_segments):
         raise ValueError(
             f"The reference of sample {sample_id!r} lists a segment of id 0 or less, which is kept for void."
@@ -279,31 +281,14 @@ def _parse(value: Any, role: str, sample_id: SampleId) -> tuple[Any, dict[int, t
             f"The {role} of sample {sample_id!r} must be a dict with `segmentation` (a map of segment ids) and "
             f"`segments_info` (a list of dicts with `id` and `category_id`); got {_describe(value)}."
         )
-    segments: dict[int, tuple[int, bool]] = {}
-    infos: Sequence[Mapping[str, Any]] = value["segments_info"]
-    for info in infos:
-        category = info.get("category_id", info.get("label_id"))
-        if category is None:
-            raise ValueError(
-                f"A segment in the {role} of sample {sample_id!r} has neither `category_id` nor `label_id`: "
-                f"{dict(info)}."
-            )
-        segment_id = int(info["id"])
-        is_fused_again = segments.get(segment_id) == (int(category), False) and info.get("was_fused", False)
-        if segment_id in segments and not is_fused_again:
-            raise ValueError(f"The {role} of sample {sample_id!r} lists the segment {segment_id} twice.")
-        segments[segment_id] = int(category), bool(info.get("iscrowd", False))
+    segments = {
+        entry.id: (entry.category, bool(entry.info.get("iscrowd", False)))
+        for entry in segment_entries(value["segments_info"], role, sample_id)
+    }
+    if value["segmentation"] is None and not segments and role == "prediction":
+        return None, segments
     return as_segment_map(value["segmentation"], segments, role, sample_id), segments
 
 
 def _describe(value: Any) -> str:
     return f"a dict with {sorted(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
-
-
-def _check_listed(present: np.ndarray, segments: Mapping[int, Any], role: str, sample_id: SampleId) -> None:
-    unlisted = [int(segment_id) for segment_id in present if segment_id > 0 and int(segment_id) not in segments]
-    if unlisted:
-        raise ValueError(
-            f"The map in the {role} of sample {sample_id!r} holds the segment ids {unlisted[:5]}, which its "
-            "`segments_info` does not list. Do map and list belong to the same picture?"
-        )
