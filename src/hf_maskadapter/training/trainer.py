@@ -290,7 +290,6 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.step_log.cut_after(progress.step)
         self.prepared_stage.train()
-        batches = iter(self.loader)
         with (
             self.signals,
             tqdm(
@@ -302,6 +301,7 @@ class Trainer:
                 dynamic_ncols=True,
             ) as bar,
         ):
+            batches = iter(self.loader)  # here, since a signal while workers start leaves PyTorch's iterator half made
             if self._progress.awaits_validation:
                 self._finish_step(bar)
             while progress.step < settings.max_steps:
