@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from hf_maskadapter.files import write_text
+from hf_maskadapter.files import read_json, write_text
 from hf_maskadapter.hub.released import RELEASED_PRESETS, released_card
 from lab.cards.miniature import miniature_card
 
@@ -28,7 +26,7 @@ def write_cards(output_dir: Path, results: Path | None = None, benchmark: Path |
         ValueError: if a file with results cannot be read.
         OSError: if a card cannot be written.
     """
-    measured = _read(results) if results is not None and results.is_file() else None
+    measured = read_json(results) if results is not None and results.is_file() else None
     claims = benchmark.read_text(encoding="utf-8") if benchmark is not None and benchmark.is_file() else None
     cards = {MINIATURE: miniature_card(measured, claims)}
     cards |= {preset: released_card(preset) for preset in RELEASED_PRESETS}
@@ -38,13 +36,6 @@ def write_cards(output_dir: Path, results: Path | None = None, benchmark: Path |
         paths.append(output_dir / f"{name}.md")
         write_text(paths[-1], text)
     return paths
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
 
 
 __all__ = ["MINIATURE", "write_cards"]

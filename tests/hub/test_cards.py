@@ -16,7 +16,7 @@ from hf_maskadapter.hub.released import RELEASED_PRESETS, released_card
 from hf_maskadapter.hub.remote_code import save_with_remote_code
 from lab.cards.collection import MINIATURE
 from lab.cards.miniature import miniature_card
-from support.project_scripts import load_script
+from lab.commands import main as laboratory
 
 PROJECT = Path(__file__).parents[2]
 CARDS = sorted((PROJECT / "model_cards").glob("*.md"))
@@ -37,13 +37,8 @@ def blocks(card, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def script():
-    return load_script("write_model_cards")
-
-
-def test_the_projects_cards_are_what_the_script_writes(script, tmp_path, capsys):
-    assert script.main(["--output_dir", str(tmp_path)]) == 0
+def test_the_projects_cards_are_what_the_script_writes(tmp_path):
+    assert laboratory(["write-model-cards", "--output_dir", str(tmp_path)]) == 0
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert written == {path.name: path.read_text() for path in CARDS}, "run scripts/write_model_cards.py"
     assert set(written) == {f"{name}.md" for name in (MINIATURE, *RELEASED_PRESETS)}
@@ -126,10 +121,11 @@ class TestMiniature:
         assert "Not measured yet" in text
         assert not ModelCard(text).data.eval_results
 
-    def test_broken_results_are_named(self, script, tmp_path, capsys):
+    def test_broken_results_are_named(self, tmp_path, capsys):
         (tmp_path / "results.json").write_text("{")
-        assert script.main(["--output_dir", str(tmp_path), "--results", str(tmp_path / "results.json")]) == 1
-        assert "results.json is no JSON" in capsys.readouterr().err
+        words = ["--output_dir", str(tmp_path), "--results", str(tmp_path / "results.json")]
+        assert laboratory(["write-model-cards", *words]) == 2
+        assert "results.json cannot be read as JSON" in capsys.readouterr().err
 
 
 def test_results_are_written_over_those_of_the_same_kind_only(tmp_path):

@@ -133,7 +133,7 @@ def training_card(
     *,
     kind: Literal["model", "adapter"] = "model",
 ) -> str:
-    """The card of what `scripts/train.py` or `scripts/pretrain_clip.py` made.
+    """The card of what `maskadapter train` or `maskadapter pretrain` made.
 
     Args:
         arguments: the training arguments, by name; the `stage` of a pre-training is "clip".

@@ -84,7 +84,7 @@ RELEASED: Mapping[str, ReleasedModel] = {
             (
                 "The published number of A-150 was measured with MAFT+'s panoptic formula of the text transfer, which "
                 "this preset sets; the others without it (preset `mask-adapter-maft-plus-convnext-large-semantic`, or "
-                "`--no-text_transfer_panoptic` of `scripts/evaluate.py`).",
+                "`--no-text_transfer_panoptic` of `maskadapter evaluate`).",
             ),
         ),
     )

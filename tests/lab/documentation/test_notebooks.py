@@ -10,7 +10,7 @@ import pytest
 from lab.documentation.notebooks import NOTEBOOKS, SETUP, page_cells
 from support.documentation import blocks, command_lines
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 
 
 def cells_of(notebook: str) -> list[dict]:

@@ -16,7 +16,7 @@ from hf_maskadapter.model.segments import Segments
 from lab.miniature import thresholds
 from lab.miniature.measuring import evaluation_scenes
 
-RESULT = Path(__file__).parents[2] / "model_cards" / "results" / "thresholds.md"
+RESULT = Path(__file__).parents[3] / "model_cards" / "results" / "thresholds.md"
 
 
 @pytest.fixture(scope="module")

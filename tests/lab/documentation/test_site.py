@@ -10,7 +10,7 @@ import yaml
 import hf_maskadapter
 from lab.documentation import site
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 
 
 def navigation(entries: list) -> list[str]:
