@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import weakref
 
 import pytest
@@ -98,3 +99,10 @@ def test_a_group_in_a_reference_cycle_ends_before_python_does(tmp_path):
         assert not is_alive()
     finally:
         gc.enable()
+
+
+def test_pytorch_is_not_imported_again_where_its_import_was_interrupted(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch")  # as Python leaves it; torch.distributed stays
+    assert "torch.distributed" in sys.modules
+    leave_process_group()
+    assert "torch" not in sys.modules

@@ -16,8 +16,10 @@ from hf_maskadapter.cli.pretrain import parse_options, pretraining_options
 from hf_maskadapter.cli.pretraining import CaptionBatches, CropData, run_pretraining
 from hf_maskadapter.cli.train import training_options
 from hf_maskadapter.cli.training import run_training
-from hf_maskadapter.data import DataError
+from hf_maskadapter.data import DataError, load_segmentation_dataset
+from hf_maskadapter.data.captions import SegmentCrops
 from hf_maskadapter.training.checkpoints import CheckpointError
+from hf_maskadapter.training.clip_validation import ContrastiveValidation
 from hf_maskadapter.training.log import StepLog
 from support import toy
 from support.project_scripts import SCRIPTS
@@ -135,6 +137,84 @@ class TestResult:
         expected, found = weights(whole), weights(parts)
         assert all(torch.equal(found[name], value) for name, value in expected.items())
 
+    def test_is_validated_with_the_average_and_is_the_best_on_request(self, options, tmp_path, monkeypatch):
+        clip_weights = []
+
+        def measure(self):
+            clip_weights.append({name: value.clone() for name, value in self.stage.state_dict().items()})
+            return {"loss": float(len(clip_weights)), "accuracy": [0.25, 0.75, 0.5][len(clip_weights) - 1]}
+
+        monkeypatch.setattr(ContrastiveValidation, "__call__", measure)
+        result = train_clip(
+            options, max_steps=5, validation_split="val", eval_steps=2, ema_decay=0.9, keep="best", checkpoints_limit=1
+        )
+        assert (result.best_step, result.best_value, result.metrics) == (4, 0.75, {"loss": 3.0, "accuracy": 0.5})
+        out = Path(options["output_dir"])
+        averages = load_file(out / "checkpoints" / "step-00000004" / "ema.safetensors")
+        saved = weights(out)
+        for name, average in averages.items():
+            assert torch.equal(clip_weights[1][name], average), name
+            assert torch.equal(saved[name], average), name
+        evaluations = [record for record in StepLog(out / "log.jsonl").read() if "eval_loss" in record]
+        assert evaluations[0] == {"step": 2, "eval_loss": 1.0, "eval_accuracy": 0.25}
+        assert [record["step"] for record in evaluations] == [2, 4, 5]
+        card = (out / "model" / "README.md").read_text()
+        assert "| accuracy | 50.0 |" in card
+        assert "Contrastive loss: 3.0000." in card
+
+    def test_is_validated_on_the_same_crops_whatever_the_seed(self, options, tmp_path):
+        common = {"max_steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0, "validation_split": "val"}
+        results = [
+            train_clip(options, output_dir=str(tmp_path / str(seed)), seed=seed, **common).metrics for seed in (0, 1)
+        ]
+        assert results[0] == pytest.approx(results[1], rel=1e-6)
+        segmenter = MaskAdapterForOpenVocabularySegmentation.from_pretrained(options["model"]).eval()
+        processor = MaskAdapterProcessor.from_pretrained(options["model"])
+        assert results[0] == pytest.approx(self.expected(options, segmenter, processor), rel=1e-4)
+
+    @staticmethod
+    @torch.no_grad()
+    def expected(options, segmenter, processor):
+        """Loss and accuracy on the two pictures, 4 crops of each, by the definition."""
+        dataset = load_segmentation_dataset(options["dataset"], split="val")
+        crops = SegmentCrops(
+            vocabulary=dataset.vocabulary,
+            crop_size=32,
+            min_area=100,
+            flip_probability=0.0,
+            image_mean=processor.image_processor.image_mean,
+            image_std=processor.image_processor.image_std,
+        )
+        found = [crop for sample in dataset for crop in crops(sample)]
+        names = [crop.captions[0] for crop in found]
+        template = processor.prompt_templates[0]
+        ids = [processor.tokenizer([template.replace("{}", name)], return_tensors="pt")["input_ids"] for name in names]
+        images = [segmenter.clip.get_image_features(crop.pixel_values[None])[0].double() for crop in found]
+        texts = [segmenter.clip.get_text_features(each)[0].double() for each in ids]
+        scale = segmenter.clip.get_logit_scale().item()
+        logits = torch.tensor([[scale * torch.cosine_similarity(i, t, dim=0) for t in texts] for i in images])
+        same = torch.tensor([[float(one == other) for other in names] for one in names])
+        target = same / same.sum(dim=1, keepdim=True)
+        loss = -(target * (logits.log_softmax(1) + logits.log_softmax(0).T)).sum(dim=1).mean() / 2
+        right = [names[int(row.argmax())] == name for row, name in zip(logits, names, strict=True)]
+        return {"loss": loss.item(), "accuracy": sum(right) / len(right)}
+
+    def test_of_pictures_with_captions_is_validated_on_others(self, options, tmp_path):
+        folder = captioned_folder(tmp_path / "captioned")
+        held_out = captioned_folder(tmp_path / "held_out")
+        result = train_clip(
+            options,
+            dataset=str(folder),
+            captions=True,
+            cache_dir=str(tmp_path / "cache"),
+            batch_size=4,
+            validation_dataset=str(held_out),
+            validation_split="train",
+            max_validation_samples=3,
+        )
+        assert result.metrics["accuracy"] in [pytest.approx(right / 3) for right in range(4)]
+        assert result.metrics["loss"] > 0
+
     def test_of_pictures_with_captions(self, options, tmp_path):
         folder = captioned_folder(tmp_path / "captioned")
         cache = str(tmp_path / "cache")
@@ -144,13 +224,22 @@ class TestResult:
         assert "(4 samples, captions)" in card
 
 
+def test_the_reported_accuracy_is_a_mean_of_the_batches(options):
+    result = train_clip(options, max_steps=1)
+    (record,) = StepLog(Path(options["output_dir"]) / "log.jsonl").read()
+    assert result.accuracy == pytest.approx(record["accuracy"])
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_the_whole_batch(options, tmp_path):
-    train_clip(options, output_dir=str(tmp_path / "alone"), max_steps=3)
-    together = options | {"output_dir": str(tmp_path / "together"), "max_steps": 3}
+    train_clip(options, output_dir=str(tmp_path / "alone"), max_steps=3, validation_split="val")
+    together = options | {"output_dir": str(tmp_path / "together"), "max_steps": 3, "validation_split": "val"}
     words = [word for name, value in together.items() for word in (f"--{name}", str(value))]
     run_by_two_processes(str(SCRIPTS / "pretrain_clip.py"), *words)
     logs = [StepLog(tmp_path / name / "log.jsonl").read() for name in ("alone", "together")]
+    validations = [[record for record in log if "eval_loss" in record] for log in logs]
+    assert validations[1] == [pytest.approx(record, rel=1e-3) for record in validations[0]]
+    logs = [[record for record in log if "loss" in record] for log in logs]
     assert [record["step"] for record in logs[1]] == [1, 2, 3]
     for alone, by_two in zip(*logs, strict=True):
         assert by_two["loss"] == pytest.approx(alone["loss"], rel=1e-3)
@@ -321,7 +410,23 @@ class TestOptions:
             self.parse("--max_steps", "0")
         assert "max_steps must be at least 1" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        "words", [("--eval-steps", "2"), ("--max_validation_samples", "2"), ("--validation-dataset", "d")]
+    )
+    def test_of_a_validation_need_a_split(self, words, capsys):
+        with pytest.raises(SystemExit):
+            self.parse("--max_steps", "5", *words)
+        assert "needs a validation_split" in capsys.readouterr().err
+        assert self.parse("--max_steps", "5", *words, "--validation-split", "val").validation.validation_split == "val"
+
+    def test_the_best_weights_need_a_validation(self, capsys):
+        with pytest.raises(SystemExit):
+            self.parse("--max_steps", "5", "--keep", "best")
+        assert "keep='best' needs a validation_split" in capsys.readouterr().err
+
     def test_the_output_folder_does_not_decide_the_weights(self):
         options = {"dataset": "d", "max_steps": 1}
-        moved = pretraining_options(options | {"output_dir": "elsewhere", "num_workers": 9})
+        moved = pretraining_options(
+            options | {"output_dir": "elsewhere", "num_workers": 9, "validation_split": "val", "keep": "best"}
+        )
         assert pretraining_options(options | {"output_dir": "o"}).fingerprint() == moved.fingerprint()

@@ -227,6 +227,11 @@ class TestMistakes:
         with pytest.raises(RuntimeError, match="checkpoints of another run"):
             train(options)
 
+    def test_fp16_on_a_cpu_is_an_error(self, options):
+        with pytest.raises(ValueError, match="fp16 is not for a CPU: choose bf16 or no"):
+            train(options, mixed_precision="fp16")
+        assert not Path(options["output_dir"]).exists()
+
     def test_the_script_prints_one_line(self, options, capsys):
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         assert main(["train", *words, "--crop_size", "50"]) == 2

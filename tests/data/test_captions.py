@@ -17,6 +17,7 @@ from hf_maskadapter.data.captions import (
     CaptionedCrop,
     CaptionedPicture,
     CropCollator,
+    PictureCenters,
     PictureCrops,
     SegmentCrops,
     load_captioned_pictures,
@@ -145,6 +146,16 @@ class TestPictureCrops:
     def test_refuse_a_share_of_nothing(self):
         with pytest.raises(ValueError, match="min_share"):
             PictureCrops(crop_size=4, min_share=0)
+
+
+def test_the_center_of_a_picture_is_its_largest_square_there_in_every_epoch():
+    pixels = np.zeros((4, 10, 3), np.uint8)
+    pixels[:, 3:7] = np.arange(48).reshape(4, 4, 3) * 5
+    transform = PictureCenters(crop_size=4, image_mean=[0, 0, 0], image_std=[1, 1, 1])
+    for epoch in range(5):
+        (crop,) = transform(CaptionedPicture("a", Image.fromarray(pixels), ("one", "two")), epoch)
+        assert crop.captions == ("one", "two")
+        assert torch.equal(crop.pixel_values, torch.from_numpy(pixels[:, 3:7]).permute(2, 0, 1).float())
 
 
 class TestCollator:

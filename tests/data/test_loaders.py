@@ -17,6 +17,7 @@ from hf_maskadapter.data import (
     create_training_loader,
     load_segmentation_dataset,
 )
+from hf_maskadapter.data.loaders import create_validation_loader
 from hf_maskadapter.data.sampling import SampleKey
 
 TRANSFORM = TrainingTransform(crop_size=16, seed=5, color_augmentation=True)
@@ -80,6 +81,38 @@ def test_streams_and_files_give_the_same_training_samples(picture_folder):
     )
     first, second = (batches(source, size=4, number=1, shuffle=False)[0] for source in (dataset, stream))
     assert_equal(first, second)
+
+
+def held_out(source, size=2, **options):
+    """Place, sample and epoch of all samples that a process validates on, in its order."""
+    loader = create_validation_loader(source, lambda sample, epoch: (sample.sample_id, epoch), size, **options)
+    batches = list(loader)
+    assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
+    return [(place, *seen) for batch in batches for place, seen in batch]
+
+
+def test_every_held_out_sample_comes_once_in_an_order_that_stays(source):
+    whole = held_out(source)
+    assert sorted(sample_id for _, sample_id, _ in whole) == sorted(sample.sample_id for sample in source)
+    assert [place for place, *_ in whole] == list(range(len(whole)))
+    assert {epoch for *_, epoch in whole} == {0}
+    assert held_out(source) == whole
+    shares = [held_out(source, num_processes=3, process_index=index) for index in range(3)]
+    assert sorted(sample for share in shares for sample in share) == sorted(whole)
+
+
+def test_held_out_samples_with_a_length_are_shuffled():
+    class Numbers:
+        def __len__(self):
+            return 50
+
+        def read(self, item):
+            return item
+
+    loader = create_validation_loader(Numbers(), lambda item, _: item, 50)
+    ((*pairs,),) = loader
+    assert sorted(item for _, item in pairs) == list(range(50))
+    assert [item for _, item in pairs] != list(range(50))
 
 
 def test_pytorchs_random_numbers_are_left_alone(source):

@@ -16,6 +16,7 @@ from hf_maskadapter.data import DataError, load_segmentation_dataset
 from hf_maskadapter.evaluation import MaskAveragePrecision, MeanIoU, PanopticQuality, evaluate_model
 from hf_maskadapter.evaluation import evaluator as evaluator_module
 from hf_maskadapter.evaluation.counts import MethodCounts, SegmentCounts, count_sample, sample_score, summarize
+from hf_maskadapter.evaluation.evaluator import EvaluationStopped
 from hf_maskadapter.evaluation.predictors import EvaluationItem, label_segments
 from hf_maskadapter.evaluation.progress import Progress, ProgressError, ProgressStore
 from hf_maskadapter.model.vocabulary import Vocabulary
@@ -272,6 +273,15 @@ def test_an_interrupted_evaluation_goes_on_and_gives_the_same(tmp_path, stop):
     assert predicted[: 12 - stop] == list(range(stop - 1, 11))  # then the worst ones, to draw them
     assert same(result.methods, expected.methods)
     assert result.worst == expected.worst
+
+
+def test_it_stops_before_the_next_batch_when_told_to_and_goes_on_later(tmp_path):
+    answers = iter([False, False, True])
+    with pytest.raises(EvaluationStopped, match="after 2 samples"):
+        run(output_dir=tmp_path, should_stop=lambda: next(answers))
+    result = run(output_dir=tmp_path)
+    assert result.num_resumed == 2
+    assert same(result.methods, run().methods)
 
 
 def test_progress_survives_several_interruptions(tmp_path):

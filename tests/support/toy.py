@@ -3,6 +3,7 @@
 Run as a program it trains in a process of its own, also under `torch.distributed.run`.
 """
 
+import dataclasses
 import json
 import sys
 import time
@@ -107,51 +108,79 @@ def stage(name, model=None, **options):
     return MaskGeneratorTraining(model, vocabulary(model), MaskLossOptions(num_points=64), **options)
 
 
-def trainer(
-    output_dir,
-    name="warmup",
-    *,
-    steps=4,
-    batch_size=4,
-    accumulation=1,
-    delay=0.0,
-    num_workers=0,
-    learning_rate=1e-2,
-    optimizer="adamw",
-    source=None,
-    validate=None,
-    mixed_precision="no",
-    of_stage=None,
-    fsdp=False,
-    **settings,
-):
-    """A trainer on the toy world; `batch_size` counts all processes and accumulated batches.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How the toy world is trained on.
 
     To compare runs that differ by rounding, choose `optimizer="sgd"`: AdamW makes steps of the learning rate's size out
     of gradients that are nothing but rounding.
+
+    Args:
+        steps: length of the run.
+        batch_size: pictures in a step, over all processes and accumulated batches.
+        accumulation: batches of a process in a step.
+        delay: seconds that reading a picture takes.
+        num_workers: processes that read.
+        learning_rate: at its peak.
+        optimizer: "adamw" or "sgd".
+        mixed_precision: as Accelerate calls it.
+        fsdp: whether to shard.
     """
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation, mixed_precision=mixed_precision)
-    if fsdp:
+
+    steps: int = 4
+    batch_size: int = 4
+    accumulation: int = 1
+    delay: float = 0.0
+    num_workers: int = 0
+    learning_rate: float = 1e-2
+    optimizer: str = "adamw"
+    mixed_precision: str = "no"
+    fsdp: bool = False
+
+
+def trainer(output_dir, name="warmup", *, of_stage=None, source=None, validate=None, **options):
+    """A trainer on the toy world.
+
+    Args:
+        output_dir: where checkpoints and logs go.
+        name: the stage's name.
+        of_stage: the stage, if not a new one.
+        source: the pictures, if not those of the toy world.
+        validate: see `Trainer`.
+        **options: fields of [`RunOptions`] and of `TrainerSettings`.
+    """
+    names = {field.name for field in dataclasses.fields(RunOptions)}
+    run = RunOptions(**{option: value for option, value in options.items() if option in names})
+    settings = {option: value for option, value in options.items() if option not in names}
+    accelerator = Accelerator(
+        cpu=True, gradient_accumulation_steps=run.accumulation, mixed_precision=run.mixed_precision
+    )
+    if run.fsdp:
         shard_fully(accelerator)
     of_stage = of_stage if of_stage is not None else stage(name)
     loader = create_training_loader(
-        source if source is not None else Rectangles(delay=delay),
+        source if source is not None else Rectangles(delay=run.delay),
         transform(),
-        batch_size // (accelerator.num_processes * accumulation),
+        run.batch_size // (accelerator.num_processes * run.accumulation),
         num_processes=accelerator.num_processes,
         process_index=accelerator.process_index,
-        num_workers=num_workers,
+        num_workers=run.num_workers,
         collate=partial(collate_training_samples, mask_labels=False),
     )
     groups = parameter_groups(of_stage, 0.05)
+    sgd = run.optimizer == "sgd"
     return Trainer(
         of_stage,
         loader,
-        torch.optim.SGD(groups, learning_rate, 0.9) if optimizer == "sgd" else torch.optim.AdamW(groups, learning_rate),
-        LearningRateSchedule("cosine", steps, warmup_steps=min(2, steps)),
+        torch.optim.SGD(groups, run.learning_rate, 0.9) if sgd else torch.optim.AdamW(groups, run.learning_rate),
+        LearningRateSchedule("cosine", run.steps, warmup_steps=min(2, run.steps)),
         accelerator,
         TrainerSettings(
-            Path(output_dir), max_steps=steps, gradient_accumulation_steps=accumulation, logging_steps=2, **settings
+            Path(output_dir),
+            max_steps=run.steps,
+            gradient_accumulation_steps=run.accumulation,
+            logging_steps=2,
+            **settings,
         ),
         validate,
     )

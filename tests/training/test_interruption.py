@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hf_maskadapter.training import interruption
-from hf_maskadapter.training.interruption import StopSignals, TrainingInterrupted
+from hf_maskadapter.training.interruption import StopSignals, TrainingInterrupted, ValidationInterrupted
 from hf_maskadapter.training.trainer import MODEL_WEIGHTS
 from support import toy
 
@@ -97,6 +97,83 @@ def test_a_signal_in_the_last_step_lets_the_run_end_as_ever(tmp_path):
     of_run = toy.trainer(tmp_path, steps=2, batch_size=2, source=Interrupting(signal.SIGINT, 4))
     assert of_run.train().step == 2
     assert of_run.checkpoints.steps() == [2]
+
+
+class SignalledValidation:
+    """Validates in three batches; gets a signal in one of them, once, and draws random numbers."""
+
+    def __init__(self, of_run, number=None):
+        self.of_run, self.number, self.batches = of_run, number, []
+
+    def __call__(self):
+        step = self.of_run._progress.step
+        torch.rand(1)
+        for batch in range(3):
+            if self.of_run.signals.is_received():
+                raise ValidationInterrupted
+            self.batches.append((step, batch))
+            if self.number is not None and batch == 1:
+                signal.raise_signal(self.number)
+        return {"mean_iou": float(self.of_run.stage.void_embedding.sum())}
+
+
+class TestASignalDuringValidation:
+    def begin(self, folder, number=None, **options):
+        options = {"steps": 4, "batch_size": 2, "eval_steps": 2, "validate": dict} | options
+        of_run = toy.trainer(folder, **options)
+        of_run.validate = SignalledValidation(of_run, number)
+        return of_run
+
+    @pytest.mark.parametrize("steps", [2, 4], ids=["the last validation", "one before"])
+    def test_ends_it_at_the_next_batch_and_the_run_goes_on_bit_for_bit(self, steps, tmp_path):
+        whole = self.begin(tmp_path / "whole", steps=steps, ema_decay=0.9)
+        expected = whole.train()
+        first = self.begin(tmp_path / "parts", signal.SIGTERM, steps=steps, ema_decay=0.9)
+        with pytest.raises(TrainingInterrupted, match="SIGTERM after step 2, saved in"):
+            first.train()
+        assert first.validate.batches == [(2, 0), (2, 1)]
+        assert first.checkpoints.steps() == [2]
+        assert [record["step"] for record in first.step_log.read()] == [1, 2]
+        assert first.stage.training
+        second = self.begin(tmp_path / "parts", steps=steps, ema_decay=0.9)
+        result = second.train("latest")
+        assert second.validate.batches[:3] == [(2, 0), (2, 1), (2, 2)]
+        assert (result.metrics, result.best_step) == (expected.metrics, expected.best_step)
+        for name, value in whole.stage.state_dict().items():
+            assert torch.equal(second.stage.state_dict()[name], value), name
+        values = [
+            [
+                (record["step"], record["eval_mean_iou"])
+                for record in of_run.step_log.read()
+                if "eval_mean_iou" in record
+            ]
+            for of_run in (whole, second)
+        ]
+        assert values[0] == values[1]
+
+    def test_without_validation_the_run_goes_on_all_the_same(self, tmp_path):
+        with pytest.raises(TrainingInterrupted):
+            self.begin(tmp_path, signal.SIGINT).train()
+        assert toy.trainer(tmp_path, steps=4, batch_size=2).train("latest").step == 4
+
+    def test_without_a_signal_a_validation_that_gives_up_is_an_error(self, tmp_path):
+        of_run = self.begin(tmp_path)
+
+        def give_up():
+            raise ValidationInterrupted("no signal came")
+
+        of_run.validate = give_up
+        with pytest.raises(ValidationInterrupted, match="no signal came"):
+            of_run.train()
+
+    def test_validating_changes_no_random_numbers(self, tmp_path):
+        states = []
+        for validate in (None, lambda: {"mean_iou": torch.rand(1).item()}):
+            of_run = toy.trainer(tmp_path / str(validate is None), steps=1, batch_size=2, validate=validate)
+            torch.manual_seed(0)
+            of_run.train()
+            states.append(torch.rand(1))
+        assert torch.equal(*states)
 
 
 @pytest.mark.slow

@@ -121,10 +121,9 @@ def leave_process_group() -> None:
     tensors that they sent. The threads end with the group, which lives as long as a model that was trained in it, often
     a part of a reference cycle. So call this where nothing of the work is referenced any more.
     """
-    if "torch.distributed" not in sys.modules:
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or "torch" not in sys.modules:  # PyTorch has left when its import was interrupted
         return
-    from torch import distributed
-
     if not distributed.is_available():
         return
     if distributed.is_initialized():

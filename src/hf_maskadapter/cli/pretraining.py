@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
 from ..data import SegmentationStream, create_training_loader
-from ..data.captions import CropCollator, PictureCrops, SegmentCrops, load_captioned_pictures
+from ..data.captions import CropCollator, PictureCenters, PictureCrops, SegmentCrops, load_captioned_pictures
+from ..data.loaders import create_validation_loader
 from ..data.sampling import sample_generator
 from ..files import write_json
 from ..hub.cards import training_card
@@ -29,7 +30,9 @@ from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentatio
 from ..model.processing_maskadapter import MaskAdapterProcessor
 from ..provenance import versions
 from ..training.checkpoints import CheckpointError
-from ..training.clip_stage import ContrastivePretraining, spread_text_embeddings
+from ..training.clip_stage import ACCURACY_RATE, ContrastivePretraining, spread_text_embeddings
+from ..training.clip_validation import ContrastiveValidation
+from ..training.interruption import StopSignals
 from ..training.optimization import LearningRateSchedule
 from ..training.options import PretrainingOptions, flat
 from ..training.trainer import ResumableBatchSampler, Trainer, TrainingResult
@@ -158,18 +161,29 @@ def run_pretraining(options: PretrainingOptions) -> PretrainingResult:
         data = open_crops(options, processor, accelerator)
         stage = ContrastivePretraining(segmenter.clip, text_learning_rate_scale=optimization.text_learning_rate_scale)
         max_steps = optimization.max_steps
+        signals = StopSignals()
         trainer = Trainer(
             stage,
             CaptionBatches(data, processor.tokenizer, optimization.captions_per_crop, optimization.seed),
             make_optimizer(stage, optimization),
             LearningRateSchedule("cosine_after_warmup", max_steps, min(optimization.warmup_steps, max_steps)),
             accelerator,
-            make_settings(options.run, optimization, max_steps, fingerprint=options.fingerprint()),
+            make_settings(
+                options.run,
+                optimization,
+                max_steps,
+                eval_steps=options.validation.eval_steps,
+                best_metric="accuracy",
+                fingerprint=options.fingerprint(),
+            ),
+            build_validation(options, stage, processor, accelerator, signals),
+            signals,
         )
         if accelerator.is_main_process:
             logger.info(describe(options, stage, data, accelerator))
         result = train(trainer, options.run, flat(options))
-        found = PretrainingResult(**dataclasses.asdict(result), accuracy=stage.memory["accuracy"])
+        accuracy = stage.memory["accuracy"] / (1 - (1 - ACCURACY_RATE) ** result.step)  # the mean began at 0
+        found = PretrainingResult(**dataclasses.asdict(result), accuracy=accuracy)
         save_result(options, trainer, segmenter, processor, data, found)
     return found
 
@@ -224,40 +238,16 @@ def open_crops(options: PretrainingOptions, processor: MaskAdapterProcessor, acc
         ValueError: if options contradict each other or are out of range.
     """
     reading, crops, seed = options.data, options.crops, options.optimization.seed
-    common: dict[str, Any] = {
-        "crop_size": crops.crop_size,
-        "flip_probability": crops.flip_probability,
-        "seed": seed,
-        "image_mean": processor.image_processor.image_mean,
-        "image_std": processor.image_processor.image_std,
-    }
-    source: Any
+    source = open_source(options, reading.dataset, reading.train_split, reading.max_train_samples)
+    common = {"flip_probability": crops.flip_probability, "seed": seed} | _preparation(options, processor)
     transform: PictureCrops | SegmentCrops
     if reading.captions:
-        source = load_captioned_pictures(
-            reading.dataset,
-            split=reading.train_split,
-            config_name=reading.config_name,
-            cache_dir=reading.cache_dir,
-            image_column=reading.image_column,
-            caption_column=reading.caption_column,
-            id_column=reading.id_column,
-            max_samples=reading.max_train_samples,
-        )
         transform = PictureCrops(min_share=crops.min_crop_share, **common)
-        collator, templates, num_classes = CropCollator(1), ["{}"], None
+        collator, num_classes = CropCollator(1), None
     else:
-        source = open_dataset(reading, reading.dataset, reading.train_split, reading.max_train_samples)
-        transform = SegmentCrops(
-            vocabulary=source.vocabulary,
-            crops_per_picture=crops.crops_per_picture,
-            min_area=crops.min_segment_area,
-            context=crops.context,
-            max_enlargement=crops.max_enlargement,
-            **common,
-        )
+        transform = _segment_crops(options, source, **common)
         collator = CropCollator(crops.crops_per_picture, crops.min_segment_area)
-        templates, num_classes = processor.prompt_templates, len(source.vocabulary)
+        num_classes = len(source.vocabulary)
     loader = create_training_loader(
         source,
         transform,
@@ -271,7 +261,106 @@ def open_crops(options: PretrainingOptions, processor: MaskAdapterProcessor, acc
         pin_memory=accelerator.device.type == "cuda",
     )
     num_samples = None if isinstance(source, SegmentationStream) else len(source)
-    return CropData(loader, templates, source.name, num_samples, num_classes)
+    return CropData(loader, _templates(options, processor), source.name, num_samples, num_classes)
+
+
+def open_source(options: PretrainingOptions, name: str, split: str | None, max_samples: int | None) -> Any:
+    """A data set of captioned pictures or of annotated ones, as the options describe it.
+
+    Raises:
+        DataError: if it cannot be found or opened, is empty, or lacks a column or classes.
+        ValueError: if the number of samples is limited for a stream.
+    """
+    reading = options.data
+    if not reading.captions:
+        return open_dataset(reading, name, split, max_samples)
+    return load_captioned_pictures(
+        name,
+        split=split,
+        config_name=reading.config_name,
+        cache_dir=reading.cache_dir,
+        image_column=reading.image_column,
+        caption_column=reading.caption_column,
+        id_column=reading.id_column,
+        max_samples=max_samples,
+    )
+
+
+def _preparation(options: PretrainingOptions, processor: MaskAdapterProcessor) -> dict[str, Any]:
+    """How a crop becomes what the CLIP takes."""
+    image_processor = processor.image_processor
+    return {
+        "crop_size": options.crops.crop_size,
+        "image_mean": image_processor.image_mean,
+        "image_std": image_processor.image_std,
+    }
+
+
+def _segment_crops(options: PretrainingOptions, source: Any, **common: Any) -> SegmentCrops:
+    crops = options.crops
+    return SegmentCrops(
+        vocabulary=source.vocabulary,
+        crops_per_picture=crops.crops_per_picture,
+        min_area=crops.min_segment_area,
+        context=crops.context,
+        max_enlargement=crops.max_enlargement,
+        **common,
+    )
+
+
+def _templates(options: PretrainingOptions, processor: MaskAdapterProcessor) -> Sequence[str]:
+    """Texts with one `{}`, where a caption goes."""
+    return ["{}"] if options.data.captions else processor.prompt_templates
+
+
+def build_validation(
+    options: PretrainingOptions,
+    stage: ContrastivePretraining,
+    processor: MaskAdapterProcessor,
+    accelerator: Accelerator,
+    signals: StopSignals,
+) -> Callable[[], dict[str, float]] | None:
+    """Loss and accuracy on the validation data, if there are any: see [`ContrastiveValidation`].
+
+    The crops are the same in every validation and every run, whatever its seed, and are not flipped; of a captioned
+    picture it is the largest square in its middle. A signal ends the validation before the next batch.
+
+    Raises:
+        DataError: if the data cannot be found or opened, are empty, or lack a column or classes.
+        ValueError: if the number of samples is limited for a stream.
+    """
+    validation, reading = options.validation, options.data
+    if validation.validation_split is None:
+        return None
+    source = open_source(
+        options,
+        validation.validation_dataset or reading.dataset,
+        validation.validation_split,
+        validation.max_validation_samples,
+    )
+    preparation = _preparation(options, processor)
+    loader = create_validation_loader(
+        source,
+        PictureCenters(**preparation)
+        if reading.captions
+        else _segment_crops(options, source, flip_probability=0.0, seed=0, **preparation),
+        options.pictures_per_process(accelerator.num_processes),
+        num_processes=accelerator.num_processes,
+        process_index=accelerator.process_index,
+        num_workers=reading.num_workers,
+    )
+    return ContrastiveValidation(
+        stage,
+        loader,
+        processor.tokenizer,
+        accelerator,
+        templates=_templates(options, processor),
+        batch_size=options.optimization.batch_size,
+        positions=options.optimization.captions_per_crop,
+        should_stop=signals.is_received,
+        nothing=f"{source.name}: no picture to validate on has a segment of {options.crops.min_segment_area} connected "
+        "pixels or more: lower min_segment_area.",
+    )
 
 
 def describe(
@@ -303,7 +392,7 @@ def save_result(
         OSError: if a file cannot be written. Checkpoints are as they were, so that the run can be given again.
     """
     output_dir = Path(options.run.output_dir)
-    state = complete_state(segmenter, trainer, result)
+    state = complete_state(segmenter, trainer, result, options.outcome.keep)
     if trainer.accelerator.is_main_process:
         facts = flat(options) | {"stage": "clip", "model": options.start.model or "the embedded miniature"}
         card = training_card(facts, dataclasses.asdict(result), data.num_samples, data.num_classes, versions())
@@ -318,9 +407,11 @@ __all__ = [
     "CaptionBatches",
     "CropData",
     "PretrainingResult",
+    "build_validation",
     "describe",
     "load_model",
     "open_crops",
+    "open_source",
     "require_no_former_checkpoint",
     "run_pretraining",
     "save_result",

@@ -41,7 +41,7 @@ from ..provenance import versions
 from ..training.adapter_stages import AdapterStage, GroundTruthWarmup, MixedMaskTraining
 from ..training.checkpoints import CheckpointStore
 from ..training.generator_stage import MaskGeneratorTraining
-from ..training.interruption import TrainingInterrupted
+from ..training.interruption import StopSignals, TrainingInterrupted, ValidationInterrupted
 from ..training.optimization import LearningRateSchedule, parameter_groups
 from ..training.options import DataOptions, OptimizationOptions, RunOptions, StartOptions, TrainingOptions, flat
 from ..training.stage import SegmenterStage, TrainingStage
@@ -121,6 +121,7 @@ def run_training(options: TrainingOptions) -> TrainingResult:
             optimization.lr_gamma,
             optimization.lr_power,
         )
+        signals = StopSignals()
         trainer = Trainer(
             stage,
             loader,
@@ -135,7 +136,8 @@ def run_training(options: TrainingOptions) -> TrainingResult:
                 eval_steps=options.validation.eval_steps,
                 fingerprint=options.fingerprint(),
             ),
-            build_validation(options, segmenter, processor, accelerator),
+            build_validation(options, segmenter, processor, accelerator, signals),
+            signals,
         )
         if accelerator.is_main_process:
             logger.info(describe(options, stage, dataset, max_steps, accelerator))
@@ -151,6 +153,7 @@ def make_accelerator(run: RunOptions, optimization: OptimizationOptions, accumul
 
     Raises:
         ImportError: if a tracker cannot be imported.
+        ValueError: if fp16 is asked for on a CPU, where Accelerate would train in fp32 without a word.
     """
     accelerator = Accelerator(
         gradient_accumulation_steps=accumulation,
@@ -158,6 +161,8 @@ def make_accelerator(run: RunOptions, optimization: OptimizationOptions, accumul
         log_with=list(run.report_to) or None,
         project_dir=run.output_dir,
     )
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("mixed_precision fp16 is not for a CPU: choose bf16 or no.")
     found = {str(tracker) for tracker in accelerator.log_with}
     missing = [name for name in run.report_to if name != "all" and name not in found]
     if missing:
@@ -386,15 +391,17 @@ def build_validation(
     segmenter: MaskAdapterForOpenVocabularySegmentation,
     processor: MaskAdapterProcessor,
     accelerator: Accelerator,
+    signals: StopSignals,
 ) -> Callable[[], dict[str, float]] | None:
     """Mean IoU on the validation data, if there are any.
 
-    The adapter's stages are validated on generated masks, or on the annotated ones if the model has no generator.
+    The adapter's stages are validated on generated masks, or on the annotated ones if the model has no generator. A
+    signal ends it before the next picture.
     """
     validation = options.validation
     if validation.validation_split is None:
         return None
-    from ..evaluation.evaluator import evaluate_model
+    from ..evaluation.evaluator import EvaluationStopped, evaluate_model
     from ..evaluation.predictors import MaskAdapterPredictor, Method
 
     source = validation.validation_dataset or options.data.dataset
@@ -404,9 +411,17 @@ def build_validation(
     predictor = MaskAdapterPredictor(segmenter, processor, dataset.vocabulary, masks=masks, methods=methods)
 
     def validate() -> dict[str, float]:
-        result = evaluate_model(
-            predictor, dataset, accelerator=accelerator, num_workers=options.data.num_workers, show_progress=False
-        )
+        try:
+            result = evaluate_model(
+                predictor,
+                dataset,
+                accelerator=accelerator,
+                num_workers=options.data.num_workers,
+                show_progress=False,
+                should_stop=signals.is_received,
+            )
+        except EvaluationStopped as stopped:
+            raise ValidationInterrupted(str(stopped)) from stopped
         return result.metrics
 
     return validate

@@ -212,6 +212,32 @@ class PictureCrops(_CropTransform):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PictureCenters(_CropTransform):
+    """The largest square in the middle of a captioned picture, with its captions.
+
+    Args:
+        flip_probability: by default it is not flipped.
+        crop_size, seed, image_mean, image_std: as for [`SegmentCrops`].
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    flip_probability: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def __call__(self, picture: CaptionedPicture, epoch: int = 0) -> list[CaptionedCrop]:
+        """The crop, the same in every epoch, in a list of one."""
+        width, height = picture.image.size
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        rng = sample_generator(self.seed, epoch, picture.sample_id, "crop")
+        return [CaptionedCrop(self._cut(picture.image, (left, top, left + side, top + side), rng), picture.captions)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SegmentCrops(_CropTransform):
     """Square crops around annotated segments; what is said of a crop are the synonyms of the segment's class.
 
@@ -333,6 +359,7 @@ __all__ = [
     "CaptionedPicture",
     "CaptionedPictures",
     "CropCollator",
+    "PictureCenters",
     "PictureCrops",
     "SegmentCrops",
     "load_captioned_pictures",

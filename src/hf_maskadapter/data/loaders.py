@@ -1,16 +1,16 @@
-"""The data loader of a training run."""
+"""The data loaders of a training run."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .loading import SegmentationDataset, SegmentationStream
-from .sampling import SampleKey, StreamingBatchSampler, TrainingBatchSampler
+from .sampling import SampleKey, StreamingBatchSampler, TrainingBatchSampler, epoch_order, shard_indices
 from .transforms import collate_training_samples
 
 
@@ -109,19 +109,97 @@ def create_training_loader(
         batch_sampler=sampler,
         collate_fn=collate or collate_training_samples,
         num_workers=num_workers,
-        worker_init_fn=_outlive_a_signal,
+        worker_init_fn=outlive_a_signal,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(seed),
     )
 
 
-def _outlive_a_signal(_worker: int) -> None:
+class _HeldOut(Dataset):
+    """A process's share of a data set with a length: the place of each sample in the order, and the sample."""
+
+    def __init__(
+        self, source: SizedSampleSource, transform: Callable[[Any, int], Any], process: tuple[int, int]
+    ) -> None:
+        self.source, self.transform = source, transform
+        self.order = epoch_order(len(source), seed=0, epoch=0)
+        self.places = shard_indices(len(source), *process)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, number: int) -> tuple[int, Any]:
+        place = self.places[number]
+        return place, self.transform(self.source.read(int(self.order[place])), 0)
+
+
+class _HeldOutStream(IterableDataset):
+    """The same of a stream, in its own order."""
+
+    def __init__(
+        self, stream: SegmentationStream, transform: Callable[[Any, int], Any], process: tuple[int, int]
+    ) -> None:
+        self.stream, self.transform, self.process = stream, transform, process
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        number, index = self.process
+        for count, sample in enumerate(self.stream.shard(number, index)):
+            yield index + count * number, self.transform(sample, 0)
+
+
+def create_validation_loader(
+    source: SegmentationDataset | SegmentationStream | SizedSampleSource,
+    transform: Callable[[Any, int], Any],
+    batch_size: int,
+    *,
+    num_processes: int = 1,
+    process_index: int = 0,
+    num_workers: int = 0,
+) -> DataLoader:
+    """The share of one process of a data set that is measured on: each sample once, the same in every pass.
+
+    Samples with a length come in an order that is shuffled, always alike: neighbours in a data set resemble each other.
+    Batches are lists of pairs: the sample's place in the order of all processes together, and what the transform makes
+    of it in epoch 0.
+
+    Args:
+        source: where the samples come from.
+        transform: what is done to them.
+        batch_size: samples in a batch; the last one may have fewer.
+        num_processes: number of processes, as `Accelerator` tells it.
+        process_index: this process's number, as `Accelerator` tells it.
+        num_workers: processes that decode; a stream is read by one at most.
+    """
+    process = num_processes, process_index
+    samples: Dataset
+    if isinstance(source, SegmentationStream):
+        samples, num_workers = _HeldOutStream(source, transform, process), min(num_workers, 1)
+    else:
+        samples = _HeldOut(source, transform, process)
+    return DataLoader(
+        samples,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=list,
+        worker_init_fn=outlive_a_signal,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def outlive_a_signal(_worker: int) -> None:
     """Let a worker go on after Ctrl-C or a SIGTERM that its whole process group got, such as from `timeout`.
 
-    The training process still asks it for batches then, up to the checkpoint that it ends with.
+    The process that it works for decides when to end: training still asks for batches, up to its last checkpoint.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
-__all__ = ["SampleSource", "SizedSampleSource", "TrainingDataset", "create_training_loader"]
+__all__ = [
+    "SampleSource",
+    "SizedSampleSource",
+    "TrainingDataset",
+    "create_training_loader",
+    "create_validation_loader",
+    "outlive_a_signal",
+]

@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from ..data.loaders import outlive_a_signal
 from ..data.loading import SegmentationStream
 from ..data.samples import DataError, SegmentationSample
 from ..data.sampling import shard_indices
@@ -30,6 +31,10 @@ from .report import class_map, fingerprint, picture_of
 
 _PENDING_BATCHES = 4  # samples of several sizes that wait for company, in batches
 _SECONDS_BETWEEN_RUNNING_RESULTS = 2.0
+
+
+class EvaluationStopped(KeyboardInterrupt):
+    """An evaluation ended before its result, since it was told to."""
 
 
 @dataclass
@@ -70,6 +75,7 @@ def evaluate_model(
     output_dir: Path | str | None = None,
     save_every: int = 50,
     show_progress: bool = True,
+    should_stop: Callable[[], bool] | None = None,
 ) -> EvaluationResult:
     """Evaluates a model on a data set; to be called by every process, and the result is the same in each.
 
@@ -89,8 +95,10 @@ def evaluate_model(
             pictures of the worst samples. None keeps nothing.
         save_every: Samples that a process counts between two states of progress.
         show_progress: Whether to show a progress bar with the running mean IoU.
+        should_stop: Asked before each batch; once it says yes on a process, that one reads no further samples.
 
     Raises:
+        EvaluationStopped: On all processes, if ``should_stop`` said yes on one of them.
         DataError: A sample cannot be read, its annotation does not fit the vocabulary, or a prediction does not fit the
             annotation; the message names the sample and its file.
         ValueError: Tasks, classes and data set do not fit together.
@@ -112,10 +120,13 @@ def evaluate_model(
         disable=not (show_progress and accelerator.is_main_process),
     )
     running = _RunningResult(bar, predictor)
-    saved = 0
+    saved, is_stopped = 0, False
     try:
         with bar, torch.inference_mode(), accelerator.autocast():
             for batch in _batches(bar, batch_size):
+                if should_stop is not None and should_stop():
+                    is_stopped = True
+                    break
                 _count(predictor, batch, own, num_worst)
                 running.show(own)
                 if store is not None and len(own.done) - saved >= save_every:
@@ -129,8 +140,13 @@ def evaluate_model(
         store.save(accelerator.process_index, own)
 
     total = before
-    for progress in gather_object([own]) if accelerator.num_processes > 1 else [own]:
+    of_processes = [(own, is_stopped)]
+    if accelerator.num_processes > 1:
+        of_processes = gather_object(of_processes)
+    for progress, _ in of_processes:
         total.add(progress)
+    if any(is_stopped for _, is_stopped in of_processes):
+        raise EvaluationStopped(f"The evaluation was stopped after {len(total.done)} samples.")
     _check_complete(total, dataset, max_samples)
     worst = total.scores[:num_worst]
     pictures = []
@@ -267,7 +283,14 @@ def _items(
         remaining = [index for index in range(number) if index not in done]
         source = _Items(predictor, dataset, [remaining[place] for place in shard_indices(len(remaining), *processes)])
     pin_memory = accelerator.device.type == "cuda"
-    return DataLoader(source, batch_size=None, num_workers=num_workers, collate_fn=_unchanged, pin_memory=pin_memory)
+    return DataLoader(
+        source,
+        batch_size=None,
+        num_workers=num_workers,
+        collate_fn=_unchanged,
+        pin_memory=pin_memory,
+        worker_init_fn=outlive_a_signal,
+    )
 
 
 @dataclass
@@ -381,4 +404,4 @@ def _as_file_name(sample_id: str) -> str:
     return "".join(character if character.isalnum() or character in "._-" else "_" for character in sample_id)[-80:]
 
 
-__all__ = ["EvaluationResult", "evaluate_model"]
+__all__ = ["EvaluationResult", "EvaluationStopped", "evaluate_model"]

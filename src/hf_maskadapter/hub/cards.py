@@ -188,7 +188,8 @@ def training_card(
         ],
         results=[
             f"Validation at the end of the training, split {arguments.get('validation_split')!r}:",
-            percentages(metrics),
+            percentages({name: value for name, value in metrics.items() if name != "loss"}),
+            *([f"Contrastive loss: {metrics['loss']:.4f}."] if "loss" in metrics else []),
             f"Measured with {versions_text(versions)}.",
         ]
         if metrics

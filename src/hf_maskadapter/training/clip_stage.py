@@ -18,6 +18,9 @@ from torch.nn import functional as F
 from ..model.modeling_clip import ConvolutionalClipModel
 from .stage import Batch, PreparedBatch, TrainingStage
 
+ACCURACY_RATE = 0.1
+"""Weight of the latest batch in the running mean of the accuracies."""
+
 
 class ContrastivePretraining(TrainingStage):
     """Training of a CLIP by a symmetric contrastive loss over the crops and captions of a step.
@@ -27,7 +30,7 @@ class ContrastivePretraining(TrainingStage):
     must hold as many pictures; the loss compares those of all. A step cannot be divided into accumulated batches, since
     its pictures and captions are compared with each other.
 
-    `memory["accuracy"]` is a running mean of the batches' accuracies.
+    `memory["accuracy"]` is a running mean of the batches' accuracies, which begins at 0.
 
     Args:
         clip: the model; every parameter that requires a gradient is trained.
@@ -82,11 +85,9 @@ class ContrastivePretraining(TrainingStage):
             text_embeds = _gather(text_embeds.float()).transpose(0, 1)
             logit_scale = self.clip.get_logit_scale()
             loss = contrastive_loss(image_embeds, text_embeds, groups, logit_scale)
-            with torch.no_grad():
-                of_positions = [batch_accuracy(image_embeds, *each) for each in zip(text_embeds, groups, strict=True)]
-        accuracy = sum(of_positions) / len(of_positions)
+            accuracy = mean_accuracy(image_embeds, text_embeds, groups)
         if self.training:
-            self.memory["accuracy"] += 0.1 * (accuracy - self.memory["accuracy"])
+            self.memory["accuracy"] += ACCURACY_RATE * (accuracy - self.memory["accuracy"])
         sums = {"batches": 1.0, "accuracy": accuracy, "logit_scale": logit_scale.item()}
         return {
             "losses": {"loss_contrastive": loss},
@@ -162,6 +163,13 @@ def batch_accuracy(image_embeds: Tensor, text_embeds: Tensor, groups: Tensor) ->
 
 
 @torch.no_grad()
+def mean_accuracy(image_embeds: Tensor, text_embeds: Tensor, groups: Tensor) -> float:
+    """[`batch_accuracy`] among `(captions, batch, dim)` captions, each of a picture's for itself; their mean."""
+    of_positions = [batch_accuracy(image_embeds, *each) for each in zip(text_embeds, groups, strict=True)]
+    return sum(of_positions) / len(of_positions)
+
+
+@torch.no_grad()
 def spread_text_embeddings(model: ConvolutionalClipModel, special_token_ids: Sequence[int], seed: int = 0) -> None:
     """Initialise the text tower so that different texts start apart.
 
@@ -216,9 +224,11 @@ def _gather_ids(input_ids: Tensor, eos_token_id: int) -> Tensor:
 
 
 __all__ = [
+    "ACCURACY_RATE",
     "ContrastivePretraining",
     "batch_accuracy",
     "caption_groups",
     "contrastive_loss",
+    "mean_accuracy",
     "spread_text_embeddings",
 ]

@@ -28,13 +28,17 @@ class TrainingInterrupted(KeyboardInterrupt):
         super().__init__(f"interrupted by {self.signal_number.name} after step {step}, saved in {checkpoint}")
 
 
+class ValidationInterrupted(KeyboardInterrupt):
+    """A validation ended before it had a result, since a signal asks for an end: raised on all processes."""
+
+
 class StopSignals:
     """Within it, the first SIGINT or SIGTERM is only noted; the second one has its usual effect, at once.
 
     Python handles signals in the main thread alone: elsewhere nothing is noted, and signals do what they did.
 
     Attributes:
-        received: the signal that came, if one did.
+        received: the signal that came within it, if one did.
     """
 
     def __init__(self) -> None:
@@ -43,6 +47,7 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
+        self.received = None
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
@@ -51,6 +56,10 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+    def is_received(self) -> bool:
+        """Whether one came; what takes long asks now and then."""
+        return self.received is not None
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -61,4 +70,4 @@ class StopSignals:
             signal.raise_signal(number)
 
 
-__all__ = ["STOP_SIGNALS", "StopSignals", "TrainingInterrupted"]
+__all__ = ["STOP_SIGNALS", "StopSignals", "TrainingInterrupted", "ValidationInterrupted"]

@@ -103,7 +103,7 @@ class RunOptions:
 
 @dataclass(kw_only=True)
 class ValidationOptions:
-    """What is measured while a stage on a segmenter is trained."""
+    """What is measured on held-out data during a training."""
 
     validation_dataset: str | None = option(
         "data to validate on, if not the training data's", None, metavar="DIR_OR_ID"
@@ -111,14 +111,23 @@ class ValidationOptions:
     validation_split: str | None = option("split to validate on; without, there is no validation", None, metavar="NAME")
     max_validation_samples: int | None = option("validate on the first so many samples", None)
     eval_steps: int | None = option("validate so often, besides at the end", None)
+
+    def __post_init__(self) -> None:
+        for name in ("eval_steps", "max_validation_samples"):
+            require_positive(name, getattr(self, name))
+        if self.validation_split is None:
+            for field in dataclasses.fields(self):
+                if getattr(self, field.name) is not None:
+                    raise ValueError(f"{field.name} needs a validation_split.")
+
+
+@dataclass(kw_only=True)
+class SegmenterValidationOptions(ValidationOptions):
+    """What is measured on held-out data while a stage on a segmenter is trained."""
+
     eval_masks: Literal["generator", "annotation"] | None = option(
         "masks to validate on; by default generated ones if the model generates any", None
     )
-
-    def __post_init__(self) -> None:
-        require_positive("eval_steps", self.eval_steps)
-        if self.eval_steps is not None and self.validation_split is None:
-            raise ValueError("eval_steps needs a validation_split.")
 
 
 @dataclass(kw_only=True)
@@ -267,10 +276,25 @@ class SegmenterOptimizationOptions(OptimizationOptions):
 
 
 @dataclass(kw_only=True)
-class OutcomeOptions:
-    """What becomes of the trained weights."""
+class KeepOptions:
+    """Which weights become the trained model."""
 
     keep: Literal["last", "best"] = option("weights to save as the trained model", "last")
+
+    def require_validation(self, validation: ValidationOptions) -> None:
+        """Check that the best weights can be found.
+
+        Raises:
+            ValueError: if they are asked for, but nothing is validated.
+        """
+        if self.keep == "best" and validation.validation_split is None:
+            raise ValueError("keep='best' needs a validation_split, on which to find the best weights.")
+
+
+@dataclass(kw_only=True)
+class OutcomeOptions(KeepOptions):
+    """What becomes of the trained weights."""
+
     base_model: str | None = option(
         "what adapter-only weights are to be attached to; by default the model started from", None, metavar="ID"
     )
@@ -299,7 +323,7 @@ class TrainingOptions:
     start: StartOptions = option_group(StartOptions, "the model")
     run: RunOptions = option_group(RunOptions, "the run")
     data: DataOptions = option_group(DataOptions, DATA, DATA_FLAGS)
-    validation: ValidationOptions = option_group(ValidationOptions, "validation")
+    validation: SegmenterValidationOptions = option_group(SegmenterValidationOptions, "validation")
     cache: FeatureCacheOptions = option_group(FeatureCacheOptions, "kept features")
     augmentation: AugmentationOptions = option_group(AugmentationOptions, "augmentation")
     targets: StageOptions = option_group(StageOptions, "targets and losses")
@@ -312,8 +336,7 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         if self.optimization.num_epochs is not None and self.data.streaming:
             raise ValueError("A stream has no length: give max_steps in place of num_epochs.")
-        if self.outcome.keep == "best" and self.validation.validation_split is None:
-            raise ValueError("keep='best' needs a validation_split, on which to find the best weights.")
+        self.outcome.require_validation(self.validation)
         if self.cache.feature_cache is not None:
             if self.stage == "generator":
                 raise ValueError("feature_cache is for the adapter's stages; a mask generator needs all feature maps.")
@@ -443,8 +466,13 @@ class PretrainingOptions:
     start: PretrainingStartOptions = option_group(PretrainingStartOptions, "the model")
     run: RunOptions = option_group(RunOptions, "the run")
     data: CaptionDataOptions = option_group(CaptionDataOptions, DATA, DATA_FLAGS)
+    validation: ValidationOptions = option_group(ValidationOptions, "validation")
     crops: CropOptions = option_group(CropOptions, "crops")
     optimization: PretrainingOptimizationOptions = option_group(PretrainingOptimizationOptions, "optimisation")
+    outcome: KeepOptions = option_group(KeepOptions, "the result")
+
+    def __post_init__(self) -> None:
+        self.outcome.require_validation(self.validation)
 
     def pictures_per_process(self, num_processes: int) -> int:
         """Pictures that a process reads for a step.
@@ -466,7 +494,7 @@ class PretrainingOptions:
         return {
             name: getattr(getattr(self, group), name)
             for group, name in places(type(self))
-            if group != "run" and name not in left_out
+            if group not in ("run", "validation", "outcome") and name not in left_out
         }
 
 
@@ -533,6 +561,7 @@ __all__ = [
     "CropOptions",
     "DataOptions",
     "FeatureCacheOptions",
+    "KeepOptions",
     "MaskLossOptions",
     "MatchingOptions",
     "OptimizationOptions",
@@ -542,6 +571,7 @@ __all__ = [
     "PretrainingStartOptions",
     "RunOptions",
     "SegmenterOptimizationOptions",
+    "SegmenterValidationOptions",
     "StageOptions",
     "StartOptions",
     "TrainingOptions",

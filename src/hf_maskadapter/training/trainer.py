@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from ..files import write_json
 from .checkpoints import CheckpointError, CheckpointStore, describe_write_error
-from .interruption import STOP_SIGNALS, StopSignals, TrainingInterrupted
+from .interruption import STOP_SIGNALS, StopSignals, TrainingInterrupted, ValidationInterrupted
 from .log import StepLog
 from .optimization import ExponentialMovingAverage, Schedule
 from .stage import PreparedBatch, TrainingStage
@@ -144,6 +144,7 @@ class _Progress:
     metrics: dict[str, float] = field(default_factory=dict)
     best_step: int | None = None
     best_value: float | None = None
+    awaits_validation: bool = False
 
 
 @dataclass
@@ -178,7 +179,9 @@ class Trainer:
         accelerator: made with the settings' `gradient_accumulation_steps`.
         settings: see [`TrainerSettings`].
         validate: called without gradients on every process, before the checkpoint of a step; returns metrics, the same
-            on all of them.
+            on all of them. Random numbers that it draws on the CPU do not change the training. Where it takes long, it
+            asks `signals` after each batch and raises [`ValidationInterrupted`] on all processes.
+        signals: notes Ctrl-C and SIGTERM while it trains.
 
     Raises:
         ValueError: if the parts do not fit together.
@@ -193,6 +196,7 @@ class Trainer:
         accelerator: Accelerator,
         settings: TrainerSettings,
         validate: Callable[[], dict[str, float]] | None = None,
+        signals: StopSignals | None = None,
     ) -> None:
         self.stage = stage
         self.loader = loader
@@ -205,7 +209,7 @@ class Trainer:
         self._sampler: ResumableBatchSampler = loader.batch_sampler
         self._check()
         self._progress = _Progress()
-        self._signals = StopSignals()
+        self.signals = StopSignals() if signals is None else signals
         self._stop: int | None = None
         self._unreported: list[_StepRecord] = []
 
@@ -276,7 +280,8 @@ class Trainer:
                 shall start.
             FloatingPointError: if a loss is not finite.
             TrainingInterrupted: after Ctrl-C or SIGTERM. All processes have then done the same step, and a checkpoint
-                of it is there. A second signal ends the process at once.
+                of it is there. A validation is ended, too, and begins anew when the run goes on. A second signal ends
+                the process at once.
         """
         path = self._find_checkpoint(resume_from_checkpoint)
         if path is not None:
@@ -285,9 +290,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.step_log.cut_after(progress.step)
         self.prepared_stage.train()
-        batches = iter(self.loader)
         with (
-            StopSignals() as self._signals,
+            self.signals,
             tqdm(
                 total=settings.max_steps,
                 initial=progress.step,
@@ -297,6 +301,9 @@ class Trainer:
                 dynamic_ncols=True,
             ) as bar,
         ):
+            batches = iter(self.loader)  # here, since a signal while workers start leaves PyTorch's iterator half made
+            if self._progress.awaits_validation:
+                self._finish_step(bar)
             while progress.step < settings.max_steps:
                 self._train_step(batches)
                 bar.update()
@@ -308,9 +315,11 @@ class Trainer:
     def _finish_step(self, bar: tqdm) -> None:
         """Validate, report and save, as far as it is time for it; end after a signal."""
         settings, progress = self.settings, self._progress
-        is_best = self._validate() if self.validate is not None and self._is_due(settings.eval_steps) else False
+        is_validated = progress.awaits_validation or self._is_due(settings.eval_steps)
+        is_best = self._validate() if self.validate is not None and is_validated else False
         is_saved = is_best or self._is_due(settings.save_steps)
-        stop = self._stop_signal() if progress.step < settings.max_steps else None
+        is_finished = progress.step == settings.max_steps and not progress.awaits_validation
+        stop = None if is_finished else self._stop_signal()
         if stop or is_saved or self._is_due(settings.logging_steps):
             self._report(bar)
         if stop or is_saved:
@@ -320,7 +329,7 @@ class Trainer:
 
     def _stop_signal(self) -> int | None:
         """The signal that asks for an end, if all processes know of it."""
-        return self._signals.received if self.accelerator.num_processes == 1 else self._stop
+        return self.signals.received if self.accelerator.num_processes == 1 else self._stop
 
     def _is_due(self, interval: int | None) -> bool:
         """Whether it is time for something that is done every so many steps, and at the end."""
@@ -370,13 +379,18 @@ class Trainer:
         """
         names = sorted(prepared[0].counts)
         counts = [sum(batch.counts[name] for batch in prepared) for name in names]
-        signals = [float(self._signals.received == number) for number in STOP_SIGNALS]
-        totals = torch.tensor([*counts, *signals], device=self.accelerator.device)
-        totals = self.accelerator.reduce(totals, reduction="sum").tolist()
-        sent = [number for number, total in zip(STOP_SIGNALS, totals[len(names) :], strict=True) if total]
-        self._stop = sent[0] if sent else None
+        totals = self._sums_with_signals(counts)
         processes = self.accelerator.num_processes
-        return {name: (total or 1.0) / processes for name, total in zip(names, totals, strict=False)}
+        return {name: (total or 1.0) / processes for name, total in zip(names, totals, strict=True)}
+
+    def _sums_with_signals(self, numbers: Sequence[float]) -> list[float]:
+        """Sums of numbers over the processes, which on the way tell each other of signals."""
+        signals = [float(self.signals.received == number) for number in STOP_SIGNALS]
+        totals = torch.tensor([*numbers, *signals], device=self.accelerator.device)
+        totals = self.accelerator.reduce(totals, reduction="sum").tolist()
+        sent = [number for number, total in zip(STOP_SIGNALS, totals[len(numbers) :], strict=True) if total]
+        self._stop = sent[0] if sent else None
+        return totals[: len(numbers)]
 
     # ------------------------------------------------------------------ reports
 
@@ -441,13 +455,26 @@ class Trainer:
     # ------------------------------------------------------------------ validation
 
     def _validate(self) -> bool:
-        """Validate, with the averaged weights if there are any; says whether the result is the best so far."""
+        """Validate, with the averaged weights if there are any; says whether the result is the best so far.
+
+        After a signal there is no result: the next part of the run validates first.
+        """
         settings, progress = self.settings, self._progress
         assert self.validate is not None
+        progress.awaits_validation = True
         self.prepared_stage.eval()
-        with torch.no_grad(), self.ema.applied() if self.ema is not None else nullcontext():
-            progress.metrics = self.validate()
-        self.prepared_stage.train()
+        averaged = self.ema.applied() if self.ema is not None else nullcontext()
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), averaged:
+                progress.metrics = self.validate()
+        except ValidationInterrupted:
+            self._sums_with_signals([])
+            if self._stop is None:
+                raise
+            return False
+        finally:
+            self.prepared_stage.train()
+        progress.awaits_validation = False
         if settings.best_metric not in progress.metrics:
             raise ValueError(
                 f"The validation gives no {settings.best_metric!r}, which is to say what the best checkpoint is; it "
@@ -542,6 +569,7 @@ class Trainer:
                 "was written with."
             ) from error
         self._progress = _Progress(**state["progress"])
+        self._progress.awaits_validation &= self.validate is not None
         self.stage.memory.update(state.get("memory", {}))  # checkpoints of versions before 0.2 have none
         self._sampler.load_state_dict(state["data"])
         logger.info("Going on from step %d (%s).", self._progress.step, path)
