@@ -412,6 +412,18 @@ def test_values_that_a_folder_says_are_ignored(ignored, values, tmp_path):
     assert set(np.unique(labels(0)[truth == -1])) & {0, 1, 2} == values
 
 
+def test_ids_in_a_vocabulary_json_are_refused_as_its_values_are_places(tmp_path):
+    save(tmp_path / "images" / "0.png", picture(0))
+    save(tmp_path / "labels" / "0.png", labels(0))
+    (tmp_path / "vocabulary.json").write_text(json.dumps({"2": "sky", "0": "road", "1": "car"}))
+    with pytest.raises(DataError, match=r"vocabulary\.json gives its classes ids.*name the file classes\.json"):
+        load_segmentation_dataset(tmp_path)
+    (tmp_path / "vocabulary.json").rename(tmp_path / "classes.json")
+    dataset = load_segmentation_dataset(tmp_path)
+    named = np.array(dataset.vocabulary.names)[dataset[0].label_map()]
+    assert np.array_equal(named, np.array(["road", "car", "sky"])[labels(0)])
+
+
 def test_ignored_values_that_are_no_numbers_are_an_error(tmp_path):
     save(tmp_path / "images" / "0.png", picture(0))
     save(tmp_path / "labels" / "0.png", labels(0))

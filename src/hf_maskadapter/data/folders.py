@@ -64,6 +64,9 @@ def read_class_facts(folders: Iterable[Path]) -> ClassFacts:
     `vocabulary.json` (written by `prepare_dataset`): class index = position. `classes.json`: what
     `Vocabulary.from_dict` takes, for example `{"id2label": {"0": "sky", ...}, "ignore_index": 255}`; ids are the values
     in the label maps. `classes.txt`: a class a line, class index = position.
+
+    Raises:
+        DataError: if a file cannot be read, or a `vocabulary.json` gives ids that look like the values of the maps.
     """
     for folder in folders:
         for name in CLASS_FILES:
@@ -71,9 +74,16 @@ def read_class_facts(folders: Iterable[Path]) -> ClassFacts:
             if not path.is_file():
                 continue
             vocabulary = Vocabulary.from_file(path)
-            if name != "classes.json":
+            if name == "classes.txt":
                 return ClassFacts(vocabulary)
             content = read_json(path, DataError)
+            if name == "vocabulary.json":
+                if isinstance(content, dict) and "classes" not in content and set(vocabulary.dataset_ids) != {None}:
+                    raise DataError(
+                        f"{path} gives its classes ids, but the values of label maps beside a {name} are places in its "
+                        "list, counted from 0. If the ids are the values, name the file classes.json."
+                    )
+                return ClassFacts(vocabulary)
             ignored = content.get("ignore_index") if isinstance(content, dict) else None
             try:
                 ignore_values = None if ignored is None else as_values(ignored)
