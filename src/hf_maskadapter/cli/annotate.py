@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..data.options import SourceOptions, option, option_group
 from ..files import folder_lock, write_atomically
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ..data.opening import NamedPicture, PictureSource
+    from ..model.segments import Segments
 
 FORMATS: dict[str, tuple[Task, ...]] = {
     "coco-instance": ("instance", "panoptic", "semantic"),
@@ -98,11 +99,20 @@ def run(options: AnnotateOptions) -> int:
                 total = source.size
                 if options.max_pictures is not None:
                     total = min(source.size or sys.maxsize, options.max_pictures)
-                for item, picture, segments in segmenting.run(items, _read, total=total, done=done):
+
+                def claimed() -> Iterator[NamedPicture]:
+                    for item in items:
+                        writer.claim(_file_name(item.file_name, options))
+                        yield item
+
+                def record(item: NamedPicture, picture: Image.Image, segments: Segments) -> dict[str, Any]:
                     file_name = _file_name(item.file_name, options)
                     if options.copy_pictures:
                         _copy(picture, folder / IMAGES / file_name)
-                    writer.add(dataclasses.replace(segments, picture=file_name))
+                    return writer.format.record(dataclasses.replace(segments, picture=file_name))
+
+                for item, finished in segmenting.run(claimed(), _read, record, total=total, done=done):
+                    writer.note(finished, item.place)
                 failed = segmenting.failed
             written = writer.finish()
     except (DataError, ExchangeError) as error:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..data.options import option
+from ..distributed.threads import in_batches, in_threads
 from ..model.vocabulary import Vocabulary
 from .errors import UserError, one_line
 from .opening import load_segmenter
@@ -23,8 +26,11 @@ if TYPE_CHECKING:
     from ..model.segments import Segments
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 Task = Literal["semantic", "panoptic", "instance"]
 
+_SMALL_MODEL = 50_000_000  # parameters, up to which a picture's single operations are too small for several threads
+_MOST_THREADS = 8  # beyond which Python's lock is what they wait for
 _UNKNOWN_PICTURE = (
     "warning: this does not look like the drawn scenes of coloured, textured shapes that the small embedded model "
     "knows, so its labels mean nothing here. For photographs name a released model, which is fetched the first time: "
@@ -102,6 +108,8 @@ class Segmenting:
         except ValueError as error:
             raise UserError(one_line(error)) from error
         self._known_world = _known_world(self._segmenter.model.name_or_path)
+        self._warning = threading.Lock()
+        self._computing: AbstractContextManager[Any] = nullcontext()
         self.failed = 0
         """Pictures that could not be read."""
 
@@ -109,18 +117,23 @@ class Segmenting:
         self,
         items: Iterable[Item],
         read: Callable[[Item], Image.Image],
+        finish: Callable[[Item, Image.Image, Segments], Result],
         *,
         total: int | None,
         done: int = 0,
         show_progress: bool = True,
-    ) -> Iterator[tuple[Item, Image.Image, Segments]]:
-        """Yield each item with its picture and its segments, while a bar shows the progress.
+    ) -> Iterator[tuple[Item, Result]]:
+        """Yield each item with what `finish` made of its segments, in order, while a bar shows the progress.
 
-        What cannot be read is reported and counted, and the rest goes on.
+        What cannot be read is reported and counted, and the rest goes on. Several threads read, segment and finish
+        pictures at once: with a small model on the CPU one for each of PyTorch's threads, which then compute alone, so
+        that no thread waits for another; else two or three, of which one at a time computes with all of PyTorch's
+        threads while the others read, post-process and write.
 
         Args:
             items: what to segment, in order.
             read: reads an item's picture, as a viewer shows it; raises `UserError` if it cannot.
+            finish: takes an item, its picture and its segments; what it raises ends the run.
             total: how many there are in all, if that is known.
             done: how many of these were done before.
             show_progress: whether to show the bar where standard error is a terminal.
@@ -131,39 +144,66 @@ class Segmenting:
         import torch
         from tqdm import tqdm
 
-        waiting: deque[tuple[Item, Image.Image]] = deque()
+        def work(batch: list[Item]) -> list[tuple[Item, Result | UserError]]:
+            return self._segment_and_finish(batch, read, finish)
+
+        at_once, threads = self._threads()
+        usual_threads = torch.get_num_threads()
+        torch.set_num_threads(threads)
         # disable=None: no bar where standard error is not a terminal.
         disable = None if show_progress else True
-        with tqdm(total=total, initial=done, unit="picture", disable=disable) as progress:
-
-            def pictures() -> Iterator[Image.Image]:
-                for item in items:
-                    try:
-                        picture = read(item)
-                    except UserError as error:
-                        self.failed += 1
+        try:
+            with tqdm(total=total, initial=done, unit="picture", disable=disable) as progress:
+                batches = in_batches(items, self._batch_size)
+                for results in in_threads(work, batches, at_once, partial(torch.set_num_threads, threads)):
+                    for item, result in results:
+                        if isinstance(result, UserError):
+                            self.failed += 1
+                            self._report(str(result))
+                        else:
+                            yield item, result
                         progress.update()
-                        self._report(str(error))
-                        continue
-                    waiting.append((item, picture))
-                    yield picture
+        except torch.OutOfMemoryError as error:
+            raise UserError("out of memory: choose a smaller --batch-size, smaller pictures or --device cpu") from error
+        finally:
+            torch.set_num_threads(usual_threads)
 
-            results = self._segmenter(
-                pictures(),
-                candidate_labels=self._vocabulary,
-                batch_size=self._batch_size,
-                return_segments=True,
+    def _threads(self) -> tuple[int, int]:
+        """How many pictures are worked on at once, and PyTorch's threads for each."""
+        import torch
+
+        usual = torch.get_num_threads()
+        model = self._segmenter.model
+        if model.device.type == "cpu" and sum(value.numel() for value in model.parameters()) <= _SMALL_MODEL:
+            self._computing = nullcontext()
+            return min(usual, _MOST_THREADS), 1
+        self._computing = threading.Lock()
+        return 2 if usual == 1 else 3, usual
+
+    def _segment_and_finish(
+        self,
+        batch: list[Item],
+        read: Callable[[Item], Image.Image],
+        finish: Callable[[Item, Image.Image, Segments], Result],
+    ) -> list[tuple[Item, Result | UserError]]:
+        results: dict[int, Result | UserError] = {}
+        pictures: dict[int, Image.Image] = {}
+        for place, item in enumerate(batch):
+            try:
+                pictures[place] = read(item)
+            except UserError as error:
+                results[place] = error
+        if pictures:
+            found = self._segmenter.segment_batch(
+                list(pictures.values()),
+                self._vocabulary,
+                computing=self._computing,
                 on_features=self._warn_of_unknown,
                 **self._keywords,
             )
-            try:
-                for segments in results:
-                    yield *waiting.popleft(), segments
-                    progress.update()
-            except torch.OutOfMemoryError as error:
-                raise UserError(
-                    "out of memory: choose a smaller --batch-size, smaller pictures or --device cpu"
-                ) from error
+            for (place, picture), segments in zip(pictures.items(), found, strict=True):
+                results[place] = finish(batch[place], picture, segments)
+        return [(item, results[place]) for place, item in enumerate(batch)]
 
     def _report(self, text: str) -> None:
         from tqdm import tqdm
@@ -172,9 +212,12 @@ class Segmenting:
 
     def _warn_of_unknown(self, dense_features: Tensor) -> None:
         """Warn once if a picture of these features is nothing that the embedded model knows."""
-        if self._known_world is not None and not self._known_world.holds(dense_features[None])[0]:
-            self._report(_UNKNOWN_PICTURE)
-            self._known_world = None
+        known_world = self._known_world
+        if known_world is not None and not known_world.holds(dense_features[None])[0]:
+            with self._warning:
+                first, self._known_world = self._known_world is not None, None
+            if first:
+                self._report(_UNKNOWN_PICTURE)
 
 
 def _known_world(model: str) -> KnownWorld | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -167,6 +168,40 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             "return_segments": return_segments,
         }
         return _given(preprocess), _given(forward), _given(postprocess)
+
+    def segment_batch(
+        self,
+        pictures: Sequence[Any],
+        candidate_labels: Any,
+        *,
+        computing: AbstractContextManager[Any] | None = None,
+        **options: Any,
+    ) -> list[Segments]:
+        """Segment pictures in one pass of the model, as a call with `batch_size=len(pictures)` does, without its loops.
+
+        Several threads may call this at once: each prepares, computes and post-processes its own pictures.
+
+        Args:
+            pictures: as a call takes them.
+            candidate_labels: likewise.
+            computing: entered while the model computes: a lock, where only one thread at a time may use it.
+            **options: further arguments of a call, but for those of its loops (`batch_size`, `num_workers`).
+
+        Raises:
+            ValueError: as a call.
+        """
+        self._refuse_idle_thresholds(options)
+        given = self._sanitize_parameters(candidate_labels=candidate_labels, return_segments=True, **options)
+        defaults = (self._preprocess_params, self._forward_params, self._postprocess_params)
+        preparing, running, finishing = ({**usual, **own} for usual, own in zip(defaults, given, strict=True))
+        batch = _collate([self.preprocess(picture, **preparing) for picture in pictures])
+        with nullcontext() if computing is None else computing:
+            outputs = self.forward(batch, **running)
+        of_pictures = zip(*(outputs[name] for name in ("results", "vocabulary", "target_size")), strict=True)
+        return [
+            self.postprocess({"results": result, "vocabulary": vocabulary, "target_size": size}, **finishing)
+            for result, vocabulary, size in of_pictures
+        ]
 
     def preprocess(self, inputs: Any, vocabulary: Vocabulary | None = None, timeout: float | None = None) -> dict:
         """One picture to a batch of one."""
