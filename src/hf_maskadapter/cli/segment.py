@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.options import option, option_group
+from ..distributed.threads import in_batches
 from ..files import folder_lock, write_atomically, write_json
 from ..model.vocabulary import Vocabulary
 from ..provenance import content_hash
 from .errors import EXIT_OK, EXIT_SOME_FAILED, UserError, one_line
 from .options import Command, ModelOptions, VocabularyOptions
-from .segmenting import ResultOptions, Segmenting, Task
+from .segmenting import ResultOptions, Segmenting, Task, unit_size
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -150,7 +151,8 @@ def _segment(
             return _summary(in_order(segments))
 
         progress: dict[str, Any] = {"total": len(jobs), "done": done + first, "show_progress": len(jobs) > 1}
-        for job, summary in segmenting.run(todo[first:], read, write, **progress):
+        units = in_batches(todo[first:], unit_size(options.result.batch_size))
+        for job, summary in segmenting.run(units, read, write, **progress):
             tqdm.write(f"{job.overlay}: {summary}", file=sys.stdout)
         failed = segmenting.failed
     if done:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..data.options import option
-from ..distributed.threads import in_batches, in_threads
+from ..distributed.threads import in_threads
 from ..model.vocabulary import Vocabulary
 from .errors import UserError, one_line
 from .opening import load_segmenter
@@ -50,7 +50,7 @@ class ResultOptions:
         "least visible share of a panoptic segment, 0 to 1", None, metavar="X", parse=fraction
     )
     batch_size: int = option(
-        "pictures at a time; more than 1 are padded to a common size, which changes results slightly",
+        "pictures at a time; only those of equal size go together",
         1,
         metavar="N",
         parse=positive,
@@ -73,6 +73,11 @@ class ResultOptions:
                 f"--overlap-threshold is for --task panoptic, not {task}: choose that task, or leave it out"
             )
         return task
+
+
+def unit_size(batch_size: int) -> int:
+    """Pictures that are looked through for batches of equal size; what was stopped does such a unit again."""
+    return 1 if batch_size == 1 else 4 * batch_size
 
 
 class Segmenting:
@@ -115,12 +120,13 @@ class Segmenting:
 
     def run(
         self,
-        items: Iterable[Item],
+        units: Iterable[list[Item]],
         read: Callable[[Item], Image.Image],
         finish: Callable[[Item, Image.Image, Segments], Result],
         *,
         total: int | None,
         done: int = 0,
+        bar: Any = None,
         show_progress: bool = True,
     ) -> Iterator[tuple[Item, Result]]:
         """Yield each item with what `finish` made of its segments, in order, while a bar shows the progress.
@@ -131,11 +137,12 @@ class Segmenting:
         threads while the others read, post-process and write.
 
         Args:
-            items: what to segment, in order.
+            units: what to segment, in order; pictures of one unit may be batched, those of several never are.
             read: reads an item's picture, as a viewer shows it; raises `UserError` if it cannot.
             finish: takes an item, its picture and its segments; what it raises ends the run.
             total: how many there are in all, if that is known.
             done: how many of these were done before.
+            bar: in place of tqdm's bar: a context manager that gives what has a method `update`.
             show_progress: whether to show the bar where standard error is a terminal.
 
         Raises:
@@ -153,9 +160,9 @@ class Segmenting:
         # disable=None: no bar where standard error is not a terminal.
         disable = None if show_progress else True
         try:
-            with tqdm(total=total, initial=done, unit="picture", disable=disable) as progress:
-                batches = in_batches(items, self._batch_size)
-                for results in in_threads(work, batches, at_once, partial(torch.set_num_threads, threads)):
+            bar = bar or tqdm(total=total, initial=done, unit="picture", disable=disable)
+            with bar as progress:
+                for results in in_threads(work, units, at_once, partial(torch.set_num_threads, threads)):
                     for item, result in results:
                         if isinstance(result, UserError):
                             self.failed += 1
@@ -194,9 +201,10 @@ class Segmenting:
             except UserError as error:
                 results[place] = error
         if pictures:
-            found = self._segmenter.segment_batch(
+            found = self._segmenter.segment_pictures(
                 list(pictures.values()),
                 self._vocabulary,
+                batch_size=self._batch_size,
                 computing=self._computing,
                 on_features=self._warn_of_unknown,
                 **self._keywords,

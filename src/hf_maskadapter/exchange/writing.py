@@ -33,10 +33,11 @@ from .journals import (
 )
 from .label_map import LabelMaps
 from .label_studio import LabelStudioTasks
+from .parquet import ParquetResults
 from .reading import StoredResults, checked_results
 
 FORMATS: Mapping[str, type[ResultFormat]] = {
-    kind.name: kind for kind in (CocoInstances, CocoPanoptic, LabelMaps, LabelStudioTasks, CvatImages)
+    kind.name: kind for kind in (CocoInstances, CocoPanoptic, LabelMaps, LabelStudioTasks, CvatImages, ParquetResults)
 }
 """The formats by name."""
 
@@ -115,6 +116,14 @@ class ResultWriter:
         finally:
             self._begun.discard(file_name)
         self.note(record)
+
+    def begin(self) -> None:
+        """Make the folder ready for results, before others write to it.
+
+        Raises:
+            OSError: if the folder cannot be written to.
+        """
+        self._opened()
 
     def claim(self, file_name: str) -> None:
         """Make sure that a picture is new, and that its file would replace no other picture's, before one is written.
