@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .modeling_clip_convnext import ConvNextBlock
+from .cpu_mlp import Mlp, infers_on_cpu, token_chunks
+from .modeling_clip_convnext import ConvNextBlock, convolve
 
 MapReduction = Callable[[Tensor, slice], Tensor]
 """Activation maps `(pictures, num_masks, num_output_maps, height, width)` of a slice of the batch's pictures to
@@ -89,14 +90,14 @@ class _FoldedEncoder:
     bias: Tensor
 
     @classmethod
-    def of(cls, adapter: ActivationMapLayers) -> _FoldedEncoder:
+    def of(cls, adapter: ActivationMapLayers, dtype: torch.dtype) -> _FoldedEncoder:
         projection = adapter.mask_encoder.projection
         fuse, weight, bias = (
             parameter.cpu().double() for parameter in (adapter.fuse.weight, projection.weight, projection.bias)
         )
         fuse = fuse.flatten(1)
         folded = (fuse @ weight.flatten(1), fuse @ bias)
-        return cls(*(values.to(adapter.fuse.weight.dtype).to(adapter.fuse.weight.device) for values in folded))
+        return cls(*(values.to(dtype).to(adapter.fuse.weight.device) for values in folded))
 
 
 @dataclass(frozen=True)
@@ -182,13 +183,13 @@ class _EmptyMask:
             mask: an empty one at the mask encoder's resolution, `(height, width)`.
             folded: the adapter's folded mask encoder.
         """
-        code = adapter.mask_encoder.encode(mask[None, None])
+        code = adapter.mask_encoder.encode(mask[None, None]).to(folded.weight.dtype)
         tokens = fused_features.permute(1, 2, 0) + folded.bias
         hidden = (tokens + F.linear(code[0].permute(1, 2, 0), folded.weight)).permute(2, 0, 1)[None]
         before = [hidden]
         for block in adapter.blocks:
             before.append(block(before[-1]))
-        maps = adapter.final(adapter.norm(before[-1]))[0]
+        maps = convolve(adapter.final, adapter.norm(before[-1]))[0]
         return cls(tokens.flatten(0, 1), [values[0].permute(1, 2, 0).flatten(0, 1) for values in before], maps)
 
 
@@ -209,21 +210,28 @@ def dense_activation_maps(
     Returns:
         What `reduce` returns, of all masks: `(batch_size, num_masks, ...)`.
     """
-    dtype = adapter.fuse.weight.dtype
-    fused_features = adapter.fuse(projected_features.to(dtype))
+    of_weights = adapter.fuse.weight.dtype
+    fused_features = adapter.fuse(projected_features.to(of_weights))
+    fused_features = fused_features.to(_type_of_sums(adapter, fused_features))
     pictures = slice(None)
     if masks.shape[1] == 0:
         size = fused_features.shape[-2:]
         return reduce(fused_features.new_zeros(len(masks), 0, adapter.final.out_channels, *size), pictures)
     chunks = []
-    for chunk in masks.to(dtype).split(_dense_masks_at_a_time(adapter, masks), dim=1):
+    for chunk in masks.to(of_weights).split(_dense_masks_at_a_time(adapter, masks), dim=1):
         code = F.conv2d(adapter.mask_encoder(chunk.flatten(0, 1)[:, None]), adapter.fuse.weight)
         hidden = (fused_features[:, None] + code.unflatten(0, chunk.shape[:2])).flatten(0, 1)
         for block in adapter.blocks:
             hidden = block(hidden)
-        maps = adapter.final(adapter.norm(hidden)).unflatten(0, chunk.shape[:2])
+        maps = convolve(adapter.final, adapter.norm(hidden)).unflatten(0, chunk.shape[:2])
         chunks.append(reduce(maps, pictures))
     return torch.cat(chunks, dim=1)
+
+
+def _type_of_sums(adapter: ActivationMapLayers, fused_features: Tensor) -> torch.dtype:
+    """Type of the values between the blocks: more bits than weights in bfloat16 have, for inference on a CPU."""
+    is_half = fused_features.dtype == torch.bfloat16
+    return torch.float32 if is_half and infers_on_cpu(fused_features, adapter.training) else fused_features.dtype
 
 
 def _dense_masks_at_a_time(adapter: ActivationMapLayers, masks: Tensor) -> int:
@@ -262,13 +270,16 @@ def sparse_activation_maps(
     Returns:
         What `reduce` returns, of all masks: `(batch_size, num_masks, ...)`.
     """
-    dtype = adapter.fuse.weight.dtype
-    fused_features = adapter.fuse(projected_features.to(dtype))
-    folded = _FoldedEncoder.of(adapter)
+    of_weights = adapter.fuse.weight.dtype
+    fused_features = adapter.fuse(projected_features.to(of_weights))
+    dtype = _type_of_sums(adapter, fused_features)
+    fused_features = fused_features.to(dtype)
+    folded = _FoldedEncoder.of(adapter, dtype)
+    mlps = [block.prepare(fused_features) for block in adapter.blocks]
     positions = fused_features[0, 0].numel()
     on_cpu = masks.device.type == "cpu"
     group_size = max((_POSITIONS_AT_A_TIME_ON_CPU if on_cpu else _POSITIONS_AT_A_TIME_ELSEWHERE) // positions, 1)
-    empty_mask = masks.new_zeros(masks.shape[2:], dtype=dtype)
+    empty_mask = masks.new_zeros(masks.shape[2:], dtype=of_weights)
     memories: _Memories = (None, None)
     if not torch.is_grad_enabled():
         rows = (min(group_size, masks.shape[1]) + 1) * positions
@@ -280,7 +291,9 @@ def sparse_activation_maps(
         reference = _EmptyMask.of(adapter, fused_features[picture], empty_mask, folded)
         own = slice(picture, picture + 1)
         groups = [
-            reduce(_maps_of_group(adapter, of_picture[group].to(dtype), reference, folded, memories)[None], own)[0]
+            reduce(
+                _maps_of_group(adapter, mlps, of_picture[group].to(of_weights), reference, folded, memories)[None], own
+            )[0]
             for group in distinct[~is_empty].split(group_size)
             if len(group)
         ]
@@ -291,7 +304,12 @@ def sparse_activation_maps(
 
 
 def _maps_of_group(
-    adapter: ActivationMapLayers, masks: Tensor, reference: _EmptyMask, folded: _FoldedEncoder, memories: _Memories
+    adapter: ActivationMapLayers,
+    mlps: Sequence[Mlp],
+    masks: Tensor,
+    reference: _EmptyMask,
+    folded: _FoldedEncoder,
+    memories: _Memories,
 ) -> Tensor:
     """Activation maps `(num_masks, num_output_maps, height, width)` of masks `(num_masks, 4 * height, 4 * width)`.
 
@@ -300,26 +318,31 @@ def _maps_of_group(
     """
     memory, other_memory = memories
     touched = _Reach.of(list(adapter.mask_encoder.convs)).grow(masks != 0)
-    code = adapter.mask_encoder.encode(masks[:, None]).permute(0, 2, 3, 1)[touched]
+    code = adapter.mask_encoder.encode(masks[:, None]).permute(0, 2, 3, 1)[touched].to(folded.weight.dtype)
     positions = touched.flatten().nonzero()[:, 0] % len(reference.fused_features)
     rows = reference.fused_features[positions] + F.linear(code, folded.weight)
     tokens = _Tokens.collect([rows], touched, reference.hidden[0], memory)
-    for block, empty in zip(adapter.blocks, reference.hidden[1:], strict=True):
+    for block, mlp, empty in zip(adapter.blocks, mlps, reference.hidden[1:], strict=True):
         memory, other_memory = other_memory, memory
-        tokens = _run_block(block, tokens, empty, memory)
+        tokens = _run_block(block, mlp, tokens, empty, memory)
+    final = adapter.final
+    weight, bias = (parameter.to(tokens.table.dtype) for parameter in (final.weight.flatten(1), final.bias))
     maps = (
-        F.linear(adapter.norm.normalize_tokens(rows), adapter.final.weight.flatten(1), adapter.final.bias)
+        F.linear(adapter.norm.normalize_tokens(rows), weight, bias)
         for rows in _token_chunks(tokens.rows)
     )
     of_maps = _Tokens.collect(maps, tokens.touched, reference.maps.flatten(1).T)
     return F.embedding(of_maps.places(), of_maps.table).permute(0, 3, 1, 2)
 
 
-def _run_block(block: ConvNextBlock, tokens: _Tokens, reference: Tensor, memory: Tensor | None) -> _Tokens:
+def _run_block(
+    block: ConvNextBlock, mlp: Mlp, tokens: _Tokens, reference: Tensor, memory: Tensor | None
+) -> _Tokens:
     """The block's outputs.
 
     Args:
         block: the block.
+        mlp: its pointwise layers, see [`~ConvNextBlock.prepare`].
         tokens: its inputs.
         reference: its outputs for an empty mask, `(height * width, channels)`.
         memory: for its outputs, see [`_concatenate`].
@@ -332,7 +355,7 @@ def _run_block(block: ConvNextBlock, tokens: _Tokens, reference: Tensor, memory:
         mixed = _concatenate(_depthwise(block.depthwise_conv, table, places, touched, reach.padding), memory)
         sources = _token_chunks(places[touched])
         outputs = (
-            F.embedding(source, table) + block.channel_mlp(block.norm.normalize_tokens(rows))
+            F.embedding(source, table) + mlp(block.norm.normalize_tokens(rows))
             for source, rows in zip(sources, _token_chunks(mixed), strict=True)
         )
         return _Tokens.collect(outputs, touched, reference, memory).table
@@ -348,7 +371,7 @@ def _depthwise(conv: nn.Conv2d, table: Tensor, places: Tensor, touched: Tensor, 
     for masks, (top, bottom), (left, right) in _windows(touched):
         above, before = max(top - radius, 0), max(left - radius, 0)
         window = places[masks, above : min(bottom + radius, height), before : min(right + radius, width)]
-        mixed = conv(F.embedding(window, table).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        mixed = convolve(conv, F.embedding(window, table).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         inside = mixed[:, top - above : bottom - above, left - before : right - before]
         yield inside[touched[masks, top:bottom, left:right]]
 
@@ -372,7 +395,7 @@ def _windows(touched: Tensor) -> Iterator[tuple[slice, tuple[int, int], tuple[in
 
 def _token_chunks(rows: Tensor) -> tuple[Tensor, ...]:
     on_cpu = rows.device.type == "cpu"
-    return rows.split(_TOKENS_AT_A_TIME_ON_CPU if on_cpu else _TOKENS_AT_A_TIME_ELSEWHERE)
+    return token_chunks(rows, _TOKENS_AT_A_TIME_ON_CPU if on_cpu else _TOKENS_AT_A_TIME_ELSEWHERE)
 
 
 def _distinct(masks: Tensor) -> tuple[Tensor, Tensor]:
