@@ -4,11 +4,11 @@ They are almost all of the work of a ConvNeXt, and so of the image tower and of 
 them, none of which touches parameters, so that saving, copying and training see the same modules as ever:
 
 - *chunks*: some hundred tokens at a time, whose hidden values, four times as many, stay in the processor's cache;
-- *packing*: oneDNN multiplies by weights in an order of its own, and computes the GELU on the way. PyTorch does this
-  for compiled models only, through operations that are not public, so that they are used where three things hold: a
-  version of PyTorch that they were tested with, right results in a trial, and less time in the same trial, once a
-  process and data type. Weights are packed anew for every picture, in some hundredths of the time of the product: no
-  second copy is kept, and none can be out of date;
+- *packing*: oneDNN and MKL multiply by weights in an order of their own, which each product otherwise makes anew, and
+  oneDNN computes the GELU on the way. PyTorch does this for compiled models only, through operations that are not
+  public, so that they are used where three things hold: a version of PyTorch that they were tested with, right results
+  in a trial, and less time in the same trial, once a process and data type. Weights are packed anew for every picture,
+  in some hundredths of the time of the product: no second copy is kept, and none can be out of date;
 - *8-bit integers*, where [`use_int8`] asks for them: weights scaled by row, tokens by chunk.
 
 Elsewhere (gradients, training, GPUs, autocast, compiled, traced and exported models, layers with hooks or of other
@@ -19,17 +19,14 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 import time
-import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from .int8_linear import has_tested_onednn, int8_linear, int8_weight
 
 Mlp = Callable[[Tensor], Tensor]
 """Tokens `(number, channels)` to tokens `(number, channels)` of the same type."""
@@ -37,11 +34,11 @@ Mlp = Callable[[Tensor], Tensor]
 TOKENS_AT_A_TIME = 512
 
 SWITCH = "MASKADAPTER_PACKED_WEIGHTS"
-"""Environment variable: `0` never packs weights, `1` packs them wherever the results are right, whatever the time."""
+"""Environment variable: `0` never packs weights; `1`, `onednn` and `mkl` pack them in the fastest or in this way where
+results are right, whatever the time."""
 
-_TESTED_VERSIONS = ((2, 6), (2, 13))
-_LEAST_WEIGHTS = 2**18  # of a layer; packing smaller ones is not worth the trial
-_TRIAL_SIZE = (256, 512)
+_LEAST_WEIGHTS = 2**17  # of a layer; packing smaller ones is not worth the trial
+_TRIAL_SIZE = (256, 768)
 _TRIAL_ROUNDS = 3
 _WORTHWHILE = 0.95
 _LARGEST_ERROR = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -85,7 +82,7 @@ def infers_on_cpu(features: Tensor, training: bool) -> bool:
     )
 
 
-def prepare_mlp(first: nn.Module, activation: nn.Module, second: nn.Module, int8: bool = False) -> Mlp:
+def prepare_mlp(first: nn.Module, activation: nn.Module, second: nn.Module, rows: int, int8: bool = False) -> Mlp:
     """The two layers as a function, for as long as their weights stay what they are.
 
     The caller makes sure of [`infers_on_cpu`].
@@ -94,6 +91,7 @@ def prepare_mlp(first: nn.Module, activation: nn.Module, second: nn.Module, int8
         first: from `channels` to `hidden` values.
         activation: acts on each value.
         second: from `hidden` to `channels` values.
+        rows: how many tokens it will mostly be given at a time.
         int8: compute products of 8-bit integers, see [`use_int8`].
 
     Returns:
@@ -104,15 +102,16 @@ def prepare_mlp(first: nn.Module, activation: nn.Module, second: nn.Module, int8
     layers = _Layers(first, activation, second)
     if int8:
         return _Int8Mlp(layers)
-    if _packs(layers):
-        return _PackedMlp(layers)
+    way = _way_to_pack(layers)
+    if way is not None:
+        return _WAYS[way](layers, rows)
     return _by_modules(first, activation, second)
 
 
-def token_chunks(tokens: Tensor, at_a_time: int = TOKENS_AT_A_TIME) -> tuple[Tensor, ...]:
-    """Tokens `(number, channels)` in chunks of about the same size, so that none is too small to be fast."""
-    chunks = max(-(-len(tokens) // at_a_time), 1)
-    return tokens.split(max(-(-len(tokens) // chunks), 1))
+def rows_at_a_time(number: int) -> int:
+    """Size of chunks of so many tokens: about the same for all, so that none is too small to be fast."""
+    chunks = max(-(-number // TOKENS_AT_A_TIME), 1)
+    return max(-(-number // chunks), 1)
 
 
 def is_watched(module: nn.Module) -> bool:
@@ -142,13 +141,13 @@ def _by_modules(first: nn.Module, activation: nn.Module, second: nn.Module) -> M
     return compute
 
 
-class _PackedMlp:
-    """The layers with weights in oneDNN's own order."""
+class _OneDnnMlp:
+    """The layers with weights in oneDNN's own order, and the GELU computed on the way."""
 
-    def __init__(self, layers: _Layers):
+    def __init__(self, layers: _Layers, rows: int):
         self.layers = layers
         pack = torch.ops.mkldnn._reorder_linear_weight
-        self.weights = [pack(layer.weight.detach(), TOKENS_AT_A_TIME) for layer in (layers.first, layers.second)]
+        self.weights = [pack(layer.weight.detach(), rows) for layer in (layers.first, layers.second)]
 
     def __call__(self, tokens: Tensor) -> Tensor:
         multiply = torch.ops.mkldnn._linear_pointwise
@@ -161,14 +160,42 @@ class _PackedMlp:
         return multiply(hidden, second, layers.second.bias, "none", [], "").to(tokens.dtype)
 
 
-def _packs(layers: _Layers) -> bool:
-    """Whether weights are worth packing, and may be."""
+class _MklMlp:
+    """The layers with weights in MKL's own order, which is for a certain number of tokens; others go by the modules."""
+
+    def __init__(self, layers: _Layers, rows: int):
+        self.layers, self.rows = layers, rows
+        pack = torch.ops.mkl._mkl_reorder_linear_weight
+        self.weights = [pack(layer.weight.detach(), rows) for layer in (layers.first, layers.second)]
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        layers = self.layers
+        if len(tokens) != self.rows:
+            return _by_modules(layers.first, layers.activation, layers.second)(tokens)
+        multiply = torch.ops.mkl._mkl_linear
+        first, second = (
+            (weight, layer.weight, layer.bias, self.rows)
+            for weight, layer in zip(self.weights, (layers.first, layers.second), strict=True)
+        )
+        inputs = tokens.to(layers.dtype).contiguous()
+        return multiply(layers.activation(multiply(inputs, *first)), *second).to(tokens.dtype)
+
+
+_WAYS: dict[str, Callable[[_Layers, int], Mlp]] = {"onednn": _OneDnnMlp, "mkl": _MklMlp}
+_WAYS_OF_TYPE = {torch.float32: ("onednn", "mkl"), torch.bfloat16: ("onednn",)}
+
+
+def _way_to_pack(layers: _Layers) -> str | None:
+    """How weights are packed, if they are."""
     wish = os.environ.get(SWITCH, "")
-    if wish == "0" or layers.dtype not in _LARGEST_ERROR:
-        return False
-    if wish == "1":
-        return packing_trial(layers.dtype).is_right
-    return layers.first.weight.numel() >= _LEAST_WEIGHTS and packing_trial(layers.dtype).is_worthwhile
+    if wish == "0" or layers.dtype not in _WAYS_OF_TYPE:
+        return None
+    if not wish and layers.first.weight.numel() < _LEAST_WEIGHTS:
+        return None
+    trials = packing_trials(layers.dtype)
+    able = [way for way, trial in trials.items() if trial.is_right and wish in ("", "1", way)]
+    best = min(able, key=lambda way: trials[way].seconds, default=None)
+    return best if best is None or wish or trials[best].is_worthwhile else None
 
 
 @dataclass(frozen=True)
@@ -194,37 +221,34 @@ class Trial:
 _NOT_USABLE = Trial(False)
 
 
-def _has_tested_version() -> bool:
-    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
-    return _TESTED_VERSIONS[0] <= (major, minor) <= _TESTED_VERSIONS[1]
-
-
 @functools.cache
-def packing_trial(dtype: torch.dtype) -> Trial:
-    """Packed weights against weights as they are, once a process; it takes some hundredths of a second."""
-    if not _has_tested_version() or not torch.backends.mkldnn.is_available():
-        return _NOT_USABLE
+def packing_trials(dtype: torch.dtype) -> dict[str, Trial]:
+    """Each way to pack weights against weights as they are, once a process; it takes one or two tenths of a second."""
+    if not has_tested_onednn():
+        return {}
+    trials = {}
     with torch.inference_mode(False), torch.no_grad():
         layers = _trial_layers(dtype)
         usual = _by_modules(layers.first, layers.activation, layers.second)
-        try:
-            packed = _PackedMlp(layers)
-            return _compare(packed, usual, dtype, _LARGEST_ERROR[dtype])
-        except (RuntimeError, NotImplementedError, AttributeError, TypeError):
-            return _NOT_USABLE  # an operation is missing, or takes other arguments
+        for way in _WAYS_OF_TYPE[dtype]:
+            try:
+                trials[way] = _compare(_WAYS[way](layers, _TRIAL_SIZE[0]), usual, dtype, _LARGEST_ERROR[dtype])
+            except (RuntimeError, NotImplementedError, AttributeError, TypeError):
+                trials[way] = _NOT_USABLE  # an operation is missing, or takes other arguments
+    return trials
 
 
 @functools.cache
-def half_precision_trial(int8: bool = False) -> Trial:
+def reduced_precision_trial(int8: bool = False) -> Trial:
     """Products in bfloat16, or of 8-bit integers, against fp32, once a process."""
     with torch.inference_mode(False), torch.no_grad():
         exact = _trial_layers(torch.float32)
-        usual = prepare_mlp(exact.first, exact.activation, exact.second)
+        usual = prepare_mlp(exact.first, exact.activation, exact.second, _TRIAL_SIZE[0])
         if int8:
             other: Mlp = _Int8Mlp(exact)
         else:
             half = _trial_layers(torch.bfloat16)
-            other = prepare_mlp(half.first, half.activation, half.second)
+            other = prepare_mlp(half.first, half.activation, half.second, _TRIAL_SIZE[0])
         return _compare(other, usual, torch.float32, 0.1)
 
 
@@ -255,125 +279,31 @@ def _compare(way: Mlp, usual: Mlp, dtype: torch.dtype, largest_error: float) -> 
     return Trial(True, min(seconds[way]), min(seconds[usual]))
 
 
-# 8-bit integers
-
-
-@dataclass(frozen=True)
-class _Int8Weight:
-    """A layer's weight as integers, one scale for each of its rows.
-
-    Args:
-        packed: for oneDNN, or `None` where its operation cannot be used.
-        integers: `(out_features, in_features)` as fp32, where it cannot.
-        scales: `(out_features,)`; the weight is integers times scales.
-        zero_points: zeros, `(out_features,)`.
-    """
-
-    packed: Tensor | None
-    integers: Tensor | None
-    scales: Tensor
-    zero_points: Tensor
-
-    @classmethod
-    def of(cls, weight: Tensor) -> _Int8Weight:
-        weight = weight.detach().float()
-        scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-        integers = (weight / scales[:, None]).round_().clamp_(-127, 127)
-        zero_points = torch.zeros(len(weight), dtype=torch.int32)
-        if not _has_int8_products():
-            return cls(None, integers, scales, zero_points)
-        return cls(torch.ops.onednn.qlinear_prepack(integers.to(torch.int8), None), None, scales, zero_points)
-
-
-_int8_weights: weakref.WeakKeyDictionary[nn.Linear, tuple[Any, _Int8Weight]] = weakref.WeakKeyDictionary()
-_int8_lock = threading.Lock()
-
-
-def _int8_weight(layer: nn.Linear) -> _Int8Weight:
-    """The layer's weight as integers, made once and again when the weight has changed."""
-    weight = layer.weight
-    version = None if weight.is_inference() else weight._version
-    state = (weight.data_ptr(), version, weight.dtype, tuple(weight.shape))
-    with _int8_lock:
-        found = _int8_weights.get(layer)
-    if found is not None and found[0] == state:
-        return found[1]
-    with torch.inference_mode(False), torch.no_grad():
-        made = _Int8Weight.of(weight)
-    with _int8_lock:
-        _int8_weights[layer] = (state, made)
-    return made
-
-
 class _Int8Mlp:
     """The layers as products of 8-bit integers: weights scaled by row, tokens by chunk, sums in 32 bits."""
 
     def __init__(self, layers: _Layers):
         self.layers = layers
-        self.weights = [_int8_weight(layer) for layer in (layers.first, layers.second)]
+        self.weights = [int8_weight(layer) for layer in (layers.first, layers.second)]
 
     def __call__(self, tokens: Tensor) -> Tensor:
         layers = self.layers
         if len(tokens) == 0:
             return tokens.clone()
-        hidden = _int8_linear(tokens.float(), self.weights[0], layers.first.bias.float(), layers.gelu)
+        hidden = int8_linear(tokens.float(), self.weights[0], layers.first.bias.float(), layers.gelu)
         if layers.gelu is None:
             hidden = layers.activation(hidden)
-        return _int8_linear(hidden, self.weights[1], layers.second.bias.float(), None).to(tokens.dtype)
-
-
-def _int8_linear(tokens: Tensor, weight: _Int8Weight, bias: Tensor, gelu: str | None) -> Tensor:
-    """`tokens · weight + bias` in fp32 from integers, with the GELU if one is named."""
-    lowest, highest = (float(value) for value in torch.aminmax(tokens))
-    lowest, highest = min(lowest, 0.0), max(highest, 0.0)  # so that zero is an integer
-    scale = max((highest - lowest) / 255, 1e-12)
-    zero_point = min(max(round(-lowest / scale), 0), 255)
-    if weight.packed is None:
-        integers = (tokens / scale).round_().add_(zero_point).clamp_(0, 255).sub_(zero_point)
-        product = F.linear(integers, weight.integers) * (scale * weight.scales) + bias
-        return product if gelu is None else F.gelu(product, approximate=gelu)
-    integers = torch.quantize_per_tensor(tokens.contiguous(), scale, zero_point, torch.quint8).int_repr()
-    return torch.ops.onednn.qlinear_pointwise(
-        integers,
-        scale,
-        zero_point,
-        weight.packed,
-        weight.scales,
-        weight.zero_points,
-        bias,
-        1.0,
-        0,
-        torch.float32,
-        "none" if gelu is None else "gelu",
-        [],
-        "" if gelu is None else gelu,
-    )
-
-
-@functools.cache
-def _has_int8_products() -> bool:
-    """Whether oneDNN's products of integers are there and right, tried once a process."""
-    if not _has_tested_version() or not torch.backends.mkldnn.is_available():
-        return False
-    generator = torch.Generator().manual_seed(0)
-    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch tells once that its quantised tensors will go
-        tokens = torch.randn(32, 64, generator=generator)
-        integers = torch.randint(-127, 128, (48, 64), generator=generator).float()
-        scales, zeros = torch.rand(48, generator=generator) / 127, torch.zeros(48, dtype=torch.int32)
-        bias = torch.randn(48, generator=generator)
-        try:
-            packed = torch.ops.onednn.qlinear_prepack(integers.to(torch.int8), None)
-            found = _int8_linear(tokens, _Int8Weight(packed, None, scales, zeros), bias, "none")
-        except (RuntimeError, NotImplementedError, AttributeError, TypeError):
-            return False
-        expected = _int8_linear(tokens, _Int8Weight(None, integers, scales, zeros), bias, "none")
-    return bool((found - expected).abs().max() <= 1e-4 * expected.abs().max())
+        return int8_linear(hidden, self.weights[1], layers.second.bias.float(), None).to(tokens.dtype)
 
 
 def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
     """The modules of a model that can compute in 8-bit integers."""
     return (module for module in model.modules() if hasattr(type(module), "computes_in_int8"))
+
+
+def computes_in_int8(model: nn.Module) -> bool:
+    """Whether [`use_int8`] was asked for."""
+    return any(block.computes_in_int8 for block in blocks_of(model))
 
 
 def use_int8(model: nn.Module, enabled: bool = True) -> int:
@@ -410,19 +340,23 @@ def use_int8(model: nn.Module, enabled: bool = True) -> int:
     return len(blocks)
 
 
-def warn_if_slower(int8: bool = False) -> None:
-    """Warn where this CPU computes in bfloat16, or in 8-bit integers, no faster than in fp32."""
-    trial = half_precision_trial(int8)
-    if not trial.is_worthwhile:
-        name = "int8" if int8 else "bfloat16"
-        ratio = trial.usual_seconds / trial.seconds if trial.is_right else 0.0
-        warnings.warn(
-            f"This CPU gains nothing from {name}: in a trial, products took "
-            f"{1 / ratio:.1f} times as long as in float32. Use float32, which is more accurate."
-            if ratio
-            else f"{name} cannot be used on this CPU with PyTorch {torch.__version__}: use float32.",
-            stacklevel=3,
-        )
+def why_slow(model: nn.Module) -> str | None:
+    """What to tell where a model computes in bfloat16 or in 8-bit integers on a CPU that gains nothing by it."""
+    parameter = next(model.parameters(), None)
+    if parameter is None or parameter.device.type != "cpu":
+        return None
+    int8 = computes_in_int8(model)
+    if not int8 and parameter.dtype != torch.bfloat16:
+        return None
+    name, trial = "int8" if int8 else "bfloat16", reduced_precision_trial(int8)
+    if trial.is_worthwhile:
+        return None
+    if not trial.is_right:
+        return f"{name} gives wrong results on this CPU with PyTorch {torch.__version__}: use float32."
+    return (
+        f"This CPU gains nothing by {name}: in a trial, it took {trial.seconds / trial.usual_seconds:.1f} times as "
+        "long as float32, which is more accurate. Use float32."
+    )
 
 
 __all__ = [
@@ -430,12 +364,13 @@ __all__ = [
     "TOKENS_AT_A_TIME",
     "Mlp",
     "Trial",
-    "half_precision_trial",
+    "computes_in_int8",
     "infers_on_cpu",
     "is_watched",
-    "packing_trial",
+    "packing_trials",
     "prepare_mlp",
-    "token_chunks",
+    "reduced_precision_trial",
+    "rows_at_a_time",
     "use_int8",
-    "warn_if_slower",
+    "why_slow",
 ]

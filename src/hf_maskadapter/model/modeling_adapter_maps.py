@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .cpu_mlp import Mlp, infers_on_cpu, token_chunks
+from .cpu_mlp import Mlp, infers_on_cpu
 from .modeling_clip_convnext import ConvNextBlock, convolve
 
 MapReduction = Callable[[Tensor, slice], Tensor]
@@ -275,7 +275,7 @@ def sparse_activation_maps(
     dtype = _type_of_sums(adapter, fused_features)
     fused_features = fused_features.to(dtype)
     folded = _FoldedEncoder.of(adapter, dtype)
-    mlps = [block.prepare(fused_features) for block in adapter.blocks]
+    mlps = [block.prepare(fused_features, _TOKENS_AT_A_TIME_ON_CPU) for block in adapter.blocks]
     positions = fused_features[0, 0].numel()
     on_cpu = masks.device.type == "cpu"
     group_size = max((_POSITIONS_AT_A_TIME_ON_CPU if on_cpu else _POSITIONS_AT_A_TIME_ELSEWHERE) // positions, 1)
@@ -327,17 +327,12 @@ def _maps_of_group(
         tokens = _run_block(block, mlp, tokens, empty, memory)
     final = adapter.final
     weight, bias = (parameter.to(tokens.table.dtype) for parameter in (final.weight.flatten(1), final.bias))
-    maps = (
-        F.linear(adapter.norm.normalize_tokens(rows), weight, bias)
-        for rows in _token_chunks(tokens.rows)
-    )
+    maps = (F.linear(adapter.norm.normalize_tokens(rows), weight, bias) for rows in _token_chunks(tokens.rows))
     of_maps = _Tokens.collect(maps, tokens.touched, reference.maps.flatten(1).T)
     return F.embedding(of_maps.places(), of_maps.table).permute(0, 3, 1, 2)
 
 
-def _run_block(
-    block: ConvNextBlock, mlp: Mlp, tokens: _Tokens, reference: Tensor, memory: Tensor | None
-) -> _Tokens:
+def _run_block(block: ConvNextBlock, mlp: Mlp, tokens: _Tokens, reference: Tensor, memory: Tensor | None) -> _Tokens:
     """The block's outputs.
 
     Args:
@@ -395,7 +390,7 @@ def _windows(touched: Tensor) -> Iterator[tuple[slice, tuple[int, int], tuple[in
 
 def _token_chunks(rows: Tensor) -> tuple[Tensor, ...]:
     on_cpu = rows.device.type == "cpu"
-    return token_chunks(rows, _TOKENS_AT_A_TIME_ON_CPU if on_cpu else _TOKENS_AT_A_TIME_ELSEWHERE)
+    return rows.split(_TOKENS_AT_A_TIME_ON_CPU if on_cpu else _TOKENS_AT_A_TIME_ELSEWHERE)
 
 
 def _distinct(masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_clips import ConvNextClipConfig
-from .cpu_mlp import Mlp, infers_on_cpu, is_watched, prepare_mlp, token_chunks
+from .cpu_mlp import Mlp, infers_on_cpu, is_watched, prepare_mlp, rows_at_a_time
 from .modeling_clip import ConvolutionalClipModel
 
 
@@ -85,15 +85,16 @@ class ConvNextBlock(GradientCheckpointingLayer):
         hidden = self.pointwise_conv2(self.activation(self.pointwise_conv1(tokens)))
         return hidden if self.layer_scale is None else self.layer_scale * hidden
 
-    def prepare(self, features: Tensor) -> Mlp:
+    def prepare(self, features: Tensor, rows: int) -> Mlp:
         """[`~ConvNextBlock.channel_mlp`] as a function of `(number, channels)`, for as long as no weight changes.
 
         Args:
             features: what it will be applied to values like.
+            rows: how many it will mostly be given at a time.
         """
         if not infers_on_cpu(features, self.training):
             return self.channel_mlp
-        mlp = prepare_mlp(self.pointwise_conv1, self.activation, self.pointwise_conv2, self.computes_in_int8)
+        mlp = prepare_mlp(self.pointwise_conv1, self.activation, self.pointwise_conv2, rows, self.computes_in_int8)
         if self.layer_scale is None:
             return mlp
         scale = self.layer_scale.to(features.dtype)
@@ -114,11 +115,12 @@ class ConvNextBlock(GradientCheckpointingLayer):
         features = features.contiguous(memory_format=torch.channels_last)
         inputs = features.permute(0, 2, 3, 1).flatten(0, 2)
         mixed = convolve(self.depthwise_conv, features).permute(0, 2, 3, 1).flatten(0, 2).contiguous()
-        mlp = self.prepare(features)
-        for chunk, of_input in zip(token_chunks(mixed), token_chunks(inputs), strict=True):
+        rows = rows_at_a_time(len(mixed))
+        mlp = self.prepare(features, rows)
+        for chunk, of_input in zip(mixed.split(rows), inputs.split(rows), strict=True):
             torch.add(of_input, mlp(self.norm.normalize_tokens(chunk)), out=chunk)
-        batch_size, _, height, width = features.shape
-        return mixed.view(batch_size, height, width, -1).permute(0, 3, 1, 2)
+        batch_size, channels, height, width = features.shape
+        return mixed.view(batch_size, height, width, channels).permute(0, 3, 1, 2)
 
 
 class ConvNextStem(nn.Module):
@@ -140,7 +142,7 @@ class ConvNextStem(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         features = pixel_values
         for step, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            features = norm(conv(features if step == 0 else self.activation(features)))
+            features = norm(convolve(conv, features if step == 0 else self.activation(features)))
         return features
 
 
@@ -193,12 +195,14 @@ class ConvNextTrunk(nn.Module):
         super().__init__()
         self.stem = ConvNextStem(config)
         self.stages = nn.ModuleList(ConvNextStage(config, stage) for stage in range(len(config.depths)))
-        self.keeps_residuals_exact = config.norm == "layer"
+        self.has_layer_norms = config.norm == "layer"
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        if self.has_layer_norms and infers_on_cpu(pixel_values, self.training):
+            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+            if pixel_values.dtype == torch.bfloat16:
+                pixel_values = pixel_values.float()
         features = self.stem(pixel_values)
-        if features.dtype == torch.bfloat16 and self.keeps_residuals_exact and infers_on_cpu(features, self.training):
-            features = features.float()
         feature_maps = []
         for stage in self.stages:
             features = stage(features)
