@@ -129,13 +129,7 @@ class Predictor(abc.ABC):
         """What results must tell about model and preprocessing, for JSON."""
 
     def to(self, device: torch.device) -> None:
-        """Moves the model.
-
-        Raises:
-            ValueError: The model is to compute in int8, and the device is not a CPU.
-        """
-        if computes_in_int8(self.model) and device.type != "cpu":
-            raise ValueError(f"int8 is for CPUs, and the device is {device}: choose bfloat16 there.")
+        """Moves the model."""
         self.model.to(device)
 
 
@@ -215,7 +209,13 @@ class MaskAdapterPredictor(Predictor):
         self._encoded: Any = None
 
     def to(self, device: torch.device) -> None:
-        """Move the model; the vocabulary is encoded anew there."""
+        """Move the model; the vocabulary is encoded anew there.
+
+        Raises:
+            ValueError: The model is to compute in int8, and the device is not a CPU.
+        """
+        if computes_in_int8(self.model) and device.type != "cpu":
+            raise ValueError(f"int8 is for CPUs, and the device is {device}: choose bfloat16 there.")
         if self.model.device != device:
             self.model.to(device)
             self._encoded = None
