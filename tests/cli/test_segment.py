@@ -156,7 +156,7 @@ class TestSegment:
         assert np.abs(np.subtract(scores[0], scores[3])).max() < 0.05
 
     def test_int8_on_an_accelerator_is_refused(self, segment, capsys):
-        assert segment("picture.png", "--dtype", "int8", device="meta") == 1
+        assert segment("picture.png", "--dtype", "int8", device="meta") == 2
         assert "--dtype int8 is for CPUs: choose bfloat16 on meta, or --device cpu" in capsys.readouterr().err
 
     def test_result_replaces_an_earlier_one(self, segment):
