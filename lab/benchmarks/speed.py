@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hf_maskadapter.cli.options import positive
 from hf_maskadapter.data.options import option
+from hf_maskadapter.model.cpu_mlp import packing_trials
 from lab.benchmarks.process_memory import can_measure_peaks, peak_memory, release_freed_memory, run_in_fresh_process
 from lab.benchmarks.realistic_inputs import read_segment_maps
 from lab.benchmarks.speed_cases import CASES, DENSE, PACKAGE, Case, ModelSize, Setting, Workshop
@@ -156,6 +157,8 @@ def measure(name: str, setting: Setting, case: Case, options: Options) -> Measur
     results: dict[str, Any] = {}
     flops: dict[str, int] = {}
     calls = dict.fromkeys(case.contenders, 0)
+    for dtype in (torch.float32, torch.bfloat16):
+        packing_trials(dtype)  # once a process, and nothing to be counted
     with _computing(options.precision, device), torch.set_grad_enabled(case.needs_gradients):
         for number in range(options.repeats + 1):
             seconds = {}

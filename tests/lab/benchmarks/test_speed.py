@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_maskadapter.model.cpu_mlp import SWITCH
+from hf_maskadapter.model.cpu_mlp import SWITCH, packing_trials
 from hf_maskadapter.model.modeling_clip_convnext import ConvNextBlock
 from lab.benchmarks import speed
 from lab.benchmarks.process_memory import can_measure_peaks
@@ -234,6 +234,7 @@ def test_annotations_are_read_from_folders(tmp_path):
 @pytest.mark.parametrize("packing", ["0", "onednn", "mkl"])
 def test_products_by_packed_weights_are_counted(monkeypatch, packing):
     monkeypatch.setenv(SWITCH, packing)
+    packing_trials(torch.float32)
     block = ConvNextBlock(16).eval()
     with speed.FlopCounterMode(display=False, custom_mapping=speed._flops_of_packed_products()) as counter:
         block(torch.randn(1, 16, 5, 7))
