@@ -188,8 +188,8 @@ class Service:
         shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
         if not processor.do_resize:
             return picture.height, picture.width
-        if shortest or longest:
-            return resized_size(picture.height, picture.width, shortest or longest, longest)
+        if (edge := shortest or longest) is not None:
+            return resized_size(picture.height, picture.width, edge, longest)
         return size["height"], size["width"]
 
     def _checked(self, settings: Settings) -> Settings:
