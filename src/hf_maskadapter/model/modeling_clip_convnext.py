@@ -44,7 +44,7 @@ def build_norm(kind: str, channels: int, eps: float) -> nn.Module:
 
 def convolve(conv: nn.Conv2d, features: Tensor) -> Tensor:
     """A convolution in the type of its input, whatever that of its weights."""
-    if features.dtype == conv.weight.dtype:
+    if features.dtype == conv.weight.dtype or torch.is_autocast_enabled(features.device.type):
         return conv(features)
     weight, bias = conv.weight.to(features.dtype), None if conv.bias is None else conv.bias.to(features.dtype)
     return F.conv2d(features, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
