@@ -149,9 +149,9 @@ class Annotating:
 
         options = self.options
         model = options.model
-        if model.revision or model.subfolder or model.dtype != "auto" or model.mask_embedding:
+        if model.revision or model.subfolder or model.mask_embedding:
             raise UserError(
-                "--engine ray takes a model as it is: leave out --revision, --subfolder, --dtype and --mask-embedding"
+                "--engine ray takes a model as it is: leave out --revision, --subfolder and --mask-embedding"
             )
         source = self._open_source()
         segmenter = BatchSegmenter(
@@ -162,6 +162,7 @@ class Annotating:
             threshold=options.result.threshold,
             overlap_threshold=options.result.overlap_threshold,
             device=model.device,
+            dtype=None if model.dtype == "auto" else model.dtype,
         )
         with whole_lock(self.folder, PURPOSE), self._writer(overwrite=options.overwrite) as writer:
             done, begin = len(writer.done), time.monotonic()
@@ -301,9 +302,9 @@ class Annotating:
         return picture_name(item.file_name, ".png") if self.options.copy_pictures else item.file_name
 
     def _tell(self, writer: ResultWriter, now: int, before: int, seconds: float, written: list[Path]) -> None:
-        rate = f" ({now / seconds:.1f} a second)" if now and seconds else ""
+        rate = f" ({now / seconds:.1f} pictures a second)" if now and seconds else ""
         earlier = f", {before} were done before" if before else ""
-        print(f"{now} pictures segmented{rate}{earlier}: {', '.join(map(str, written))}")
+        print(f"{now} pictures segmented{earlier}: {', '.join(map(str, written))}{rate}")
         for line in writer.format.next_steps():
             print(line)
 

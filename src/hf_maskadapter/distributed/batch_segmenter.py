@@ -38,7 +38,8 @@ class BatchSegmenter:
         overlap_threshold: least visible share of a panoptic segment.
         embeddings: whether results hold each segment's embedding.
         device: where the model goes; by default the first accelerator that the worker sees, or the one of its rank.
-        num_threads: PyTorch's threads in a worker; by default as they are.
+        dtype: of the weights, `"bfloat16"` or what else [`hf_maskadapter.load_model`] takes; by default that of the
+            files.
 
     Raises:
         ValueError: if there are no classes, or an option is none of those above.
@@ -57,7 +58,7 @@ class BatchSegmenter:
         overlap_threshold: float | None = None,
         embeddings: bool = False,
         device: str | None = None,
-        num_threads: int | None = None,
+        dtype: str | None = None,
     ) -> None:
         if vocabulary is None:
             raise ValueError('Say what to look for, for example vocabulary=["cat", "sofa", "wall"].')
@@ -72,7 +73,7 @@ class BatchSegmenter:
         self.model, self.task, self.output, self.column = model, task, output, column
         self.vocabulary = Vocabulary.parse(vocabulary)
         self.batch_size, self.embeddings = batch_size, embeddings
-        self.device, self.num_threads = device, num_threads
+        self.device, self.dtype = device, dtype
         options: dict[str, Any] = {"threshold": threshold, "overlap_mask_area_threshold": overlap_threshold}
         self._options = {name: value for name, value in options.items() if value is not None}
         self._segmenter: ZeroShotImageSegmentationPipeline | None = None
@@ -147,12 +148,10 @@ class BatchSegmenter:
 
             from ..loading import load_segmenter
 
-            if self.num_threads is not None:
-                torch.set_num_threads(self.num_threads)
             device = self.device
             if device is None and rank is not None and torch.cuda.is_available():
                 device = f"cuda:{rank % torch.cuda.device_count()}"
-            self._segmenter = load_segmenter(self.model, device=device)
+            self._segmenter = load_segmenter(self.model, device=device, dtype=self.dtype)
             self._segmenter.encode_vocabulary(self.vocabulary)
         return self._segmenter
 
