@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from . import annotate, convert, demo, evaluate, models, prepare, pretrain, publish, segment, train
+from . import annotate, convert, demo, evaluate, export, models, prepare, pretrain, publish, segment, train
 from .errors import run_to_status
 from .options import Command, make_parser, parse_command
 
@@ -22,6 +22,7 @@ COMMANDS: tuple[Command[Any], ...] = (
     demo.COMMAND,
     models.COMMAND,
     convert.COMMAND,
+    export.COMMAND,
     prepare.COMMAND,
     pretrain.COMMAND,
     train.COMMAND,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..export.manifest import is_exported
 from ..loading import MINIATURE, find_model
 from .errors import UserError, one_line
 from .options import ModelOptions
@@ -16,6 +17,8 @@ def load_segmenter(options: ModelOptions) -> Any:
     Raises:
         UserError: if there is no such device or model, or the model cannot do what is asked for.
     """
+    if options.model is not None and is_exported(options.model):
+        return _load_exported(options)
     silence_transformers()
     import torch
     from safetensors import SafetensorError
@@ -59,6 +62,28 @@ def load_segmenter(options: ModelOptions) -> Any:
             f"it again with --tokenizer ({hub_reason(error) or one_line(error)})"
         ) from error
     return ZeroShotImageSegmentationPipeline(model=model, processor=processor, device=device)
+
+
+def _load_exported(options: ModelOptions) -> Any:
+    """An exported model, without PyTorch."""
+    from ..export.segmenter import ExportedSegmenter
+
+    name = options.model or ""
+    if options.device not in (None, "cpu"):
+        raise UserError(f"--device {options.device} cannot be used: exported models run on the cpu")
+    if options.revision is not None or options.subfolder:
+        raise UserError(f"{name} is an exported model, which has no --revision and no --subfolder")
+    try:
+        segmenter = ExportedSegmenter.from_pretrained(name)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(one_line(error)) from error
+    if options.dtype not in (None, "auto", segmenter.manifest.dtype):
+        raise UserError(f"{name} was exported with --dtype {segmenter.manifest.dtype}: export it again for another")
+    try:
+        segmenter.check(options.mask_embedding)
+    except ValueError as error:
+        raise UserError(one_line(error)) from error
+    return segmenter
 
 
 def silence_transformers() -> None:

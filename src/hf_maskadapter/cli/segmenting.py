@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..data.options import option
 from ..model.vocabulary import Vocabulary
@@ -101,7 +101,7 @@ class Segmenting:
             self._segmenter.encode_vocabulary(vocabulary)
         except ValueError as error:
             raise UserError(one_line(error)) from error
-        self._known_world = _known_world(self._segmenter.model.name_or_path)
+        self._known_world = _known_world(self._segmenter)
         self.failed = 0
         """Pictures that could not be read."""
 
@@ -128,7 +128,6 @@ class Segmenting:
         Raises:
             UserError: if memory is too small.
         """
-        import torch
         from tqdm import tqdm
 
         waiting: deque[tuple[Item, Image.Image]] = deque()
@@ -160,7 +159,7 @@ class Segmenting:
                 for segments in results:
                     yield *waiting.popleft(), segments
                     progress.update()
-            except torch.OutOfMemoryError as error:
+            except _out_of_memory() as error:
                 raise UserError(
                     "out of memory: choose a smaller --batch-size, smaller pictures or --device cpu"
                 ) from error
@@ -177,8 +176,16 @@ class Segmenting:
             self._known_world = None
 
 
-def _known_world(model: str) -> KnownWorld | None:
-    """What a miniature knows; None for other models."""
+def _out_of_memory() -> type[Exception]:
+    """PyTorch's error where it is in use; exported models run without it."""
+    return sys.modules["torch"].OutOfMemoryError if "torch" in sys.modules else MemoryError
+
+
+def _known_world(segmenter: Any) -> KnownWorld | None:
+    """What a miniature knows; None for other models, and for exported ones."""
+    model = getattr(getattr(segmenter, "model", None), "name_or_path", None)
+    if model is None:
+        return None
     from ..miniature.known_world import FILE_NAME, KnownWorld
 
     return KnownWorld.load(model) if (Path(model) / FILE_NAME).is_file() else None
