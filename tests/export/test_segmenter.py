@@ -136,7 +136,7 @@ def test_labels_of_a_pictures_own(exported, scene):
 def test_the_same_errors_as_in_pytorch(exported, pipeline, scene, arguments):
     messages = []
     for run in (exported, pipeline):
-        with pytest.raises(ValueError, match=".") as error:
+        with pytest.raises(ValueError, match=r".") as error:
             run(scene, **arguments)
         messages.append(str(error.value))
     assert messages[0] == messages[1]
