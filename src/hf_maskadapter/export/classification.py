@@ -87,11 +87,11 @@ class MaskClassifier:
 
     def _adapted(self, features: PictureFeatures, binary: np.ndarray) -> np.ndarray:
         """By the adapter, equal masks once, and as many at a time as memory is meant for."""
+        if not len(binary):
+            return np.zeros((0, self.settings.embed_dim), np.float32)
         first: dict[bytes, int] = {}
         keys = [row.tobytes() for row in np.packbits(binary.reshape(len(binary), -1), axis=1)]
         kind = [first.setdefault(key, len(first)) for key in keys]
-        if not first:
-            return np.zeros((0, self.settings.embed_dim), np.float32)
         distinct = [keys.index(key) for key in first]
         embeddings = []
         group = max(_POSITIONS_AT_A_TIME // int(np.prod(features.dense.shape[-2:])), 1)

@@ -55,7 +55,7 @@ class ExportError(ValueError):
 
 
 @dataclass(frozen=True)
-class _Graph:
+class Graph:
     """A module to trace, inputs to trace it with, and which of their dimensions are free."""
 
     module: torch.nn.Module
@@ -117,9 +117,9 @@ def export_model(
     with replacing_folder(folder) as unfinished:
         processor.tokenizer.backend_tokenizer.save(str(unfinished / TOKENIZER))
         files = {}
-        for graph, parts in _graphs(segmenter).items():
+        for graph, parts in graphs_of(segmenter).items():
             report(f"exporting {graph} …")
-            files[graph] = _write(graph, parts, unfinished)
+            files[graph] = write_graph(graph, parts, unfinished)
         if dtype == "int8":
             from .quantization import quantize_for_onnxruntime, quantize_for_openvino
 
@@ -129,7 +129,7 @@ def export_model(
             else:
                 quantize_for_openvino(unfinished, files, settings, pictures)
         if format == "openvino":
-            files = {graph: _as_openvino(unfinished / file, dtype) for graph, file in files.items()}
+            files = {graph: as_openvino(unfinished / file, dtype) for graph, file in files.items()}
         manifest = Manifest(
             format=format,
             dtype=dtype,
@@ -283,7 +283,7 @@ def _versions() -> dict[str, str]:
 
 
 @torch.no_grad()
-def _graphs(segmenter: MaskAdapterForOpenVocabularySegmentation) -> dict[str, _Graph]:
+def graphs_of(segmenter: MaskAdapterForOpenVocabularySegmentation) -> dict[str, Graph]:
     """The graphs of a model, with inputs of no special size: what is equal in them might be taken for the same."""
     config = segmenter.config
     divisor = config.clip_config.size_divisor
@@ -296,18 +296,18 @@ def _graphs(segmenter: MaskAdapterForOpenVocabularySegmentation) -> dict[str, _G
     length = config.clip_config.text_config.max_position_embeddings if config.clip_config.pads_text else 12
     plane = (2, 3)
     graphs = {
-        "texts": _Graph(
+        "texts": Graph(
             TextGraph(segmenter),
             {"input_ids": torch.ones(3, length, dtype=torch.long)},
             {"input_ids": (0,) if config.clip_config.pads_text else (0, 1)},
         ),
-        "picture": _Graph(PictureGraph(segmenter), {"pixel_values": pixels}, {"pixel_values": (0, *plane)}),
-        "pooling": _Graph(
+        "picture": Graph(PictureGraph(segmenter), {"pixel_values": pixels}, {"pixel_values": (0, *plane)}),
+        "pooling": Graph(
             PoolingGraph(segmenter),
             {"dense_features": dense, "weights": torch.ones(7, *dense.shape[2:])},
             {"dense_features": plane, "weights": (0, 1, 2)},
         ),
-        "classes": _Graph(
+        "classes": Graph(
             ClassGraph(segmenter),
             {
                 "embeddings": torch.ones(5, embed_dim),
@@ -322,16 +322,16 @@ def _graphs(segmenter: MaskAdapterForOpenVocabularySegmentation) -> dict[str, _G
     }
     if segmenter.mask_generator is not None:
         maps = {f"feature_map_{number}": features for number, features in enumerate(feature_maps)}
-        graphs[PROPOSALS] = _Graph(ProposalGraph(segmenter), maps, {name: (0, *plane) for name in maps})
+        graphs[PROPOSALS] = Graph(ProposalGraph(segmenter), maps, {name: (0, *plane) for name in maps})
     if segmenter.adapter is not None:
         masks = torch.zeros(7, 4 * dense.shape[2] + 1, 4 * dense.shape[3] + 2)
-        graphs["adapter"] = _Graph(
+        graphs["adapter"] = Graph(
             AdapterGraph(segmenter),
             {"projected_features": projected, "dense_features": dense, "masks": masks},
             {"projected_features": plane, "dense_features": plane, "masks": (0, 1, 2)},
         )
     if segmenter.text_transfer is not None:
-        graphs["text_transfer"] = _Graph(
+        graphs["text_transfer"] = Graph(
             TextTransferGraph(segmenter),
             {"text_embeds": torch.ones(6, embed_dim), "projected_features": projected},
             {"text_embeds": (0,), "projected_features": plane},
@@ -339,7 +339,7 @@ def _graphs(segmenter: MaskAdapterForOpenVocabularySegmentation) -> dict[str, _G
     return graphs
 
 
-def _write(name: str, graph: _Graph, folder: Path) -> str:
+def write_graph(name: str, graph: Graph, folder: Path) -> str:
     """Write a graph as ONNX.
 
     The text tower is Transformers' own, and so is its exporter. The other graphs are traced: Transformers' exporter
@@ -372,7 +372,7 @@ def _write(name: str, graph: _Graph, folder: Path) -> str:
     return path.name
 
 
-def _write_by_transformers(module: torch.nn.Module, graph: _Graph, path: Path) -> None:
+def _write_by_transformers(module: torch.nn.Module, graph: Graph, path: Path) -> None:
     import onnx_ir
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
@@ -381,7 +381,7 @@ def _write_by_transformers(module: torch.nn.Module, graph: _Graph, path: Path) -
     onnx_ir.save(exported.program, path)
 
 
-def _write_by_tracing(module: torch.nn.Module, graph: _Graph, path: Path) -> None:
+def _write_by_tracing(module: torch.nn.Module, graph: Graph, path: Path) -> None:
     inputs, outputs = list(graph.inputs), list(module(**graph.inputs))
     with sizes_left_free():
         torch.onnx.export(
@@ -409,7 +409,7 @@ class _Positional(torch.nn.Module):
         return tuple(self.module(**dict(zip(self.names, values, strict=True))).values())
 
 
-def _as_openvino(path: Path, dtype: ExportedType) -> str:
+def as_openvino(path: Path, dtype: ExportedType) -> str:
     """Convert an ONNX file in its place; what computes in bf16 keeps its weights in 16 bits."""
     import openvino
 
@@ -442,4 +442,13 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-__all__ = ["EXPORTED_TYPES", "FORMATS", "ExportError", "export_model"]
+__all__ = [
+    "EXPORTED_TYPES",
+    "FORMATS",
+    "ExportError",
+    "Graph",
+    "as_openvino",
+    "export_model",
+    "graphs_of",
+    "write_graph",
+]

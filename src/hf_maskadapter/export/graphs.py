@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerSinePositionEmbedding
 
-from ..model.mask_embedding import pool_inside_masks, pool_with_maps
+from ..model.mask_embedding import pool_inside_masks
 from ..model.modeling_adapter import MASK_ENCODER_STRIDE, MaskAdapterModel
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
@@ -104,8 +104,11 @@ class AdapterGraph(_GraphModule):
             reached = _reach(reached > 0, [block.depthwise_conv])
             tokens = self._run_block(block, tokens, torch.maximum(reached[:, 0], is_last))
         maps = adapter.final(adapter.norm(tokens[:-1].permute(0, 3, 1, 2)))
-        pooled = pool_with_maps(dense_features, maps[None])
-        return {"mask_embeddings": self.segmenter.clip.project(pooled).mean(dim=2)[0]}
+        # As `pool_with_maps`, but for the logarithm of the sigmoid: ONNX Runtime's sigmoid is 0 below -18.
+        logarithms = maps.clamp(max=0) - torch.log(1 + torch.exp(-maps.abs()))
+        weights = logarithms.flatten(2).softmax(dim=-1)
+        pooled = weights @ dense_features.flatten(2).transpose(1, 2)
+        return {"mask_embeddings": self.segmenter.clip.project(pooled).mean(dim=1)}
 
     @staticmethod
     def _run_block(block: Any, tokens: Tensor, reached: Tensor) -> Tensor:

@@ -28,24 +28,14 @@ Inputs = Mapping[str, np.ndarray]
 
 
 def quantize_for_onnxruntime(folder: Path, graphs: Mapping[str, str]) -> None:
-    """Lower graphs in place: weights to int8 for each channel, activations when they are computed."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
+    """Lower graphs in place, see [`lower_dynamically`]."""
     for graph in DYNAMIC_GRAPHS:
         if graph in graphs:
-            with _replaced(folder / graphs[graph]) as (path, lowered, is_large), _quiet():
-                quantize_dynamic(
-                    path,
-                    lowered,
-                    op_types_to_quantize=["MatMul"],
-                    per_channel=True,
-                    weight_type=QuantType.QInt8,
-                    use_external_data_format=is_large,
-                )
+            lower_dynamically(folder / graphs[graph])
 
 
 def quantize_for_openvino(folder: Path, graphs: Mapping[str, str], settings: Settings, pictures: Sequence[Any]) -> None:
-    """Lower graphs in place: weights to int8 for each channel, activations to ranges seen in some pictures.
+    """Lower graphs in place, see [`lower_statically`].
 
     Args:
         folder: of the ONNX graphs.
@@ -53,23 +43,43 @@ def quantize_for_openvino(folder: Path, graphs: Mapping[str, str], settings: Set
         settings: how pictures are prepared.
         pictures: like those that will be segmented.
     """
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-
     inputs = _inputs_of_pictures(folder, graphs, settings, pictures)
     for graph in STATIC_GRAPHS:
         if graph in graphs:
-            with _replaced(folder / graphs[graph]) as (path, lowered, is_large), _quiet():
-                quantize_static(
-                    path,
-                    lowered,
-                    _Reader(inputs[graph]),
-                    quant_format=QuantFormat.QDQ,
-                    op_types_to_quantize=["MatMul"],
-                    per_channel=True,
-                    activation_type=QuantType.QUInt8,
-                    weight_type=QuantType.QInt8,
-                    use_external_data_format=is_large,
-                )
+            lower_statically(folder / graphs[graph], inputs[graph])
+
+
+def lower_dynamically(graph: Path) -> None:
+    """Lower a graph in its place: weights to int8 for each channel, activations when they are computed."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _replaced(graph) as (path, lowered, is_large), _quiet():
+        quantize_dynamic(
+            path,
+            lowered,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=is_large,
+        )
+
+
+def lower_statically(graph: Path, inputs: Sequence[Inputs]) -> None:
+    """Lower a graph in its place: weights to int8 for each channel, activations to ranges seen with some inputs."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    with _replaced(graph) as (path, lowered, is_large), _quiet():
+        quantize_static(
+            path,
+            lowered,
+            _Reader(inputs),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=is_large,
+        )
 
 
 class _Reader:
@@ -148,4 +158,4 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-__all__ = ["quantize_for_onnxruntime", "quantize_for_openvino"]
+__all__ = ["lower_dynamically", "lower_statically", "quantize_for_onnxruntime", "quantize_for_openvino"]
