@@ -45,7 +45,7 @@ def measure(folders: list[Path], num_scenes: int, pictures: Path | None, num_pic
     reference = load_segmenter("miniature", device="cpu")
     photographs = [] if pictures is None else [path for path, _ in find_pictures([pictures])][:num_pictures]
     maps = [_label_map(reference, path) for path in photographs]
-    rows = [("PyTorch, float32", _quality(reference, num_scenes), None)]
+    rows: list[tuple[str, Quality, float | None]] = [("PyTorch, float32", _quality(reference, num_scenes), None)]
     for folder in folders:
         exported = ExportedSegmenter.from_pretrained(folder, threads=1)
         quality = _quality(exported, num_scenes)

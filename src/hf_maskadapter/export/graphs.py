@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerSinePositionEmbedding
 
 from ..model.mask_embedding import pool_inside_masks
-from ..model.modeling_adapter import MASK_ENCODER_STRIDE, MaskAdapterModel
+from ..model.modeling_adapter import MASK_ENCODER_STRIDE
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.modeling_text_classifier import EncodedVocabulary, open_vocabulary_logits
 
@@ -73,7 +73,7 @@ class AdapterGraph(_GraphModule):
 
     def __init__(self, segmenter: MaskAdapterForOpenVocabularySegmentation):
         super().__init__(segmenter)
-        adapter: MaskAdapterModel = segmenter.adapter
+        adapter: Any = segmenter.adapter
         projection, fuse = adapter.mask_encoder.projection, adapter.fuse.weight.double().flatten(1)
         folded = (fuse @ projection.weight.double().flatten(1), fuse @ projection.bias.double())
         for name, values in zip(("code_weight", "code_bias"), folded, strict=True):
@@ -90,7 +90,7 @@ class AdapterGraph(_GraphModule):
         Returns:
             `(num_masks, embed_dim)`, not normalised.
         """
-        adapter: MaskAdapterModel = self.segmenter.adapter
+        adapter: Any = self.segmenter.adapter
         height, width = projected_features.shape[-2:]
         size = (MASK_ENCODER_STRIDE * height, MASK_ENCODER_STRIDE * width)
         masks = F.interpolate(masks[None], size=size, mode="bilinear", align_corners=False)[0, :, None]
@@ -145,7 +145,8 @@ class TextTransferGraph(_GraphModule):
 
     def forward(self, text_embeds: Tensor, projected_features: Tensor) -> dict[str, Tensor]:
         """`(num_texts, embed_dim)` and `(1, embed_dim, height, width)` to `(num_texts, embed_dim)`."""
-        return {"adapted_text_embeds": self.segmenter.text_transfer(text_embeds, projected_features)[0]}
+        transfer: Any = self.segmenter.text_transfer
+        return {"adapted_text_embeds": transfer(text_embeds, projected_features)[0]}
 
 
 class ClassGraph(_GraphModule):

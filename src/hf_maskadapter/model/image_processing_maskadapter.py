@@ -181,10 +181,10 @@ class MaskAdapterImageProcessorPil(PilBackend):
                 )
             ]
             most = max(len(array) for array in arrays)
-            features["masks"] = np.zeros((len(arrays), most, *padded), dtype=np.float32)
+            mask_values = np.zeros((len(arrays), most, *padded), dtype=np.float32)
             for index, (array, new_size) in enumerate(zip(arrays, new_sizes, strict=True)):
-                features["masks"][index, : len(array)] = preparation.masks(array, new_size, padded)
-            features["num_masks"] = np.array([len(array) for array in arrays])
+                mask_values[index, : len(array)] = preparation.masks(array, new_size, padded)
+            features |= {"masks": mask_values, "num_masks": np.array([len(array) for array in arrays])}
         batch = BatchFeature(features, tensor_type=return_tensors)
         if segmentation_maps is not None:
             maps = _maps_of_each(segmentation_maps, len(pictures), are_panoptic=segments_info is not None)
