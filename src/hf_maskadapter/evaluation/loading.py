@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForUniversalSegmentation, AutoProcessor
 
 from ..data.options import with_named
+from ..loading import keep_vocabularies
 from ..model.configuration_maskadapter import MaskAdapterConfig
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.processing_maskadapter import MaskAdapterProcessor
@@ -44,6 +45,7 @@ def load_predictor(
             config.text_transfer_panoptic = options.text_transfer_panoptic
         segmenter = MaskAdapterForOpenVocabularySegmentation.from_pretrained(model, config=config, dtype=dtype, **where)
         processor = MaskAdapterProcessor.from_pretrained(model, **where)
+        keep_vocabularies(segmenter)
         if options.shortest_edge is not None or options.longest_edge is not None:
             processor.image_processor.size = {
                 "shortest_edge": options.shortest_edge or processor.image_processor.size["shortest_edge"],
