@@ -9,7 +9,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from hf_maskadapter.model.pictures import as_viewer_shows, read_picture
 from support.pictures import EXIF_ORIENTATION, SIDEWAYS, as_file, quarters, random_pixels
@@ -198,3 +198,15 @@ def test_floats_of_half_precision_are_rounded_as_single_ones():
     expected = as_viewer_shows(values.astype(np.float32))
     np.testing.assert_array_equal(as_viewer_shows(values), expected)
     np.testing.assert_array_equal(as_viewer_shows(torch.from_numpy(values)), expected)
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    Image.new("1", (3000, 2000)).save(tmp_path / "large.png")  # a file of few bytes
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("it was decoded"))
+    with pytest.raises(ValueError, match=r"large\.png cannot be read: it has 3000 x 2000 pixels, 6\.0 million, and at"):
+        read_picture(tmp_path / "large.png", max_pixels=5_999_999)
+
+
+def test_a_picture_of_just_the_allowed_pixels_is_read(tmp_path):
+    Image.new("RGB", (30, 20), (1, 2, 3)).save(tmp_path / "small.png")
+    assert read_picture(tmp_path / "small.png", max_pixels=600).getpixel((0, 0)) == (1, 2, 3)

@@ -135,6 +135,8 @@ def _segment(
 
         from tqdm import tqdm
 
+        from ..exchange.plain import in_order
+
         def read(job: _Job) -> Image.Image:
             return read_ahead.pop(job, None) or _read_picture(job.picture)
 
@@ -144,7 +146,7 @@ def _segment(
                 _write_results(job, picture, segments, options, made_by)
             except OSError as error:
                 raise UserError(f"cannot write the result of {job.picture}: {one_line(error)}") from error
-            tqdm.write(f"{job.overlay}: {_summary(_in_order(segments))}", file=sys.stdout)
+            tqdm.write(f"{job.overlay}: {_summary(in_order(segments))}", file=sys.stdout)
         failed = segmenting.failed
     if done:
         print(f"{len(todo) - failed} pictures segmented, {done} were done before")
@@ -319,23 +321,15 @@ def _write_results(
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
+    from ..exchange.plain import describe
     from ..visualization import overlay
 
     job.overlay.parent.mkdir(parents=True, exist_ok=True)
     painted = overlay(picture, segments, legend=not options.written.no_legend, font=options.written.font)
-    records = _records(segments)
+    content = describe(segments, options.model.name, str(job.picture))
     if options.written.masks:
-        _write_masks(job, segments, records)
+        _write_masks(job, segments, content["segments"])
     if options.written.json:
-        content = {
-            "picture": str(job.picture),
-            "width": picture.width,
-            "height": picture.height,
-            "task": segments.task,
-            "model": options.model.name,
-            "labels": list(segments.vocabulary.names),
-            "segments": records,
-        }
         write_json(job.json, content, indent=1)
     kind = Image.registered_extensions()[job.overlay.suffix.lower()]
     keywords: dict[str, Any] = {"format": kind}
@@ -345,56 +339,22 @@ def _write_results(
     write_atomically(job.overlay, partial(painted.save, **keywords))
 
 
-def _in_order(segments: Segments) -> list[Segment]:
-    """The segments as they are told and numbered: instances with the best one first."""
-    return segments.best_first() if segments.task == "instance" else list(segments)
-
-
-def _records(segments: Segments) -> list[dict[str, Any]]:
-    """The segments for JSON. The id of a semantic segment is its label's place in the vocabulary, from 1."""
-    return [
-        {
-            "id": segment.class_id + 1 if segments.task == "semantic" else number,
-            "label": segment.label,
-            "label_id": segment.class_id,
-            "score": segment.score,
-            "area": segment.area,
-            "box": list(segment.box),
-        }
-        for number, segment in enumerate(_in_order(segments), start=1)
-    ]
-
-
 def _write_masks(job: _Job, segments: Segments, records: list[dict[str, Any]]) -> None:
     """A map of ids; a folder of masks for instances, which may overlap. Adds the files' names to the records."""
-    import numpy as np
-    from PIL import Image
-
-    from ..visualization import class_colors
+    from ..exchange.plain import id_map, in_order, mask_picture
 
     if segments.task == "instance":
         job.mask_folder.mkdir(exist_ok=True)
         for old in job.mask_folder.glob("[0-9][0-9][0-9][0-9].png"):
             old.unlink()
-        for segment, record in zip(_in_order(segments), records, strict=True):
+        for segment, record in zip(in_order(segments), records, strict=True):
             path = job.mask_folder / f"{record['id']:04d}.png"
             record["mask"] = f"{job.mask_folder.name}/{path.name}"
-            mask = Image.fromarray(segment.mask.astype(np.uint8) * 255)
-            write_atomically(path, partial(mask.save, format="PNG"))
+            write_atomically(path, partial(mask_picture(segment).save, format="PNG"))
         return
-    ids = np.array([0, *(record["id"] for record in records)], dtype=np.uint16)[segments.segment_map()]
     for record in records:
         record["mask"] = job.id_map.name
-    if max((record["id"] for record in records), default=0) < 256:
-        image = Image.fromarray(ids.astype(np.uint8), mode="P")
-        colors = class_colors(segments.vocabulary.names)
-        palette = [0] * 768
-        for record in records:
-            palette[3 * record["id"] : 3 * record["id"] + 3] = colors[record["label_id"]]
-        image.putpalette(palette)
-    else:
-        image = Image.fromarray(ids)
-    write_atomically(job.id_map, partial(image.save, format="PNG"))
+    write_atomically(job.id_map, partial(id_map(segments, records).save, format="PNG"))
 
 
 COMMAND = Command(

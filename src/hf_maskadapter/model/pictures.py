@@ -68,39 +68,47 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_picture(source: Any, input_data_format: str | None = None, timeout: float | None = None) -> Image.Image:
+def read_picture(
+    source: Any,
+    input_data_format: str | None = None,
+    timeout: float | None = None,
+    max_pixels: int | None = None,
+) -> Image.Image:
     """As [`as_viewer_shows`], for whatever [`open_picture`] opens, too.
 
     Args:
         source: a file's path, its bytes, an address, or a picture.
         input_data_format: as [`as_viewer_shows`].
         timeout: seconds to wait for an address; by default as long as it takes.
+        max_pixels: as [`open_picture`]; of no effect on pictures that are decoded already.
 
     Raises:
         FileNotFoundError: if there is no such file.
         OSError: if an address cannot be fetched.
-        ValueError: if it is no picture, or a broken one; as [`as_viewer_shows`].
+        ValueError: if it is no picture, a broken one or one of too many pixels; as [`as_viewer_shows`].
         TypeError: as [`as_viewer_shows`].
     """
     if not _is_encoded(source):
         return as_viewer_shows(source, input_data_format)
-    image = open_picture(source, timeout)
+    image = open_picture(source, timeout, max_pixels)
     with naming(name_of_source(source)):
         return as_viewer_shows(image)
 
 
-def open_picture(source: Any, timeout: float | None = None) -> Image.Image:
+def open_picture(source: Any, timeout: float | None = None, max_pixels: int | None = None) -> Image.Image:
     """The decoded picture as it is stored: its own mode, and not turned.
 
     Args:
         source: a file's path; an address (`http://`, `https://`, `data:image/...;base64,`); the bytes of a file; what
             Hugging Face Datasets hold of a picture that is not decoded, a dict of `bytes` and `path`; or a PIL picture.
         timeout: seconds to wait for an address; by default as long as it takes.
+        max_pixels: refuse a file of more pixels before it is decoded: pictures of strangers may be small files that
+            fill the memory. By default Pillow's own limit alone holds.
 
     Raises:
         FileNotFoundError: if there is no such file.
         OSError: if an address cannot be fetched.
-        ValueError: if it is no picture, or a broken one.
+        ValueError: if it is no picture, a broken one or one of too many pixels.
     """
     if isinstance(source, Image.Image):
         with naming("The picture"):
@@ -115,6 +123,11 @@ def open_picture(source: Any, timeout: float | None = None) -> Image.Image:
     with naming(name):
         image = Image.open(file)
         try:
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise ValueError(
+                    f"it has {image.width} x {image.height} pixels, {image.width * image.height / 1e6:.1f} million, "
+                    f"and at most {max_pixels / 1e6:g} million are taken; make it smaller."
+                )
             image.load()
         except BaseException:
             image.close()
