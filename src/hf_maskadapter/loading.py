@@ -71,7 +71,7 @@ def keep_vocabularies(model: MaskAdapterForOpenVocabularySegmentation) -> None:
     They lie in the folder `vocabularies` of [`cache_folder`], or in the one that `MASKADAPTER_VOCABULARY_CACHE` names;
     `MASKADAPTER_VOCABULARY_CACHE=off` keeps none.
     """
-    from .encoded_vocabularies import VocabularyCache
+    from .encoded_vocabularies.cache import VocabularyCache
 
     folder = os.environ.get("MASKADAPTER_VOCABULARY_CACHE") or str(cache_folder() / "vocabularies")
     model.text_store = None if folder == "off" else VocabularyCache(folder)

@@ -85,7 +85,12 @@ def plant(prompts: Sequence[Sequence[int]], length: int) -> PromptTrees:
         for column, parent in enumerate(row.parents):
             if parent >= 0:
                 ancestors[number, column] |= ancestors[number, parent]
-    return PromptTrees(*map(torch.from_numpy, (input_ids, position_ids, ancestors)), torch.tensor(ends))
+    return PromptTrees(
+        torch.from_numpy(input_ids),
+        torch.from_numpy(position_ids),
+        torch.from_numpy(ancestors),
+        torch.tensor(ends),
+    )
 
 
 class PromptTreeEncoder:

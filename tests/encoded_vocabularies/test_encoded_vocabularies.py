@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 
 from hf_maskadapter import Vocabulary, load_segmenter, load_vocabulary, save_vocabulary
-from hf_maskadapter.encoded_vocabularies import VocabularyCache, VocabularyFileError, text_tower_hash
+from hf_maskadapter.encoded_vocabularies.cache import VocabularyCache
+from hf_maskadapter.encoded_vocabularies.form import VocabularyFileError
+from hf_maskadapter.encoded_vocabularies.hashes import text_tower_hash
 from hf_maskadapter.model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from hf_maskadapter.model.processing_maskadapter import MaskAdapterProcessor
 from support import tiny_models
