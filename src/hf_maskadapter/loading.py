@@ -259,7 +259,9 @@ def prepare_released(
 def _prepare(
     model: ReleasedModel, tokenizer: str | os.PathLike[str] | None, token: str | bool | None, report: Report
 ) -> None:
-    from .conversion.convert import convert_checkpoint
+    from huggingface_hub.utils import tqdm
+
+    from .conversion.convert import STAGES, convert_checkpoint
     from .conversion.released import download, find_release
 
     folder = folder_of(model.name)
@@ -272,8 +274,22 @@ def _prepare(
     _require_memory(model, file)
     clip_tokenizer = _clip_tokenizer(model, tokenizer, token)
     checkpoint = download(file, _download_folder(model.name), token)
-    report(f"Converting {file.path} ({_gigabytes(file.size)}): reading, renaming, writing, checking …")
-    convert_checkpoint(checkpoint, folder, preset=model.preset, tokenizer=clip_tokenizer, overwrite=folder.is_dir())
+    report(f"Converting {file.path} ({_gigabytes(file.size)}): {', '.join(STAGES)} …")
+    with tqdm(total=len(STAGES), unit="stage", disable=None, leave=False) as bar:  # none where there is no terminal
+
+        def show(stage: str) -> None:
+            bar.set_description(stage, refresh=False)
+            bar.update(STAGES.index(stage) - bar.n)
+            bar.refresh()
+
+        convert_checkpoint(
+            checkpoint,
+            folder,
+            preset=model.preset,
+            tokenizer=clip_tokenizer,
+            overwrite=folder.is_dir(),
+            on_stage=show,
+        )
     shutil.rmtree(_download_folder(model.name), ignore_errors=True)
     report(f"Ready: {folder} ({_gigabytes(bytes_of(folder))}). maskadapter models --remove {model.name} frees the room")
 

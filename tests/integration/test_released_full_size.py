@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from pathlib import Path
@@ -84,6 +85,7 @@ class Command:
         environment["PYTHONPATH"] = os.pathsep.join([ENVIRONMENT["PYTHONPATH"], str(TESTS)])
         code = f"{preparation}\nimport sys; from support.measured_command import main; sys.exit(main())"
         terminal, end = pty.openpty()
+        termios.tcsetwinsize(end, (24, 120))  # of a terminal without columns, a progress bar has none
         self._begin = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-c", code, str(self.report), *map(str, arguments)],
@@ -152,6 +154,8 @@ def test_one_command_from_an_empty_cache_to_a_picture_and_again_without_the_hub(
     assert shares == sorted(shares)
     assert len(set(shares)) > 10
     assert downloads(hub) == [0]
+    shown = [match[1] for line in lines if (match := re.match(r"(\w+): +\d+%\|.*/4 ", line))]
+    assert list(dict.fromkeys(shown)) == ["reading", "renaming", "writing", "checking"]
     converting = first.stages["Converting"]
     assert converting["memory"] <= 1.25 * checkpoint.stat().st_size
 

@@ -40,6 +40,11 @@ def text_tower_hash(clip: DenseClipModel) -> str:
     return digest.hexdigest()
 
 
+def forget() -> None:
+    """Make the next checksums anew, as a new process does."""
+    _digests.clear()
+
+
 def _fingerprint(tensor: Tensor) -> tuple[int, int, float]:
     """What tells that a tensor's values may have changed, without reading all of them."""
     flat = tensor.detach().reshape(-1)
@@ -53,4 +58,4 @@ def tokenizer_hash(tokenizer: Any) -> str | None:
     return None if rules is None else hashlib.sha256(rules().encode()).hexdigest()
 
 
-__all__ = ["text_tower_hash", "tokenizer_hash"]
+__all__ = ["forget", "text_tower_hash", "tokenizer_hash"]
