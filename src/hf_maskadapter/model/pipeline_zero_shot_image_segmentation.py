@@ -69,6 +69,8 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
                 f"{type(self.model).__name__} cannot segment by labels; {TASK} needs a "
                 "MaskAdapterForOpenVocabularySegmentation."
             )
+        self.max_cached_vocabularies = _MAX_CACHED_VOCABULARIES
+        """How many vocabularies are kept encoded, the last used ones."""
         self._encoded: OrderedDict[Vocabulary, EncodedVocabulary] = OrderedDict()
 
     def __call__(self, images: Any, candidate_labels: Any = None, **kwargs: Any) -> Any:
@@ -223,7 +225,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             ValueError: if a name is longer than the text tower reads.
         """
         if vocabulary not in self._encoded:
-            while len(self._encoded) >= _MAX_CACHED_VOCABULARIES:
+            while len(self._encoded) >= self.max_cached_vocabularies:
                 self._encoded.popitem(last=False)
             self._encoded[vocabulary] = self.model.encode_vocabulary(vocabulary, self.processor)
         self._encoded.move_to_end(vocabulary)

@@ -111,6 +111,7 @@ class Service:
     ):
         self.segmenter, self.name, self.api_key = segmenter, name, api_key
         self.limits = ServiceLimits() if limits is None else limits
+        segmenter.max_cached_vocabularies = self.limits.queue.vocabularies
         self.metrics = Metrics()
         self.vocabularies = VocabularyStore(self.limits.queue.vocabularies, self.limits.request.max_labels)
         self.admission = Admission(
