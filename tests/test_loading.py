@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, pipeline
 
 from hf_maskadapter import loading
 from hf_maskadapter.hub.released_models import RELEASED, REPOSITORY
 from hf_maskadapter.loading import ModelNameError, find_model, list_models, load_model, load_segmenter
+from hf_maskadapter.model.cpu_mlp import computes_in_int8
 from support import released_checkpoints as released
 from support.hub_fixtures import client, hub, server  # noqa: F401 -- fixtures
 from support.hub_server import Blob, Fault
@@ -286,3 +287,23 @@ def test_a_containers_limit_counts_as_memory_but_not_its_cached_files(tmp_path, 
     assert loading.available_memory() == 7_000_000
     (tmp_path / "memory.max").write_text("max\n")
     assert loading.available_memory() > 10_000_000
+
+
+class TestInt8:
+    @pytest.mark.parametrize("dtype", ["int8", torch.int8])
+    @pytest.mark.parametrize("device", [None, "cpu", torch.device("cpu")])
+    def test_mlps_compute_in_it_and_weights_stay(self, dtype, device):
+        model, _ = load_model(dtype=dtype, device=device)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert computes_in_int8(model)
+
+    def test_the_pipeline_takes_it_by_both_ways(self):
+        assert computes_in_int8(load_segmenter(dtype="int8").model)
+        made = pipeline("zero-shot-image-segmentation", model=find_model(), device="cpu", int8=True)
+        assert computes_in_int8(made.model)
+
+    @pytest.mark.parametrize("load", [load_model, load_segmenter])
+    @pytest.mark.parametrize("device", ["cuda", "mps", 0])
+    def test_other_devices_are_refused_before_anything_is_loaded(self, load, device):
+        with pytest.raises(ValueError, match=f"int8 is for CPUs, and the device is {device}"):
+            load("no/such/model", dtype="int8", device=device)

@@ -107,7 +107,10 @@ class Command:
 
     def finish(self) -> Command:
         """Wait for the end."""
-        self.stdout, _ = self._process.communicate(timeout=900)
+        try:
+            self.stdout, _ = self._process.communicate(timeout=1800)
+        finally:
+            self._process.kill()
         self.seconds = time.monotonic() - self._begin
         self._reader.join(10)
         os.close(self._terminal)
