@@ -12,9 +12,11 @@ from hf_maskadapter.cli.errors import EXIT_OK
 from hf_maskadapter.cli.options import Command, positive
 from hf_maskadapter.cli.training import told_as_interruption
 from hf_maskadapter.data.options import option, option_group
-from lab.benchmarks import paper, speed
+from lab.benchmarks import comparison, paper, speed
 from lab.benchmarks.paper_report import report
 from lab.benchmarks.paper_settings import PARTS, Settings
+from lab.benchmarks.rows.catalogue import row_names
+from lab.benchmarks.rows.definitions import TINY, Scale
 from lab.benchmarks.speed_cases import CASES
 
 
@@ -50,8 +52,13 @@ class SpeedOptions:
     measuring: speed.Options = option_group(speed.Options, "how")
     output_dir: Path | None = option("folder for Markdown, JSON and plots; what is there is kept", None, metavar="DIR")
     quick: bool = option("a trial: tiny model, small picture, one round", False)
+    baseline: str | None = option("compare this build with another commit's", None, metavar="COMMIT")
+    rows: tuple[str, ...] | None = option("with --baseline: which rows of the table", None, choices=row_names)
+    comparing: comparison.Options = option_group(comparison.Options, "with --baseline, how")
 
     def __post_init__(self) -> None:
+        if self.rows is not None and self.baseline is None:
+            raise ValueError("--rows chooses from the comparison with another build: give --baseline COMMIT, too.")
         if self.quick:
             self.sizes, self.masks, self.classes = (128,), (20,), (9,)
             self.measuring = replace(self.measuring, model_size="tiny", repeats=1)
@@ -59,6 +66,12 @@ class SpeedOptions:
 
 def run_speed(options: SpeedOptions) -> int:
     """Print the table, and return the exit status."""
+    if options.baseline is not None:
+        scale = TINY if options.quick else Scale(options.measuring.model_size)
+        repeats, output_dir = options.measuring.repeats, options.output_dir
+        rows = options.rows or ()
+        print(comparison.compare(rows, options.baseline, repeats, options.comparing, output_dir, scale))
+        return EXIT_OK
     numbers = (options.sizes, options.masks, options.classes)
     print(speed.run(options.cases, *numbers, options.measuring, options.output_dir))
     return EXIT_OK

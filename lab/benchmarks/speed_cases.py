@@ -10,15 +10,13 @@ import string
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from hf_maskadapter.model.configuration_clips import ConvNextClipConfig
-from hf_maskadapter.model.configuration_mask_generators import FcClipMaskGeneratorConfig
 from hf_maskadapter.model.configuration_maskadapter import MaskAdapterConfig
 from hf_maskadapter.model.image_processing_maskadapter import MaskAdapterImageProcessor
 from hf_maskadapter.model.modeling_adapter import MaskAdapterModel
@@ -39,51 +37,15 @@ from lab.benchmarks.dense_opponent import (
     dense_panoptic_segmentation,
     dense_semantic_segmentation,
 )
+from lab.benchmarks.model_sizes import END_OF_TEXT, ModelSize, build_config
 from lab.benchmarks.realistic_inputs import SegmentMaps, draw_class_scores, draw_masks, draw_outputs
 
-ModelSize = Literal["large", "base", "tiny"]
 PACKAGE, DENSE = "this package", "dense"
 
 _ASPECT = 0.75
 _STRIDE, _MASK_STRIDE = 32, 4
 _TEXT_CLASSES, _SYNONYMS_PER_CLASS = 10, 2
 _OVERLAP = 0.8
-_LAYER_SCALE = 0.5  # so that the adapter's blocks show in results
-_OUT_VOCABULARY_SHARE = 0.1  # random weights would give every mask the same class
-_CLIP_SIZES: dict[str, dict[str, Any]] = {
-    "large": {
-        "hidden_sizes": [192, 384, 768, 1536],
-        "depths": [3, 3, 27, 3],
-        "projection_dim": 768,
-        "projection_hidden_dim": 1536,
-        "text_config": {"hidden_size": 768, "num_hidden_layers": 16, "num_attention_heads": 12},
-    },
-    "base": {
-        "hidden_sizes": [128, 256, 512, 1024],
-        "depths": [3, 3, 27, 3],
-        "projection_dim": 640,
-        "projection_hidden_dim": None,
-        "text_config": {"hidden_size": 640, "num_hidden_layers": 12, "num_attention_heads": 10},
-    },
-    "tiny": {
-        "hidden_sizes": [8, 16, 24, 32],
-        "depths": [1, 1, 2, 1],
-        "projection_dim": 16,
-        "projection_hidden_dim": 20,
-        "text_config": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
-    },
-}
-_TINY_GENERATOR = {
-    "feature_size": 32,
-    "mask_feature_size": 32,
-    "hidden_dim": 32,
-    "encoder_feedforward_dim": 32,
-    "dim_feedforward": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 4,
-    "num_attention_heads": 2,
-}
-_END = 49407
 
 
 @dataclass(frozen=True)
@@ -154,21 +116,7 @@ class Workshop:
 
     def config(self, num_masks: int = 250) -> MaskAdapterConfig:
         """The complete model's configuration."""
-        clip: dict[str, Any] = dict(_CLIP_SIZES[self.model_size])
-        text = clip.pop("text_config")
-        text |= {"intermediate_size": 4 * text["hidden_size"], "projection_dim": clip["projection_dim"]}
-        text |= {"hidden_act": "gelu", "bos_token_id": _END - 1, "eos_token_id": _END, "pad_token_id": _END}
-        generator = {"feature_channels": clip["hidden_sizes"], "text_embed_dim": clip["projection_dim"]}
-        generator |= {"num_queries": num_masks} | (_TINY_GENERATOR if self.model_size == "tiny" else {})
-        adapter = {"hidden_size": 24, "num_output_maps": 4} if self.model_size == "tiny" else {}
-        return MaskAdapterConfig(
-            clip_config=ConvNextClipConfig(**clip, text_config=text),
-            mask_generator_config=FcClipMaskGeneratorConfig(**generator),
-            layer_scale_init_value=_LAYER_SCALE,
-            ensemble_alpha=_OUT_VOCABULARY_SHARE,
-            ensemble_beta=_OUT_VOCABULARY_SHARE,
-            **adapter,
-        )
+        return build_config(self.model_size, num_masks)
 
     def segmenter(self, num_masks: int = 250) -> MaskAdapterForOpenVocabularySegmentation:
         """A complete model with random weights."""
@@ -369,7 +317,7 @@ class LetterTokenizer:
         ids = []
         for prompt in prompts:
             pieces = [prompt[start : start + 4] for start in range(0, len(prompt), 4)]
-            ids.append([_END - 1, *(sum(map(ord, piece)) % (_END - 1) for piece in pieces), _END])
+            ids.append([END_OF_TEXT - 1, *(sum(map(ord, piece)) % (END_OF_TEXT - 1) for piece in pieces), END_OF_TEXT])
         return {"input_ids": ids}
 
 

@@ -84,13 +84,15 @@ class AppHandlers:
         """Segment the picture: message, viewer, explanation, downloads, and the tab to show."""
 
         def work() -> tuple[Any, ...]:
+            self._sessions.uploaded(request.session_hash or "", upload and upload.file)
             wish = self._wish(upload, labels, label_set, things, task, method, threshold)
             loaded = self._models.get(model, lambda line: progress(0.0, desc=line))
             progress(0.5, desc="Segmenting …")
             result = segment_picture(loaded, wish)
             picture = shown_picture(wish.picture)
             self._sessions.keep(request.session_hash or "", ShownResult(picture, result.explanations, result.method))
-            text = f"{len(result.segments)} segments; {describe_labels(wish.vocabulary)}."
+            number = len(result.segments)
+            text = f"{number} {'segment' if number == 1 else 'segments'}; {describe_labels(wish.vocabulary)}."
             told = pieces.message(result.warning, "warning") + pieces.message(text)
             files = pieces.downloads_piece(downloads(wish.picture, result.segments, model))
             return told, viewer_value(picture, result), pieces.hint(_CHOOSE), files, gr.Tabs(selected="segments")
@@ -107,11 +109,13 @@ class AppHandlers:
         model: str,
         method: str,  # noqa: ARG002 - both are shown
         threshold: float,
+        request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple[Any, ...]:
         """Compare pooling with the adapter: message, comparison, and the tab to show."""
 
         def work() -> tuple[Any, ...]:
+            self._sessions.uploaded(request.session_hash or "", upload and upload.file)
             wish = self._wish(upload, labels, label_set, things, task, "adapter", threshold)
             loaded = self._models.get(model, lambda line: progress(0.0, desc=line))
             progress(0.5, desc="Segmenting twice …")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from . import annotate, app, convert, demo, evaluate, models, prepare, pretrain, publish, segment, train
+from . import annotate, app, convert, demo, evaluate, models, prepare, pretrain, publish, segment, serve, train
 from .errors import run_to_status
 from .options import Command, make_parser, parse_command
 
@@ -27,6 +27,7 @@ COMMANDS: tuple[Command[Any], ...] = (
     pretrain.COMMAND,
     train.COMMAND,
     evaluate.COMMAND,
+    serve.COMMAND,
     publish.COMMAND,
 )
 """The commands, in the order in which the help lists them."""
