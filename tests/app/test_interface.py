@@ -18,6 +18,7 @@ needs_extra("app", "gradio", "httpx")
 import gradio_client  # noqa: E402
 import httpx  # noqa: E402
 
+from hf_maskadapter.app import interface  # noqa: E402
 from hf_maskadapter.app.interface import OWN_LABELS, build_app, launch_options  # noqa: E402
 from hf_maskadapter.app.settings import AppSettings  # noqa: E402
 from support.two_processes import free_port  # noqa: E402
@@ -78,7 +79,7 @@ def kept(folder: Path) -> list[Path]:
     return [file for file in folder.rglob("*") if file.is_file()]
 
 
-def wait_until(holds, seconds=20):
+def wait_until(holds, seconds=60):
     limit = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < limit, "it did not happen in time"
@@ -108,7 +109,10 @@ def test_the_comparison_shows_three_pictures(client, scene_file, scene):
         ({"labels": "cat\ndog\ncat"}, "class 3: the class &#x27;cat&#x27; is given twice, first in class 1; remove"),
         ({"labels": ",".join("abcdefghijk" * 5)}, "There are 55 names, and at most 50 are taken; leave some out."),
         ({"things": "cow"}, "things names classes that the vocabulary does not have: [&#x27;cow&#x27;]."),
-        ({"labels": "<b>x</b>\n" + "long " * 200}, "is too long"),
+        (
+            {"labels": "<b>x</b>\n" + "long " * 200},
+            "has 607 tokens, but the text tower reads at most 77: shorten the class",
+        ),
     ],
     ids=["no labels", "twice", "too many", "wrong things", "too long"],
 )
@@ -118,6 +122,12 @@ def test_mistakes_are_told_by_the_packages_sentences(client, scene_file, changed
         assert 'role="alert"' in result[0]
         assert sentence in told(result)
         assert "<b>" not in result[0]
+
+
+def test_a_fault_of_the_app_is_told_in_words_too(client, scene_file, monkeypatch, capfd):
+    monkeypatch.setattr(interface, "segment_picture", lambda model, wish: {}["lost"])
+    assert "The app itself has a fault; the terminal in which it runs tells more." in told(ask(client, scene_file))
+    assert "KeyError: 'lost'" in capfd.readouterr().err
 
 
 def test_without_a_picture_it_is_said_how_to_get_one(client):

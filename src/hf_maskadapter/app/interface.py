@@ -6,6 +6,7 @@ are deleted when the page that shows them shows another one or is closed.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -164,7 +165,7 @@ class AppHandlers:
         if upload is None:
             raise ValueError("Choose a picture first: drop one, paste one, take one, or take an example scene.")
         chosen = None if label_set == OWN_LABELS else label_set
-        vocabulary = read_labels(labels, chosen, things, self._settings.max_names)
+        vocabulary = read_labels(labels or "", chosen, things or "", self._settings.max_names)
         picture = self._read(upload)
         return Wish(picture, vocabulary, task, method, float(threshold or 0), upload.name)  # type: ignore[arg-type]
 
@@ -185,6 +186,9 @@ class AppHandlers:
             text = "There is too little memory for this picture: make it smaller, or look for fewer labels."
         except _MENDABLE as error:
             text = " ".join(str(error).split())
+        except Exception:  # Gradio would show the word "Error" and nothing else
+            traceback.print_exc()
+            text = "The app itself has a fault; the terminal in which it runs tells more."
         return pieces.message(text, "error"), *[gr.skip()] * others
 
 
@@ -223,6 +227,7 @@ def build_app(settings: AppSettings, models: AppModels | None = None) -> gr.Bloc
                     [OWN_LABELS, *label_sets()], value=OWN_LABELS, label="What to look for", elem_id="ma-label-set"
                 )
                 labels = gr.Textbox(
+                    "",
                     lines=5,
                     max_lines=12,
                     label="Labels",
@@ -255,6 +260,7 @@ def build_app(settings: AppSettings, models: AppModels | None = None) -> gr.Bloc
                         elem_id="ma-method",
                     )
                     things = gr.Textbox(
+                        "",
                         label="Countable labels",
                         info="Separated by commas; all others become stuff, of which there is one segment. Empty: all "
                         "are countable, or what the label set says.",
