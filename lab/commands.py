@@ -10,9 +10,10 @@ from hf_maskadapter.cli.errors import run_to_status
 from hf_maskadapter.cli.options import parse_command
 from lab.benchmarks.command import COMMANDS as BENCHMARKS
 from lab.cards.command import COMMAND as WRITE_MODEL_CARDS
+from lab.documentation.screenshot import COMMAND as APP_SCREENSHOT
 from lab.miniature.command import COMMAND as BUILD_MINIATURE
 
-COMMANDS = (BUILD_MINIATURE, *BENCHMARKS, WRITE_MODEL_CARDS)
+COMMANDS = (BUILD_MINIATURE, *BENCHMARKS, WRITE_MODEL_CARDS, APP_SCREENSHOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

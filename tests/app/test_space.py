@@ -23,7 +23,7 @@ needs_extra("app", "gradio", "httpx")
 
 import httpx  # noqa: E402
 
-from support.app_process import wait_for_answer  # noqa: E402
+from lab.documentation.app_process import wait_for_answer  # noqa: E402
 from support.two_processes import free_port  # noqa: E402
 
 SETTINGS = AppSettings(models=("miniature",), max_pixels=1_000_000)

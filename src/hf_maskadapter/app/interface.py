@@ -266,9 +266,8 @@ def build_app(settings: AppSettings, models: AppModels | None = None) -> gr.Bloc
                         "are countable, or what the label set says.",
                         elem_id="ma-things",
                     )
-                with gr.Row():
-                    start = gr.Button("Segment", variant="primary", elem_id="ma-segment")
-                    comparing = gr.Button("Compare with pooling", elem_id="ma-compare")
+                start = gr.Button("Segment", variant="primary", elem_id="ma-segment")
+                comparing = gr.Button("Compare with pooling", elem_id="ma-compare")
             with gr.Column(scale=3, min_width=320):
                 told = _html(elem_id="ma-told")
                 with gr.Tabs(selected="segments", elem_id="ma-tabs") as tabs:

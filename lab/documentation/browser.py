@@ -1,8 +1,9 @@
-"""A real browser without a window, at the size of a desk's screen or of a phone's."""
+"""A real browser without a window, at the size of a desk's screen or of a phone's, which looks at the app."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,11 @@ class Browser:
     Args:
         driver: selenium's driver.
         downloads: folder of what is downloaded.
+        is_phone: whether it is a phone's, which has no pointer.
     """
 
-    def __init__(self, driver: Any, downloads: Path) -> None:
-        self.driver, self.downloads = driver, downloads
+    def __init__(self, driver: Any, downloads: Path, is_phone: bool) -> None:
+        self.driver, self.downloads, self.is_phone = driver, downloads, is_phone
 
     def all(self, selector: str) -> list[Any]:
         """The elements that a CSS selector finds."""
@@ -36,7 +38,7 @@ class Browser:
         from selenium.webdriver.support.ui import WebDriverWait
 
         waiting = WebDriverWait(self.driver, seconds, 0.1, (StaleElementReferenceException,))
-        return waiting.until(lambda driver: holds())
+        return waiting.until(lambda _: holds())
 
     def click(self, selector: str) -> None:
         """Click an element, which is scrolled to first."""
@@ -62,11 +64,8 @@ class Browser:
     def requested(self) -> set[str]:
         """Addresses that the page has asked for since this was last called."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        return {
-            message["params"]["request"]["url"]
-            for message in messages
-            if message["method"] == "Network.requestWillBeSent"
-        }
+        asked = [message for message in messages if message["method"] == "Network.requestWillBeSent"]
+        return {message["params"]["request"]["url"] for message in asked}
 
     def complaints(self) -> list[str]:
         """Errors in the browser's console since this was last called."""
@@ -79,7 +78,14 @@ class Browser:
 
 @contextmanager
 def browser(width: int, height: int, downloads: Path, *, is_phone: bool = False) -> Iterator[Browser]:
-    """A browser of a size in pixels; a phone's has a touch screen."""
+    """A browser.
+
+    Args:
+        width: of its window, in pixels.
+        height: of its window, in pixels.
+        downloads: folder for what is downloaded.
+        is_phone: whether it pretends to be a phone, with a touch screen.
+    """
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -93,12 +99,9 @@ def browser(width: int, height: int, downloads: Path, *, is_phone: bool = False)
         options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    # By its name, so that selenium does not look for a driver on the net.
-    import shutil
-
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))  # not one from the net
     try:
-        yield Browser(driver, downloads)
+        yield Browser(driver, downloads, is_phone)
     finally:
         driver.quit()
 
