@@ -11,9 +11,9 @@ from hf_maskadapter.cli.options import parse_command
 from lab.benchmarks.command import COMMANDS as BENCHMARKS
 from lab.cards.command import COMMAND as WRITE_MODEL_CARDS
 from lab.documentation.screenshot import COMMAND as APP_SCREENSHOT
-from lab.miniature.command import COMMAND as BUILD_MINIATURE
+from lab.miniature.command import COMMANDS as MINIATURE
 
-COMMANDS = (BUILD_MINIATURE, *BENCHMARKS, WRITE_MODEL_CARDS, APP_SCREENSHOT)
+COMMANDS = (*MINIATURE, *BENCHMARKS, WRITE_MODEL_CARDS, APP_SCREENSHOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

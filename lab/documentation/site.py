@@ -33,6 +33,7 @@ SITE_PATHS = {
     "model_cards/results/paper.md": "results/paper_tables.md",
     "model_cards/results/speed.md": "results/speed_tables.md",
     "model_cards/results/thresholds.md": "results/thresholds.md",
+    "model_cards/results/demo.md": "results/demo.md",
 } | {
     str(picture.relative_to(ROOT)): f"results/{picture.name}"
     for picture in sorted((ROOT / "model_cards" / "results").glob("*.png"))

@@ -97,6 +97,7 @@ class TestModel:
         assert hub.titles("me/model") == ["Upload model", "initial commit"]
         files = hub.files("me/model")
         assert {"config.json", "processor_config.json", "tokenizer.json", "modeling_maskadapter.py"} <= set(files)
+        assert {"handler.py", "requirements.txt"} <= set(files)
         assert files["model.safetensors"] == (tiny_model_dir / "model.safetensors").read_bytes()
         card = files["README.md"].decode()
         assert 'model="me/model"' in card

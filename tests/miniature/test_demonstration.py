@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from hf_maskadapter import cli
-from hf_maskadapter.data.scenes import CLASS_NAMES, STUFF, draw_scene, split_seed
+from hf_maskadapter.data.scenes import CLASS_NAMES, STUFF, draw_scene, scene_vocabulary, split_seed
 from hf_maskadapter.miniature import checkpoint_path, load_miniature
-from hf_maskadapter.miniature.demonstration import default_vocabulary
+from hf_maskadapter.miniature.demonstration import demonstrate
 from hf_maskadapter.miniature.known_world import KnownWorld
 from hf_maskadapter.model.modeling_clip_convnext import ConvNextClipModel
 from lab.miniature import measuring
@@ -81,7 +81,7 @@ def test_a_mistake_gets_one_line(options, message, untrained, tmp_path, monkeypa
 
 def test_the_default_labels_hold_what_is_shown_and_as_much_that_is_not():
     scene = draw_scene((*split_seed("test"), 1, 0))
-    names = default_vocabulary(scene).names
+    names = scene_vocabulary().names
     shown = {thing.name for thing in scene.things}
     assert shown < set(names)
     assert set(STUFF) < set(names)
@@ -108,6 +108,16 @@ def test_the_known_world_is_saved_beside_the_model(untrained):
     assert sum(world.holds(segmenter.clip.get_feature_maps(inputs)[-1])) >= 6
     assert np.isfinite(world.threshold)
     assert world.threshold > 0
+
+
+def test_scores_are_told_where_the_labels_hold_the_truth_and_only_there(untrained, tmp_path, capsys):
+    arguments = ["demo", "--model", untrained, "--seed", "3", "--output", str(tmp_path / "demo.png")]
+    scene = draw_scene((*split_seed("test"), 1, 3))
+    names = [CLASS_NAMES[segment["category_id"]] for segment in scene.segments_info]
+    assert cli.main([*arguments, "--labels", ",".join(dict.fromkeys(names))]) == 0
+    assert "mIoU Mask pooling " in capsys.readouterr().out.splitlines()[0]
+    assert cli.main([*arguments, "--labels", "star, something unheard of"]) == 0
+    assert "mIoU" not in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +167,12 @@ def test_the_embedded_model_is_small_and_names_what_is_drawn(embedded):
     assert adapter > pooling + 5
     end_to_end = measuring.segmentation_counts(segmenter, vocabulary, scenes[:20], ("adapter",))["adapter"]
     assert end_to_end.estimates()["stuff"].value > 80
+
+
+def test_the_embedded_model_may_choose_among_all_names_unless_the_user_gives_some(embedded):
+    demonstration = demonstrate(*embedded, seed=5)
+    assert tuple(demonstration.comparison.names) == CLASS_NAMES
+    assert demonstration.scores().startswith("mIoU Mask pooling ")
 
 
 def test_the_embedded_model_takes_no_photograph_for_a_scene(embedded):

@@ -85,7 +85,7 @@ class AppHandlers:
         """Segment the picture: message, viewer, explanation, downloads, and the tab to show."""
 
         def work() -> tuple[Any, ...]:
-            self._sessions.uploaded(request.session_hash or "", upload and upload.file)
+            self._sessions.uploaded(request.session_hash or "", None if upload is None else upload.file)
             wish = self._wish(upload, labels, label_set, things, task, method, threshold)
             loaded = self._models.get(model, lambda line: progress(0.0, desc=line))
             progress(0.5, desc="Segmenting …")
@@ -116,7 +116,7 @@ class AppHandlers:
         """Compare pooling with the adapter: message, comparison, and the tab to show."""
 
         def work() -> tuple[Any, ...]:
-            self._sessions.uploaded(request.session_hash or "", upload and upload.file)
+            self._sessions.uploaded(request.session_hash or "", None if upload is None else upload.file)
             wish = self._wish(upload, labels, label_set, things, task, "adapter", threshold)
             loaded = self._models.get(model, lambda line: progress(0.0, desc=line))
             progress(0.5, desc="Segmenting twice …")
@@ -219,7 +219,7 @@ def build_app(settings: AppSettings, models: AppModels | None = None) -> gr.Bloc
                     buttons=[],
                     elem_id="ma-picture-input",
                 )
-                picture.preprocess = _as_upload
+                picture.preprocess = _as_upload  # type: ignore[assignment]
                 scenes = _html(
                     pieces.scenes_piece(example_scenes()), js_on_load=_static("scenes.js"), elem_id="ma-scenes"
                 )

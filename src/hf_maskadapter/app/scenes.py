@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 from PIL import Image
 
-from ..data.scenes import STUFF, draw_scene, split_seed
-from ..miniature.demonstration import default_vocabulary
+from ..data.scenes import COLORS, SHAPES, STUFF, Scene
+from ..miniature.demonstration import demonstration_scene
+from ..model.vocabulary import Vocabulary
 from .labels import labels_text
 
 SCENE_SEEDS = (1, 2, 3, 4)
@@ -39,12 +41,25 @@ def example_scenes() -> tuple[ExampleScene, ...]:
     """The scenes, drawn when they are first asked for."""
     scenes = []
     for seed in SCENE_SEEDS:
-        scene = draw_scene((*split_seed("test"), 1, seed))
-        vocabulary = default_vocabulary(scene)
-        vocabulary = vocabulary.with_things([name not in STUFF for name in vocabulary.names])
+        scene = demonstration_scene(seed)
         picture = Image.fromarray(scene.picture).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-        scenes.append(ExampleScene(scene.caption, picture, *labels_text(vocabulary)))
+        scenes.append(ExampleScene(scene.caption, picture, *labels_text(_vocabulary(scene))))
     return tuple(scenes)
+
+
+def _vocabulary(scene: Scene) -> Vocabulary:
+    """What a scene shows, each thing once more with another colour and with another shape, and every background."""
+    shown = list(dict.fromkeys(scene.things))
+    names = [thing.name for thing in shown]
+    for thing in shown:
+        names.append(replace(thing, color=_next(thing.color, list(COLORS))).name)
+        names.append(replace(thing, shape=_next(thing.shape, SHAPES)).name)
+    names = list(dict.fromkeys([*names, *STUFF]))
+    return Vocabulary.from_list([[name] for name in names], things=[name not in STUFF for name in names])
+
+
+def _next(value: str, values: Sequence[str]) -> str:
+    return values[(list(values).index(value) + 1) % len(values)]
 
 
 __all__ = ["SCENE_SEEDS", "ExampleScene", "example_scenes"]

@@ -231,7 +231,7 @@ def _for_postprocessing(outputs: MaskAdapterSegmentationOutput) -> dict[str, Any
 
 def _explain(result: _Pass) -> list[Explanation]:
     segments, outputs = result.segments, result.outputs
-    probabilities = outputs.class_queries_logits[0].float().softmax(dim=-1)
+    probabilities = outputs["class_queries_logits"][0].float().softmax(dim=-1)
     names = segments.vocabulary.names
     explanations = []
     for segment in in_order(segments):
@@ -262,10 +262,10 @@ def _deciding_mask(segment: Segment, outputs: MaskAdapterSegmentationOutput, pro
     """
     of_label = probabilities[:, segment.class_id]
     if segment.embedding is not None:
-        cosines = F.normalize(outputs.mask_embeddings[0].float(), dim=-1) @ torch.from_numpy(segment.embedding)
+        cosines = F.normalize(outputs["mask_embeddings"][0].float(), dim=-1) @ torch.from_numpy(segment.embedding)
         alike = cosines >= max(_ALIKE * cosines.max().item(), -1.0)
         return int(torch.where(alike, of_label, -1.0).argmax())
-    masks = outputs.masks_queries_logits[0].float().sigmoid()
+    masks = outputs["masks_queries_logits"][0].float().sigmoid()
     inside = _at_size_of(masks, segment.mask, outputs)
     return int((of_label * (masks * inside).sum(dim=(-2, -1))).argmax())
 
@@ -273,7 +273,7 @@ def _deciding_mask(segment: Segment, outputs: MaskAdapterSegmentationOutput, pro
 def _at_size_of(masks: Tensor, mask: np.ndarray, outputs: MaskAdapterSegmentationOutput) -> Tensor:
     """A segment's mask at the resolution of the generator's masks, which cover the padded picture."""
     height, width = masks.shape[-2:]
-    shares = [outputs.image_sizes[0][axis].item() / outputs.padded_size[axis].item() for axis in (0, 1)]
+    shares = [outputs["image_sizes"][0][axis].item() / outputs["padded_size"][axis].item() for axis in (0, 1)]
     rows, columns = max(1, round(height * shares[0])), max(1, round(width * shares[1]))
     resized = F.interpolate(torch.from_numpy(mask)[None, None].float(), size=(rows, columns), mode="area")[0, 0]
     return F.pad(resized, (0, width - columns, 0, height - rows))
@@ -282,7 +282,9 @@ def _at_size_of(masks: Tensor, mask: np.ndarray, outputs: MaskAdapterSegmentatio
 def _weights(segment: Segment, outputs: MaskAdapterSegmentationOutput, row: int) -> np.ndarray:
     maps = outputs.semantic_activation_maps
     if maps is not None:
-        weights = activation_weights(maps[0, row], image_size=outputs.image_sizes[0], padded_size=outputs.padded_size)
+        weights = activation_weights(
+            maps[0, row], image_size=outputs["image_sizes"][0], padded_size=outputs["padded_size"]
+        )
         return weights.astype(np.float32)
     small = Image.fromarray(segment.mask.astype(np.uint8) * 255)
     small.thumbnail((128, 128), Image.Resampling.BOX)

@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from packaging.requirements import Requirement
 
 from .. import __version__

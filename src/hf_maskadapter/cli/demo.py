@@ -12,8 +12,8 @@ from .opening import silence_transformers
 from .options import Command, names_as_classes
 from .segment import OVERLAY_SUFFIXES
 
-_PANEL_SIZE = 384
-_HEAT_MAPS = 4
+_PANEL_SIZE = 576
+_HEAT_MAPS = 3
 
 
 @dataclass(kw_only=True)
@@ -23,8 +23,8 @@ class DemoOptions:
     output: Path = option("picture file to write", metavar="FILE")
     seed: int = option("of the scene", 0)
     labels: str | None = option(
-        'class names separated by commas, such as "striped red star, grass"; default: what the scene shows, and as '
-        "many things that it does not show",
+        'class names separated by commas, such as "striped red star, grass"; default: all 262 of the drawn world, '
+        "whatever the scene shows",
         None,
         metavar="NAMES",
     )
@@ -55,7 +55,8 @@ def run(options: DemoOptions) -> int:
         write_atomically(options.output, lambda file: demonstration.picture.save(file, format=kind))
     except OSError as error:
         raise UserError(f"cannot write {options.output}: {one_line(error)}") from error
-    print("Given the true masks (the picture shows results with generated ones):")
+    scores = demonstration.scores()
+    print(f"Given the true masks (the picture shows results with generated ones{scores and ': ' + scores}):")
     for line in demonstration.lines:
         print(line)
     print(f"{options.output}: written")

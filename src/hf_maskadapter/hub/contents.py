@@ -18,6 +18,7 @@ from ..files import read_json
 from .adapter_weights import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME
 from .card_results import card_with_results, eval_results
 from .cards import CARD_NAME, OPEN_VOCABULARY_LIMITS, ModelCardFacts, fill_repository, is_hub_id, render_card
+from .endpoint import HANDLER_NAME, endpoint_files
 from .released import RELEASED_PRESETS, released_card
 from .remote_code import save_remote_code
 
@@ -125,7 +126,7 @@ def collect(
     contents = _select(folder, found)
     own_card = contents.files.pop(CARD_NAME, None) if found != "dataset" else None
     if found == "model":
-        written = _stage_model(folder, staging, contents)
+        written = _stage_model(folder, staging, contents, is_at_root=not subfolder.strip("/"))
         generated = _model_card
     elif found == "adapter":
         written = _stage_adapter(folder, base_model)
@@ -183,8 +184,8 @@ def _select(folder: Path, kind: Kind) -> Contents:
     return contents
 
 
-def _stage_model(folder: Path, staging: Path, contents: Contents) -> dict[str, Path | bytes]:
-    """Configuration and processor with their code, to go with the weights."""
+def _stage_model(folder: Path, staging: Path, contents: Contents, *, is_at_root: bool) -> dict[str, Path | bytes]:
+    """Configuration and processor with their code, to go with the weights; and what an endpoint serves at the root."""
     _check_weights(folder)
     config = AutoConfig.from_pretrained(folder)
     model_class = _model_class(config, folder)
@@ -197,6 +198,10 @@ def _stage_model(folder: Path, staging: Path, contents: Contents) -> dict[str, P
             "the model (processor.save_pretrained), or convert the checkpoint with --tokenizer."
         )
     save_remote_code(staging, model_class, config, processor)
+    if is_at_root and processor is not None and hasattr(model_class, "encode_vocabulary"):
+        for name, content in endpoint_files().items():
+            if name == HANDLER_NAME or name not in contents.files:  # requirements that someone wrote stay
+                (staging / name).write_bytes(content)
     contents.left_out = [name for name in contents.left_out if not (staging / name).is_file()]
     return {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
 

@@ -38,7 +38,7 @@ async def answer_in_time(request: Request, handle: Callable[[bytes, Place], Awai
         body = None
         try:
             async with asyncio.timeout(limits.time_limit):
-                body = await _read_body(request, limits.upload_bytes)
+                body = await _read_body(request, limits.upload_bytes, place)
                 return await _unless_disconnected(request, handle(body, place))
         except TimeoutError as error:
             if body is None:
@@ -58,13 +58,14 @@ def _too_large(limit: int) -> RequestError:
     return RequestError(413, f"The request is larger than {limit} bytes: shrink the picture.")
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+async def _read_body(request: Request, limit: int, place: Place) -> bytes:
     content = bytearray()
     try:
         async for chunk in request.stream():
-            content += chunk
-            if len(content) > limit:
+            if len(content) + len(chunk) > limit:
                 raise _too_large(limit)
+            place.reserve(len(chunk))
+            content += chunk
     except ClientDisconnect as error:
         raise ClientGoneError from error
     return bytes(content)

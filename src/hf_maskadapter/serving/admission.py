@@ -15,15 +15,20 @@ class Place:
     """What one accepted request holds."""
 
     def __init__(self, admission: Admission):
-        self._admission, self._bytes = admission, 0
+        self._admission = admission
+        self.reserved = 0
+        self.is_given_back = False
 
     def reserve(self, number: int) -> None:
         """Take memory, from any thread, until the request is answered.
 
+        Args:
+            number: of bytes.
+
         Raises:
             RequestError: if there is too little: status 413 if it would not even suffice for this request alone.
         """
-        self._bytes += self._admission.reserve(number, self._bytes + number)
+        self._admission.reserve(self, number)
 
 
 class Admission:
@@ -66,22 +71,24 @@ class Admission:
             self.in_use -= 1
             self.answered += 1
             with self._lock:
-                self.reserved -= place._bytes
-                place._bytes = 0
+                self.reserved -= place.reserved
+                place.is_given_back = True
 
-    def reserve(self, number: int, of_request: int) -> int:
+    def reserve(self, place: Place, number: int) -> None:
         """Count memory; use [`Place.reserve`]."""
-        if of_request > self.memory:
+        if place.reserved + number > self.memory:
             raise RequestError(
-                413, f"Picture and masks take {of_request} bytes of memory; at most {self.memory} are there: shrink it."
+                413,
+                f"The request takes {place.reserved + number} bytes of memory; there are {self.memory} for all "
+                "together: shrink the picture, or send fewer masks.",
             )
         with self._lock:
-            if self.reserved + number > self.memory:
+            if place.is_given_back or self.reserved + number > self.memory:
                 raise RequestError(
                     503, "Too many large pictures are waiting already; try again in a moment.", self.retry_after
                 )
             self.reserved += number
-        return number
+            place.reserved += number
 
 
 __all__ = ["Admission", "Place"]

@@ -14,7 +14,8 @@ class RequestError(Exception):
 
     def __init__(self, status: int, sentence: str, retry_after: int | None = None):
         super().__init__(sentence)
-        self.status, self.sentence, self.retry_after = status, sentence, retry_after
+        self.status, self.retry_after = status, retry_after
+        self.sentence = sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
 
     @property
     def headers(self) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,16 +33,14 @@ def open_within_limits(content: bytes, limits: RequestLimits, name: str = "The p
         RequestError: if it is no picture, or has too many pixels (413).
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here decides
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise RequestError(413, f"{name} has too many pixels; at most {limits.pixels} are read: shrink it.") from error
     except UnidentifiedImageError as error:
         known = ", ".join(FORMATS)
         raise RequestError(415, f"{name} cannot be read: it is not a picture in a known format ({known}).") from error
-    except (OSError, SyntaxError, ValueError, OverflowError) as error:
-        raise RequestError(422, f"{name} cannot be read: {error}") from error
+    except Exception as error:  # Pillow's readers raise whatever they stumble over
+        raise RequestError(422, f"{name} cannot be read: it is broken.") from error
     if image.width * image.height > limits.pixels:
         raise RequestError(
             413,
@@ -59,11 +56,12 @@ def decode(image: Image.Image, name: str = "The picture") -> Image.Image:
         RequestError: if it is broken.
     """
     try:
-        with naming(name), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with naming(name):
             return as_viewer_shows(image)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise RequestError(422, str(error)) from error
+    except Exception as error:  # likewise
+        raise RequestError(422, f"{name} cannot be read: it is broken.") from error
 
 
 def read_own_masks(entries: Sequence[Any], size: Size, limits: RequestLimits) -> np.ndarray:
@@ -85,9 +83,7 @@ def read_own_masks(entries: Sequence[Any], size: Size, limits: RequestLimits) ->
                 image = open_within_limits(entry, limits, name)
                 if (image.height, image.width) != size:
                     raise ValueError(f"it has {image.width}x{image.height} pixels, the picture {size[1]}x{size[0]}.")
-                with naming(name):
-                    image.load()
-                found = list(read_masks(image, size).masks)
+                found = list(read_masks(_loaded(image, name), size).masks)
             else:
                 found = [coco_mask(entry, size)]
         except (ValueError, TypeError, OverflowError) as error:
@@ -101,6 +97,15 @@ def read_own_masks(entries: Sequence[Any], size: Size, limits: RequestLimits) ->
     if not masks:
         raise RequestError(422, "masks: there is none; to have masks found, ask /v1/segment.")
     return np.stack(masks)
+
+
+def _loaded(image: Image.Image, name: str) -> Image.Image:
+    """The picture decoded in its own mode, since a mask's values count."""
+    try:
+        image.load()
+    except Exception as error:  # likewise
+        raise RequestError(422, f"{name} cannot be read: it is broken.") from error
+    return image
 
 
 __all__ = ["FORMATS", "decode", "open_within_limits", "read_own_masks"]

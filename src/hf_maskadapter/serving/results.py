@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ..exchange.plain import describe, id_map, in_order, segment_records
 from ..model.masks import encode_compressed_run_lengths
-from ..model.segments import Segment, Segments
 from ..visualization import overlay
 from .service import Answer
 
@@ -24,19 +24,11 @@ _COMPRESSION = 1
 
 def as_json(answer: Answer, model: str) -> bytes:
     """The answer as JSON, see [`SegmentationAnswer`]."""
-    segments = answer.segments
-    content = {
-        "model": model,
-        "task": segments.task,
-        "width": segments.width,
-        "height": segments.height,
-        "labels": list(segments.vocabulary.names),
-        "segments": [
-            record | {"segmentation": encode_compressed_run_lengths(segment.mask)}
-            for record, segment in zip(_records(segments), _in_order(segments), strict=True)
-        ],
-        "warnings": list(answer.warnings),
-    }
+    content = describe(answer.segments, model)
+    del content["picture"]
+    for record, segment in zip(content["segments"], in_order(answer.segments), strict=True):
+        record["segmentation"] = encode_compressed_run_lengths(segment.mask)
+    content["warnings"] = list(answer.warnings)
     return json.dumps(content, separators=(",", ":")).encode()
 
 
@@ -45,15 +37,15 @@ def as_id_map(answer: Answer) -> bytes:
 
     Where instances overlap, the one with the highest score is seen.
     """
-    segments = answer.segments
-    records = _records(segments)
-    highest = max((record["id"] for record in records), default=0)
-    ids = np.zeros(segments.size, dtype=np.uint8 if highest < 256 else np.uint16)
-    for record, segment in reversed(list(zip(records, _in_order(segments), strict=True))):
-        ids[segment.mask] = record["id"]
+    segments, records = answer.segments, segment_records(answer.segments)
+    if segments.task == "instance":  # of map and list, what comes later lies on top
+        lowest_first = replace(segments, segments=in_order(segments)[::-1])
+        picture = id_map(lowest_first, records[::-1])
+    else:
+        picture = id_map(segments, records)
     information = PngInfo()
     information.add_text(SEGMENTS_KEYWORD, json.dumps(records))
-    return _as_png(Image.fromarray(ids), pnginfo=information)
+    return _as_png(picture, pnginfo=information)
 
 
 def as_painted(answer: Answer) -> bytes:
@@ -65,26 +57,6 @@ def _as_png(image: Image.Image, **keywords: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=_COMPRESSION, **keywords)
     return buffer.getvalue()
-
-
-def _in_order(segments: Segments) -> list[Segment]:
-    """The segments as they are told and numbered: instances with the best one first."""
-    return segments.best_first() if segments.task == "instance" else list(segments)
-
-
-def _records(segments: Segments) -> list[dict[str, Any]]:
-    """The segments for JSON. The id of a semantic segment is its label's place in the vocabulary, from 1."""
-    return [
-        {
-            "id": segment.class_id + 1 if segments.task == "semantic" else number,
-            "label": segment.label,
-            "label_id": segment.class_id,
-            "score": segment.score,
-            "area": segment.area,
-            "box": list(segment.box),
-        }
-        for number, segment in enumerate(_in_order(segments), start=1)
-    ]
 
 
 __all__ = ["SEGMENTS_KEYWORD", "as_id_map", "as_json", "as_painted"]
