@@ -12,8 +12,9 @@ from lab.benchmarks.command import COMMANDS as BENCHMARKS
 from lab.cards.command import COMMAND as WRITE_MODEL_CARDS
 from lab.documentation.screenshot import COMMAND as APP_SCREENSHOT
 from lab.miniature.command import COMMANDS as MINIATURE
+from lab.serving.command import COMMAND as LOAD
 
-COMMANDS = (*MINIATURE, *BENCHMARKS, WRITE_MODEL_CARDS, APP_SCREENSHOT)
+COMMANDS = (*MINIATURE, *BENCHMARKS, LOAD, WRITE_MODEL_CARDS, APP_SCREENSHOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,6 +31,7 @@ from support.documentation import (
     run_line,
     run_page,
 )
+from support.extras import needs_extra
 
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 BLOCKS = {page: blocks(text) for page, text in TEXT.items()}
@@ -55,6 +56,10 @@ RESULTS = {
 }
 
 
+#: The extra that a page's blocks need beside those of the tests, and a module of it.
+EXTRAS = {"docs/learn/service.md": ("serve", "fastapi"), "docs/learn/label_studio.md": ("serve", "fastapi")}
+
+
 def of_page(name: str) -> list[Block]:
     return BLOCKS[PROJECT / name]
 
@@ -77,6 +82,8 @@ def clone(tmp_path, monkeypatch) -> Path:
     "page", [page for page in PAGES if {block.kind for block in BLOCKS[page]} - {"text"}], ids=NAMES.get
 )
 def test_the_blocks_of_a_page_run_as_they_stand(page, clone):
+    if NAMES[page] in EXTRAS:
+        needs_extra(*EXTRAS[NAMES[page]])
     run_page(NAMES[page], [block for block in BLOCKS[page] if block.comment != "slow"], {})
     for result in RESULTS.get(NAMES[page], ()):
         assert (clone / "out" / result).exists(), result

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, pipeline
 
 from hf_maskadapter import loading
 from hf_maskadapter.hub.released_models import RELEASED, REPOSITORY
 from hf_maskadapter.loading import ModelNameError, find_model, list_models, load_model, load_segmenter
+from hf_maskadapter.model.cpu_mlp import computes_in_int8
 from support import released_checkpoints as released
 from support.hub_fixtures import client, hub, server  # noqa: F401 -- fixtures
 from support.hub_server import Blob, Fault
@@ -274,3 +275,23 @@ def test_facts_of_the_models_are_those_of_the_models():
     assert facts["miniature"].num_parameters == sum(parameter.numel() for parameter in model.parameters())
     assert facts["miniature"].is_here
     assert loading.is_prepared("miniature")
+
+
+class TestInt8:
+    @pytest.mark.parametrize("dtype", ["int8", torch.int8])
+    @pytest.mark.parametrize("device", [None, "cpu", torch.device("cpu")])
+    def test_mlps_compute_in_it_and_weights_stay(self, dtype, device):
+        model, _ = load_model(dtype=dtype, device=device)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert computes_in_int8(model)
+
+    def test_the_pipeline_takes_it_by_both_ways(self):
+        assert computes_in_int8(load_segmenter(dtype="int8").model)
+        made = pipeline("zero-shot-image-segmentation", model=find_model(), device="cpu", int8=True)
+        assert computes_in_int8(made.model)
+
+    @pytest.mark.parametrize("load", [load_model, load_segmenter])
+    @pytest.mark.parametrize("device", ["cuda", "mps", 0])
+    def test_other_devices_are_refused_before_anything_is_loaded(self, load, device):
+        with pytest.raises(ValueError, match=f"int8 is for CPUs, and the device is {device}"):
+            load("no/such/model", dtype="int8", device=device)

@@ -11,6 +11,7 @@ import difflib
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,8 @@ def load_model(
     Args:
         model: see [`find_model`].
         device: where to put the model; by default it stays on the CPU.
-        dtype: of the weights; by default that of the files.
+        dtype: of the weights; by default that of the files. `"int8"` computes the MLPs of the ConvNeXt blocks in 8-bit
+            integers, on the CPU, see [`use_int8`].
         tokenizer: see [`find_model`].
         token: access token for the Hub.
         report: takes each line about what is being done the first time.
@@ -162,16 +164,62 @@ def load_model(
         ModelPreparationError: if a released model cannot be prepared.
         OSError: if a folder or repository holds no such model.
     """
+    if _is_int8(dtype):
+        _require_cpu(device)
+    loaded, processor = _load(model, dtype, tokenizer, token, report)
+    if device is not None:
+        loaded = loaded.to(device)
+    _warn_if_slow(loaded)
+    return loaded, processor
+
+
+def _load(
+    model: str | os.PathLike[str],
+    dtype: Any,
+    tokenizer: str | os.PathLike[str] | None,
+    token: str | bool | None,
+    report: Report,
+) -> tuple[MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor]:
+    """Model and processor, on the CPU."""
+    from .model.cpu_mlp import use_int8
     from .model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
     from .model.processing_maskadapter import MaskAdapterProcessor
 
     place = find_model(model, tokenizer=tokenizer, token=token, report=report)
     options: dict[str, Any] = {"token": token, "local_files_only": os.path.isdir(place)}
-    loaded = MaskAdapterForOpenVocabularySegmentation.from_pretrained(
-        place, **options, **({} if dtype is None else {"dtype": dtype})
-    )
-    processor = MaskAdapterProcessor.from_pretrained(place, **options)
-    return (loaded if device is None else loaded.to(device)).eval(), processor
+    of_weights = {} if dtype is None else {"dtype": "float32" if _is_int8(dtype) else dtype}
+    loaded = MaskAdapterForOpenVocabularySegmentation.from_pretrained(place, **options, **of_weights).eval()
+    if _is_int8(dtype):
+        use_int8(loaded)
+    return loaded, MaskAdapterProcessor.from_pretrained(place, **options)
+
+
+def _warn_if_slow(model: MaskAdapterForOpenVocabularySegmentation) -> None:
+    from .model.cpu_mlp import why_slow
+
+    reason = why_slow(model)
+    if reason is not None:
+        warnings.warn(reason, stacklevel=3)
+
+
+def _is_int8(dtype: Any) -> bool:
+    return str(dtype) in ("int8", "torch.int8")
+
+
+def _require_cpu(device: Any) -> None:
+    """Refuse 8-bit integers on an accelerator, before anything is loaded.
+
+    Raises:
+        ValueError: if the device is none or not a CPU.
+    """
+    import torch
+
+    if device is None:
+        return
+    number_of_cpu = -1  # in Transformers' pipelines
+    if device == number_of_cpu or (not isinstance(device, int) and torch.device(device).type == "cpu"):
+        return
+    raise ValueError(f"int8 is for CPUs, and the device is {device}: use dtype=torch.bfloat16 there, or device='cpu'.")
 
 
 def load_segmenter(
@@ -188,7 +236,8 @@ def load_segmenter(
     Args:
         model: see [`find_model`].
         device: as Transformers' pipelines take it; by default the first accelerator, else the CPU.
-        dtype: of the weights; by default that of the files.
+        dtype: of the weights; by default that of the files. `"int8"` computes the MLPs of the ConvNeXt blocks in 8-bit
+            integers, on the CPU, see [`use_int8`].
         tokenizer: see [`find_model`].
         token: access token for the Hub.
         report: takes each line about what is being done the first time.
@@ -200,8 +249,13 @@ def load_segmenter(
     """
     from .model.pipeline_zero_shot_image_segmentation import ZeroShotImageSegmentationPipeline
 
-    loaded, processor = load_model(model, dtype=dtype, tokenizer=tokenizer, token=token, report=report)
-    return ZeroShotImageSegmentationPipeline(model=loaded, processor=processor, device=device)
+    if _is_int8(dtype):
+        _require_cpu(device)
+        device = "cpu"
+    loaded, processor = _load(model, dtype, tokenizer, token, report)
+    pipeline = ZeroShotImageSegmentationPipeline(model=loaded, processor=processor, device=device)
+    _warn_if_slow(pipeline.model)
+    return pipeline
 
 
 def prepare_released(

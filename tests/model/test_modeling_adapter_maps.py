@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_maskadapter.model.modeling_adapter_maps import _distinct, sparse_activation_maps
+from hf_maskadapter.model.modeling_adapter_maps import _DepthwiseConv, _distinct, sparse_activation_maps
 from hf_maskadapter.model.modeling_clip_convnext import ConvNextBlock
 from hf_maskadapter.model.post_processing_maskadapter import post_process_panoptic_segmentation
 from support import tiny_models
@@ -136,7 +136,7 @@ def test_no_more_tokens_than_the_receptive_field_holds():
     assert tokens_of(adapter, features, masks) == of_reference + 4 * windows
 
 
-def test_sparse_for_inference_and_dense_where_gradients_are_wanted_or_masks_are_few():
+def test_sparse_for_inference_and_training_and_dense_where_masks_want_gradients_or_are_few():
     inputs = spots()
     dense = tokens_of(tiny_models.adapter(), *inputs, adapter_implementation="dense")
 
@@ -145,8 +145,10 @@ def test_sparse_for_inference_and_dense_where_gradients_are_wanted_or_masks_are_
         adapter(features, masks)
         return sum(tokens)
 
-    assert counted(tiny_models.adapter(), *inputs) == dense
+    assert counted(tiny_models.adapter().train(), *inputs) < dense
     assert counted(tiny_models.adapter().requires_grad_(False), *inputs) < dense
+    with_gradients = inputs[1].clone().requires_grad_()
+    assert counted(tiny_models.adapter(), inputs[0], with_gradients) == dense
     with torch.inference_mode():
         assert counted(tiny_models.adapter(), *inputs) < dense
         assert counted(tiny_models.adapter(adapter_implementation="dense"), *inputs) == dense
@@ -154,22 +156,108 @@ def test_sparse_for_inference_and_dense_where_gradients_are_wanted_or_masks_are_
     assert few == dense / 3
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_sparse_gradients_equal_dense_ones(checkpointing):
-    gradients = {}
-    for implementation in ("sparse", "dense"):
-        adapter = tiny_models.adapter().double().train()
-        if checkpointing and implementation == "sparse":
-            adapter.activation_checkpointing_enable({"use_reentrant": False})
-        features, masks = spots()
-        masks = torch.cat([masks, torch.ones_like(masks[:, :1]), torch.zeros_like(masks[:, :1])], dim=1)
-        features = features.double().requires_grad_()
+def test_masks_that_want_gradients_get_them():
+    adapter, (features, masks) = tiny_models.adapter(), spots()
+    masks.requires_grad_()
+    adapter.get_activation_maps(features, masks).square().sum().backward()
+    assert (masks.grad != 0).any()
+
+
+def test_weights_that_hooks_fetch_for_each_module_are_computed_densely():
+    accelerate = pytest.importorskip("accelerate")
+    adapter, inputs = tiny_models.adapter(), spots()
+    with torch.no_grad():
+        expected = adapter.get_activation_maps(*inputs, "dense")
+        accelerate.cpu_offload(adapter, execution_device="cpu")
+        assert all(parameter.is_meta for parameter in adapter.parameters())
+        assert_equal_but_for_rounding(adapter(*inputs).semantic_activation_maps, expected)
+
+
+def masks_of_all_kinds():
+    """One picture's features, and masks far apart, full, empty and repeated."""
+    features, masks = spots()
+    return features, torch.cat([masks, torch.ones_like(masks[:, :1]), torch.zeros_like(masks[:, :1]), masks[:, :1]], 1)
+
+
+def gradients_of(adapter, features, masks, implementation, autocast=False):
+    features = features.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         maps = adapter.get_activation_maps(features, masks, implementation)
-        weights = torch.arange(maps.numel(), dtype=maps.dtype).cos().view_as(maps)
-        (maps.sigmoid() * weights).sum().backward()
-        gradients[implementation] = [features.grad, *(parameter.grad for parameter in adapter.parameters())]
-    for sparse, dense in zip(gradients["sparse"], gradients["dense"], strict=True):
-        torch.testing.assert_close(sparse, dense, rtol=1e-9, atol=1e-10)
+    weights = torch.arange(maps.numel(), dtype=torch.float64).cos().view_as(maps)
+    (maps.double().sigmoid() * weights).sum().backward()
+    return [features.grad, *(parameter.grad for parameter in adapter.parameters())]
+
+
+@pytest.mark.parametrize("reentrant", [None, False, True])
+def test_sparse_gradients_equal_dense_ones(reentrant):
+    features, masks = masks_of_all_kinds()
+    found, expected = (
+        tiny_models.adapter().double().train(),
+        tiny_models.adapter().double().train(),
+    )
+    if reentrant is not None:
+        found.activation_checkpointing_enable({"use_reentrant": reentrant})
+    sparse = gradients_of(found, features.double(), masks, None)
+    dense = gradients_of(expected, features.double(), masks, "dense")
+    for actual, right in zip(sparse, dense, strict=True):
+        torch.testing.assert_close(actual, right, rtol=1e-9, atol=1e-10)
+
+
+def test_chunks_of_tokens_do_not_change_gradients(monkeypatch):
+    features, masks = masks_of_all_kinds()
+    expected = gradients_of(tiny_models.adapter().double(), features.double(), masks, "sparse")
+    monkeypatch.setattr("hf_maskadapter.model.modeling_adapter_maps._POSITIONS_AT_A_TIME_ON_CPU", 1000)
+    monkeypatch.setattr("hf_maskadapter.model.modeling_adapter_maps._TOKENS_AT_A_TIME_WITH_GRADIENTS", 100)
+    found = gradients_of(tiny_models.adapter().double(), features.double(), masks, "sparse")
+    for actual, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(actual, right, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_in_half_precision_are_as_close_to_single_precision_as_the_dense_way_s(checkpointing):
+    inputs = masks_of_all_kinds()
+    expected = gradients_of(tiny_models.adapter().train(), *inputs, "dense")
+    errors = {}
+    for implementation in ("dense", "sparse"):
+        adapter = tiny_models.adapter().train()
+        if checkpointing:
+            adapter.activation_checkpointing_enable({"use_reentrant": False})
+        found = gradients_of(adapter, *inputs, implementation, autocast=True)
+        assert all(gradient.dtype == torch.float32 for gradient in found)
+        errors[implementation] = [
+            ((gradient - right).norm() / right.norm()).item() for gradient, right in zip(found, expected, strict=True)
+        ]
+    for sparse, dense in zip(errors["sparse"], errors["dense"], strict=True):
+        assert 0 < sparse < max(2 * dense, 0.02)
+
+
+@pytest.mark.parametrize(("kernel_size", "batch_size"), [(3, 1), (7, 2)])
+def test_the_depthwise_backward_pass_is_that_of_pytorch_and_has_one_itself(kernel_size, batch_size):
+    generator = torch.Generator().manual_seed(0)
+    conv = torch.nn.Conv2d(3, 3, kernel_size, padding=kernel_size // 2, groups=3).double()
+    features = torch.randn(batch_size, 3, 5, 4, dtype=torch.double, generator=generator, requires_grad=True)
+    arguments = features, conv.weight, conv.bias
+
+    def convolve(features, weight, bias):
+        return _DepthwiseConv.apply(features, weight, bias, kernel_size // 2)
+
+    torch.testing.assert_close(convolve(*arguments), conv(features))
+    assert torch.autograd.gradcheck(convolve, arguments)
+    assert torch.autograd.gradgradcheck(convolve, arguments)
+
+
+def test_a_depthwise_convolution_that_was_changed_is_called_as_it_is():
+    adapter, (features, masks) = tiny_models.adapter(), spots()
+    doubled = tiny_models.adapter()
+    with torch.no_grad():
+        for block in doubled.blocks:
+            block.depthwise_conv.weight.mul_(2)
+            block.depthwise_conv.bias.mul_(2)
+    for block in adapter.blocks:
+        block.depthwise_conv.register_forward_hook(lambda module, inputs, output: 2 * output)
+    found, expected = (one.get_activation_maps(features, masks, "sparse") for one in (adapter, doubled))
+    assert found.requires_grad
+    assert_equal_but_for_rounding(found, expected)
 
 
 def test_changed_weights_count_at_once():

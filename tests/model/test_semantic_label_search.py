@@ -168,6 +168,36 @@ def test_the_search_is_chosen_for_many_products_on_one_thread(monkeypatch):
         assert len(chosen) == expected
 
 
+def test_the_search_is_chosen_for_many_masks_whatever_the_classes(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(LabelSearch, "label_map", lambda self: chosen.append(True))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(post_processing, "_SEARCH_FROM_MASKS", 3)
+    for num_masks, values, expected in ((3, 3 * 400 // 4 - 1, 1), (3, 3 * 400 // 4, 0), (2, 0, 0)):
+        monkeypatch.setattr(post_processing, "_SEARCH_FROM_VALUES", values)
+        chosen.clear()
+        post_process_semantic_segmentation(make_outputs(0, num_masks, 2, (5, 5), (20, 20), (20, 20)))
+        assert len(chosen) == expected
+
+
+@pytest.mark.parametrize("resize_scores", [False, True])
+@pytest.mark.parametrize("num_classes", [1, 2, 5, 10])
+def test_few_classes_of_many_masks_have_the_labels_of_all_scores(num_classes, resize_scores):
+    outputs = make_outputs(0, 220, num_classes, (50, 66), (200, 264), (197, 263), "saturated")
+    assert post_processing._SEARCH_FROM_MASKS <= 220
+    (label_map,) = post_process_semantic_segmentation(outputs, [(197, 263)], resize_scores)
+    assert len(label_map.unique()) > num_classes / 2
+    assert_labels_are_the_arg_max(label_map, plain_scores(outputs, (197, 263), resize_scores), 220)
+
+
+def test_one_class_is_everywhere_without_a_look_at_masks(monkeypatch):
+    monkeypatch.setattr(LabelSearch, "label_map", lambda self: pytest.fail("it was searched for"))
+    monkeypatch.setattr(post_processing, "_score_strips", lambda *_: pytest.fail("scores were computed"))
+    outputs = make_outputs(0, 3, 1, (5, 5), (20, 20), (20, 20))
+    (label_map,) = post_process_semantic_segmentation(outputs, [(7, 9)])
+    assert torch.equal(label_map, torch.zeros(7, 9, dtype=torch.long))
+
+
 def test_taps_resize_as_interpolate_does():
     generator = torch.Generator().manual_seed(0)
     for old, between, kept, new in ((5, 20, 17, 9), (7, 7, 6, 13), (1, 4, 3, 3)):

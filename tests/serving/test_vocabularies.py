@@ -1,8 +1,12 @@
 import pytest
 
-from hf_maskadapter import Vocabulary
-from hf_maskadapter.serving.errors import RequestError
-from hf_maskadapter.serving.vocabularies import VocabularyStore
+from support.extras import needs_extra
+
+needs_extra("serve,test-all", "fastapi", "uvicorn", "prometheus_client", "python_multipart", "httpx")
+
+from hf_maskadapter import Vocabulary  # noqa: E402
+from hf_maskadapter.serving.errors import RequestError  # noqa: E402
+from hf_maskadapter.serving.vocabularies import VocabularyStore  # noqa: E402
 
 
 def test_labels_are_read_in_every_form():
@@ -51,3 +55,28 @@ def test_a_path_is_a_name_and_no_file_is_read(tmp_path):
     file.write_text("secret")
     assert VocabularyStore(2, 3).get(str(file)).names == (str(file),)
     assert VocabularyStore(2, 3).get([str(file)]).names == (str(file),)
+
+
+def test_a_vocabulary_is_encoded_once_for_all_requests_and_as_many_are_kept_as_the_option_says(segmenter, monkeypatch):
+    from hf_maskadapter.serving.limits import QueueOptions, ServiceLimits
+    from hf_maskadapter.serving.service import Service
+    from support.service import as_file, running, scene
+
+    encoded = []
+    encode = type(segmenter.model).encode_vocabulary
+
+    def counted(self, vocabulary, *arguments, **options):
+        encoded.append(vocabulary.names)
+        return encode(self, vocabulary, *arguments, **options)
+
+    monkeypatch.setattr(type(segmenter.model), "encode_vocabulary", counted)
+    monkeypatch.setattr(segmenter, "max_cached_vocabularies", 16)
+    segmenter._encoded.clear()
+    service = Service(segmenter, limits=ServiceLimits(queue=QueueOptions(vocabularies=2)))
+    file = as_file(scene(96, 16))
+    with running(service) as client:
+        for labels in ("red", "blue", "red", ["red"], "green", "red", "blue"):  # green takes the place of blue
+            answer = client.post("/v1/segment", files={"image": file}, data={"labels": labels})
+            assert answer.status_code == 200
+        assert "\nmaskadapter_vocabularies 2.0\n" in client.get("/metrics").text
+    assert encoded == [("red",), ("blue",), ("green",), ("blue",)]

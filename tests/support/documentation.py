@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from hf_maskadapter import cli
+from hf_maskadapter.cli.errors import EXIT_TERMINATED
+from support.commands import ENVIRONMENT, command
 
 PROJECT = Path(__file__).parents[2]
 README = PROJECT / "README.md"
 PAGES = [README, *sorted((PROJECT / "docs").rglob("*.md"))]
 
 FENCE = re.compile(r"^(?P<before>[^\n]*)\n(?:[ \t]*\n)*^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+SERVED = re.compile(r"--port (\d+) &$", re.MULTILINE)
 COMMENT = re.compile(r"<!-- (?P<word>slow|not run): (?P<reason>[^>]+) -->")
 
 
@@ -102,14 +108,51 @@ def run_line(line: str) -> None:
 
 
 def run_page(name: str, found: list[Block], namespace: dict) -> None:
-    """Run the blocks of a page from the first to the last; Python blocks share their names."""
-    for block in found:
-        if block.kind == "python":
-            exec(compile("\n" * block.line + block.text, name, "exec"), namespace)
-        elif block.kind == "bash" and "pytest" not in block.text:
-            for line in command_lines(block):
-                run_line(line)
-        elif block.kind == "json":
-            json.loads(block.text)
-        elif block.kind == "yaml":
-            yaml.safe_load(block.text)
+    """Run the blocks of a page from the first to the last; Python blocks share their names.
+
+    A command that ends with `&` runs until the page ends, at a free port in place of the one that the page names.
+    """
+    ports = {port: str(_free_port()) for block in found for port in SERVED.findall(block.text)}
+
+    def at_free_ports(text: str) -> str:
+        for port, free in ports.items():
+            text = re.sub(rf"\b{port}\b", free, text)
+        return text
+
+    with contextlib.ExitStack() as servers:
+        for block in found:
+            if block.kind == "python":
+                exec(compile("\n" * block.line + at_free_ports(block.text), name, "exec"), namespace)
+            elif block.kind == "bash" and "pytest" not in block.text:
+                for line in command_lines(block):
+                    if line.endswith(" &"):
+                        servers.enter_context(_running(at_free_ports(line.removesuffix(" &"))))
+                    else:
+                        run_line(line)
+            elif block.kind == "json":
+                json.loads(block.text)
+            elif block.kind == "yaml":
+                yaml.safe_load(block.text)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def _running(line: str) -> Iterator[None]:
+    """Run a command of `maskadapter` beside the block, and end it gently."""
+    program, *arguments = shlex.split(line)
+    assert program == "maskadapter", f"a page starts {program}, which the tests do not know"
+    process = subprocess.Popen(command(*arguments), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    try:
+        yield
+        assert process.poll() is None, f"{line} ended by itself"
+        process.terminate()
+        process.communicate(timeout=120)
+        assert process.returncode == EXIT_TERMINATED, line
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

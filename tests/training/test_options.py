@@ -115,6 +115,7 @@ class TestArguments:
         base = arguments(max_steps=10).fingerprint()
         assert json.loads(json.dumps(base)).keys() == base.keys()
         assert arguments(max_steps=10, logging_steps=3, output_dir="other", num_workers=0).fingerprint() == base
+        assert arguments(max_steps=10, adapter_implementation="dense").fingerprint() == base
         assert arguments(max_steps=10, learning_rate=1.0).fingerprint() != base
         assert arguments(max_steps=10, stage="generator").fingerprint() != base
         assert arguments(max_steps=10, model="other").fingerprint() != base

@@ -278,6 +278,13 @@ class TestGoingOn:
         assert "seed (0, now 1)" in caplog.text
         assert "stage" not in caplog.text.split("other settings")[1]
 
+    def test_a_run_that_began_with_the_dense_adapter_goes_on_without_a_word(self, tmp_path, caplog):
+        toy.trainer(tmp_path, steps=1, fingerprint={"seed": 0, "adapter_implementation": "dense"}).train()
+        with caplog.at_level(logging.WARNING):
+            result = toy.trainer(tmp_path, steps=2, fingerprint={"seed": 0}).train("latest")
+        assert result.step == 2
+        assert "other settings" not in caplog.text
+
     def test_mistakes_are_errors(self, tmp_path):
         whole = toy.trainer(tmp_path / "a", steps=2, save_steps=1)
         whole.train()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.options import option, option_group
+from ..serving.label_studio_options import LabelStudioOptions
 from ..serving.limits import QueueOptions, RequestLimits, ServiceLimits
 from .errors import EXIT_OK
 from .opening import load_segmenter
@@ -39,6 +40,7 @@ class ServeOptions:
     address: AddressOptions = option_group(AddressOptions, "where")
     request: RequestLimits = option_group(RequestLimits, "limits of a request")
     queue: QueueOptions = option_group(QueueOptions, "limits of all requests together")
+    label_studio: LabelStudioOptions = option_group(LabelStudioOptions, "pictures of Label Studio's tasks")
 
 
 def run(options: ServeOptions) -> int:
@@ -67,7 +69,7 @@ def run(options: ServeOptions) -> int:
         api_key=key,
     )
     with bind(options.address.host, options.address.port) as bound:
-        run_application(create_application(service), service, bound)
+        run_application(create_application(service, options.label_studio), service, bound)
     return EXIT_OK
 
 
@@ -84,7 +86,8 @@ COMMAND = Command(
     name="serve",
     summary="answer pictures and labels over HTTP",
     description="Serve the model over HTTP: POST /v1/segment takes a picture and labels and answers masks, POST "
-    "/v1/classify labels masks of your own; GET /v1/models, /healthz, /metrics and /docs tell about it. The service is "
+    "/v1/classify labels masks of your own; GET /v1/models, /healthz, /metrics and /docs tell about it. Label Studio "
+    "takes it as a machine learning backend. The service is "
     "reached from this machine alone unless --host says otherwise. SIGTERM and Ctrl-C end it after every accepted "
     "request is answered, with status 143 and 130.",
     options=ServeOptions,

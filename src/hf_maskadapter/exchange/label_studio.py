@@ -18,7 +18,8 @@ from ..model.vocabulary import Vocabulary
 from .formats import Records, ResultFormat, main_file
 from .label_studio_brush import decode_brush, encode_brush
 from .label_studio_interface import CONFIG_FILE
-from .label_studio_reading import CROWD_NOTE, read_tasks
+from .label_studio_predictions import brush_region, prediction
+from .label_studio_reading import read_tasks
 from .reading import StoredResults
 from .xml_text import check_xml_text
 
@@ -43,28 +44,9 @@ class LabelStudioTasks(ResultFormat):
         prefix = LOCAL_FILES if self.image_prefix is None else self.image_prefix
         file_name = str(result.picture)
         regions = [
-            {
-                "id": f"segment-{number}",
-                "type": "brushlabels",
-                "from_name": _CONTROL,
-                "to_name": _IMAGE,
-                "original_width": result.width,
-                "original_height": result.height,
-                "image_rotation": 0,
-                **({} if segment.score is None else {"score": segment.score}),
-                **({"meta": {"text": [CROWD_NOTE]}} if segment.is_crowd else {}),
-                "value": {
-                    "format": "rle",
-                    "rle": encode_brush(segment.mask),
-                    "brushlabels": [self.vocabulary.names[class_id]],
-                },
-            }
+            brush_region(segment, number, self.vocabulary.names[class_id], _CONTROL, _IMAGE)
             for number, (segment, class_id) in enumerate(zip(result, self.class_ids(result), strict=True), start=1)
         ]
-        scores = [segment.score for segment in result if segment.score is not None]
-        prediction: dict[str, Any] = {"model_version": self.model, "result": regions}
-        if scores:
-            prediction["score"] = sum(scores) / len(scores)
         return {
             "file_name": file_name,
             "task": {
@@ -74,7 +56,7 @@ class LabelStudioTasks(ResultFormat):
                     "width": result.width,
                     "height": result.height,
                 },
-                "predictions": [prediction],
+                "predictions": [prediction(self.model, result, regions)],
             },
         }
 

@@ -64,12 +64,29 @@ def read_interface(path: Path) -> LabelingInterface:
         if not control.tag.endswith("Labels") or not is_for_pictures:
             continue
         name = control.get("name") or control.tag
-        for label in control.iter("Label"):
-            value = label.get("value")
-            if not value:
-                raise ExchangeError(f"{path}: a label of the control {name!r} has no value.")
-            labels.setdefault(name, {})[label.get("alias") or value] = value
+        of_control = read_labels(control, str(path))
+        if of_control:
+            labels.setdefault(name, {}).update(of_control)
     return LabelingInterface(labels, keys)
 
 
-__all__ = ["CONFIG_FILE", "LabelingInterface", "read_interface"]
+def read_labels(control: ElementTree.Element, where: str) -> dict[str, str]:
+    """The class of each text that a control's results may hold: a label's alias, else its value.
+
+    Args:
+        control: the control's tag.
+        where: for messages.
+
+    Raises:
+        ExchangeError: if a label has no value.
+    """
+    labels = {}
+    for label in control.iter("Label"):
+        value = label.get("value")
+        if not value:
+            raise ExchangeError(f"{where}: a label of the control {control.get('name') or control.tag!r} has no value.")
+        labels[label.get("alias") or value] = value
+    return labels
+
+
+__all__ = ["CONFIG_FILE", "LabelingInterface", "read_interface", "read_labels"]

@@ -77,8 +77,9 @@ class MaskAdapterConfig(PreTrainedConfig):
             what the adapter and the text transfer see. A slip, but released MAFT+ adapters were trained on it.
         adapter_implementation (`"auto"`, `"dense"` or `"sparse"`, defaults to `"auto"`):
             How activation maps are computed; results differ by rounding only. `"dense"`: every position of every mask.
-            `"sparse"`: only where a mask reaches, several times faster in a fraction of the memory. `"auto"`: sparse
-            for inference, dense where gradients are wanted, for very few masks, and when compiled or exported.
+            `"sparse"`: only where a mask reaches, several times faster in a fraction of the memory. `"auto"`: sparse,
+            and dense for very few masks, where masks need gradients, where weights are sharded or offloaded, and when
+            compiled or exported.
         warmup_scoring (`bool`, defaults to `False`):
             Score the caller's masks as the published warm-up model does: `class_queries_logits` then holds
             *probabilities* over classes and void. Only needed to reproduce that model's numbers.

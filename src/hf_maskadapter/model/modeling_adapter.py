@@ -15,7 +15,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_maskadapter import AdapterImplementation, MaskAdapterConfig
 from .mask_embedding import pool_with_maps, resize_masks
-from .modeling_adapter_maps import MapReduction, dense_activation_maps, sparse_activation_maps
+from .modeling_adapter_maps import MapReduction, dense_activation_maps, is_here, sparse_activation_maps
 from .modeling_clip_convnext import ChannelLayerNorm, ConvNextBlock
 
 ADAPTER_NORM_EPS = 1e-6
@@ -154,16 +154,17 @@ class MaskAdapterModel(MaskAdapterPreTrainedModel):
         size = tuple(MASK_ENCODER_STRIDE * side for side in projected_features.shape[-2:])
         masks = _resize_binary_masks(masks, size)
         if implementation == "auto":
-            implementation = "sparse" if self._is_better_sparse(projected_features, masks) else "dense"
+            implementation = "sparse" if self._is_better_sparse(masks) else "dense"
         if implementation == "sparse":
             return sparse_activation_maps(self, projected_features, masks, reduce)
         return dense_activation_maps(self, projected_features, masks, reduce)
 
-    def _is_better_sparse(self, projected_features: Tensor, masks: Tensor) -> bool:
+    def _is_better_sparse(self, masks: Tensor) -> bool:
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or masks.shape[1] < SPARSE_FROM_MASKS:
             return False
-        trains = projected_features.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
-        return not (torch.is_grad_enabled() and trains)
+        if torch.is_grad_enabled() and masks.requires_grad:
+            return False
+        return all(is_here(parameter) for parameter in self.parameters())
 
     @can_return_tuple
     def forward(

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .modeling_clip_convnext import ConvNextBlock
+from .cpu_mlp import Mlp, infers_on_cpu
+from .modeling_clip_convnext import ConvNextBlock, convolve
 
 MapReduction = Callable[[Tensor, slice], Tensor]
 """Activation maps `(pictures, num_masks, num_output_maps, height, width)` of a slice of the batch's pictures to
@@ -26,6 +27,7 @@ _DENSE_MASKS_AT_A_TIME = 64
 _POSITIONS_AT_A_TIME_ON_CPU = 2**13
 _POSITIONS_AT_A_TIME_ELSEWHERE = 2**17
 _TOKENS_AT_A_TIME_ON_CPU = 2**8
+_TOKENS_AT_A_TIME_WITH_GRADIENTS = 2**11  # the backward pass keeps them all anyway, and adds up gradients for each
 _TOKENS_AT_A_TIME_ELSEWHERE = 2**14
 _MASKS_HASHED_AT_A_TIME = 16
 
@@ -89,14 +91,14 @@ class _FoldedEncoder:
     bias: Tensor
 
     @classmethod
-    def of(cls, adapter: ActivationMapLayers) -> _FoldedEncoder:
+    def of(cls, adapter: ActivationMapLayers, dtype: torch.dtype) -> _FoldedEncoder:
         projection = adapter.mask_encoder.projection
         fuse, weight, bias = (
             parameter.cpu().double() for parameter in (adapter.fuse.weight, projection.weight, projection.bias)
         )
         fuse = fuse.flatten(1)
         folded = (fuse @ weight.flatten(1), fuse @ bias)
-        return cls(*(values.to(adapter.fuse.weight.dtype).to(adapter.fuse.weight.device) for values in folded))
+        return cls(*(values.to(dtype).to(adapter.fuse.weight.device) for values in folded))
 
 
 @dataclass(frozen=True)
@@ -182,14 +184,22 @@ class _EmptyMask:
             mask: an empty one at the mask encoder's resolution, `(height, width)`.
             folded: the adapter's folded mask encoder.
         """
-        code = adapter.mask_encoder.encode(mask[None, None])
-        tokens = fused_features.permute(1, 2, 0) + folded.bias
+        code = adapter.mask_encoder.encode(mask[None, None]).to(folded.weight.dtype)
+        tokens = fused_features.permute(1, 2, 0).to(folded.bias.dtype) + folded.bias
         hidden = (tokens + F.linear(code[0].permute(1, 2, 0), folded.weight)).permute(2, 0, 1)[None]
         before = [hidden]
         for block in adapter.blocks:
             before.append(block(before[-1]))
-        maps = adapter.final(adapter.norm(before[-1]))[0]
+        maps = convolve(adapter.final, adapter.norm(before[-1]))[0]
         return cls(tokens.flatten(0, 1), [values[0].permute(1, 2, 0).flatten(0, 1) for values in before], maps)
+
+
+def is_here(parameter: Tensor) -> bool:
+    """Whether a parameter's values are in this process's memory, and not fetched when its module's forward begins.
+
+    They are not while FSDP or DeepSpeed hold a part of them, or Accelerate has them on disk or in the CPU's memory.
+    """
+    return not (hasattr(parameter, "full_tensor") or parameter.is_meta or parameter.numel() == 0)
 
 
 def dense_activation_maps(
@@ -209,21 +219,34 @@ def dense_activation_maps(
     Returns:
         What `reduce` returns, of all masks: `(batch_size, num_masks, ...)`.
     """
-    dtype = adapter.fuse.weight.dtype
-    fused_features = adapter.fuse(projected_features.to(dtype))
+    of_weights = adapter.fuse.weight.dtype
+    fused_features = adapter.fuse(projected_features.to(of_weights))
+    if _type_of_sums(adapter, fused_features) != of_weights:
+        fused_features = fused_features.float()
     pictures = slice(None)
     if masks.shape[1] == 0:
         size = fused_features.shape[-2:]
         return reduce(fused_features.new_zeros(len(masks), 0, adapter.final.out_channels, *size), pictures)
     chunks = []
-    for chunk in masks.to(dtype).split(_dense_masks_at_a_time(adapter, masks), dim=1):
-        code = F.conv2d(adapter.mask_encoder(chunk.flatten(0, 1)[:, None]), adapter.fuse.weight)
-        hidden = (fused_features[:, None] + code.unflatten(0, chunk.shape[:2])).flatten(0, 1)
+    for chunk in masks.to(of_weights).split(_dense_masks_at_a_time(adapter, masks), dim=1):
+        code = adapter.mask_encoder(chunk.flatten(0, 1)[:, None])
+        if is_here(adapter.fuse.weight):
+            code = F.conv2d(code, adapter.fuse.weight)
+            hidden = (fused_features[:, None] + code.unflatten(0, chunk.shape[:2])).flatten(0, 1)
+        else:
+            features = projected_features.to(of_weights)[:, None] + code.unflatten(0, chunk.shape[:2])
+            hidden = adapter.fuse(features.flatten(0, 1))
         for block in adapter.blocks:
             hidden = block(hidden)
-        maps = adapter.final(adapter.norm(hidden)).unflatten(0, chunk.shape[:2])
+        maps = convolve(adapter.final, adapter.norm(hidden)).unflatten(0, chunk.shape[:2])
         chunks.append(reduce(maps, pictures))
     return torch.cat(chunks, dim=1)
+
+
+def _type_of_sums(adapter: ActivationMapLayers, features: Tensor) -> torch.dtype:
+    """Type of the values between the blocks: more bits than weights in bfloat16 have, for inference on a CPU."""
+    dtype = adapter.fuse.weight.dtype
+    return torch.float32 if dtype == torch.bfloat16 and infers_on_cpu(features, adapter.training) else dtype
 
 
 def _dense_masks_at_a_time(adapter: ActivationMapLayers, masks: Tensor) -> int:
@@ -262,13 +285,16 @@ def sparse_activation_maps(
     Returns:
         What `reduce` returns, of all masks: `(batch_size, num_masks, ...)`.
     """
-    dtype = adapter.fuse.weight.dtype
-    fused_features = adapter.fuse(projected_features.to(dtype))
-    folded = _FoldedEncoder.of(adapter)
+    of_weights = adapter.fuse.weight.dtype
+    fused_features = adapter.fuse(projected_features.to(of_weights))
+    dtype = _type_of_sums(adapter, fused_features)
+    fused_features = fused_features.to(dtype)
+    folded = _FoldedEncoder.of(adapter, dtype)
+    mlps = [block.prepare(fused_features, _TOKENS_AT_A_TIME_ON_CPU) for block in adapter.blocks]
     positions = fused_features[0, 0].numel()
     on_cpu = masks.device.type == "cpu"
     group_size = max((_POSITIONS_AT_A_TIME_ON_CPU if on_cpu else _POSITIONS_AT_A_TIME_ELSEWHERE) // positions, 1)
-    empty_mask = masks.new_zeros(masks.shape[2:], dtype=dtype)
+    empty_mask = masks.new_zeros(masks.shape[2:], dtype=of_weights)
     memories: _Memories = (None, None)
     if not torch.is_grad_enabled():
         rows = (min(group_size, masks.shape[1]) + 1) * positions
@@ -280,7 +306,9 @@ def sparse_activation_maps(
         reference = _EmptyMask.of(adapter, fused_features[picture], empty_mask, folded)
         own = slice(picture, picture + 1)
         groups = [
-            reduce(_maps_of_group(adapter, of_picture[group].to(dtype), reference, folded, memories)[None], own)[0]
+            reduce(
+                _maps_of_group(adapter, mlps, of_picture[group].to(of_weights), reference, folded, memories)[None], own
+            )[0]
             for group in distinct[~is_empty].split(group_size)
             if len(group)
         ]
@@ -291,7 +319,12 @@ def sparse_activation_maps(
 
 
 def _maps_of_group(
-    adapter: ActivationMapLayers, masks: Tensor, reference: _EmptyMask, folded: _FoldedEncoder, memories: _Memories
+    adapter: ActivationMapLayers,
+    mlps: Sequence[Mlp],
+    masks: Tensor,
+    reference: _EmptyMask,
+    folded: _FoldedEncoder,
+    memories: _Memories,
 ) -> Tensor:
     """Activation maps `(num_masks, num_output_maps, height, width)` of masks `(num_masks, 4 * height, 4 * width)`.
 
@@ -299,27 +332,30 @@ def _maps_of_group(
     group, would leave holes between them that add up to several times as much.
     """
     memory, other_memory = memories
+    dtype = folded.weight.dtype  # under autocast, too: many masks' gradients add up in what they share
     touched = _Reach.of(list(adapter.mask_encoder.convs)).grow(masks != 0)
-    code = adapter.mask_encoder.encode(masks[:, None]).permute(0, 2, 3, 1)[touched]
+    code = adapter.mask_encoder.encode(masks[:, None]).permute(0, 2, 3, 1)[touched].to(folded.weight.dtype)
     positions = touched.flatten().nonzero()[:, 0] % len(reference.fused_features)
     rows = reference.fused_features[positions] + F.linear(code, folded.weight)
     tokens = _Tokens.collect([rows], touched, reference.hidden[0], memory)
-    for block, empty in zip(adapter.blocks, reference.hidden[1:], strict=True):
+    for block, mlp, empty in zip(adapter.blocks, mlps, reference.hidden[1:], strict=True):
         memory, other_memory = other_memory, memory
-        tokens = _run_block(block, tokens, empty, memory)
+        tokens = _run_block(block, mlp, tokens, empty, memory)
+    final = adapter.final
+    weight, bias = (parameter.to(dtype) for parameter in (final.weight.flatten(1), final.bias))
     maps = (
-        F.linear(adapter.norm.normalize_tokens(rows), adapter.final.weight.flatten(1), adapter.final.bias)
-        for rows in _token_chunks(tokens.rows)
+        F.linear(adapter.norm.normalize_tokens(rows), weight, bias).to(dtype) for rows in _token_chunks(tokens.rows)
     )
-    of_maps = _Tokens.collect(maps, tokens.touched, reference.maps.flatten(1).T)
+    of_maps = _Tokens.collect(maps, tokens.touched, reference.maps.flatten(1).T.to(dtype))
     return F.embedding(of_maps.places(), of_maps.table).permute(0, 3, 1, 2)
 
 
-def _run_block(block: ConvNextBlock, tokens: _Tokens, reference: Tensor, memory: Tensor | None) -> _Tokens:
+def _run_block(block: ConvNextBlock, mlp: Mlp, tokens: _Tokens, reference: Tensor, memory: Tensor | None) -> _Tokens:
     """The block's outputs.
 
     Args:
         block: the block.
+        mlp: its pointwise layers, see [`~ConvNextBlock.prepare`].
         tokens: its inputs.
         reference: its outputs for an empty mask, `(height * width, channels)`.
         memory: for its outputs, see [`_concatenate`].
@@ -332,7 +368,7 @@ def _run_block(block: ConvNextBlock, tokens: _Tokens, reference: Tensor, memory:
         mixed = _concatenate(_depthwise(block.depthwise_conv, table, places, touched, reach.padding), memory)
         sources = _token_chunks(places[touched])
         outputs = (
-            F.embedding(source, table) + block.channel_mlp(block.norm.normalize_tokens(rows))
+            F.embedding(source, table) + mlp(block.norm.normalize_tokens(rows))
             for source, rows in zip(sources, _token_chunks(mixed), strict=True)
         )
         return _Tokens.collect(outputs, touched, reference, memory).table
@@ -345,12 +381,90 @@ def _run_block(block: ConvNextBlock, tokens: _Tokens, reference: Tensor, memory:
 def _depthwise(conv: nn.Conv2d, table: Tensor, places: Tensor, touched: Tensor, radius: int) -> Iterator[Tensor]:
     """The depthwise convolution at the touched positions, in pieces `(num_rows, channels)`."""
     height, width = touched.shape[1:]
-    for masks, (top, bottom), (left, right) in _windows(touched):
+    boxes = list(_windows(touched))
+    windows = [
+        places[
+            masks,
+            max(top - radius, 0) : min(bottom + radius, height),
+            max(left - radius, 0) : min(right + radius, width),
+        ]
+        for masks, (top, bottom), (left, right) in boxes
+    ]
+    for (masks, (top, bottom), (left, right)), features in zip(boxes, _look_up(windows, table), strict=True):
         above, before = max(top - radius, 0), max(left - radius, 0)
-        window = places[masks, above : min(bottom + radius, height), before : min(right + radius, width)]
-        mixed = conv(F.embedding(window, table).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        mixed = _convolve(conv, features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         inside = mixed[:, top - above : bottom - above, left - before : right - before]
         yield inside[touched[masks, top:bottom, left:right]]
+
+
+def _look_up(places: Sequence[Tensor], table: Tensor) -> Iterator[Tensor]:
+    """Rows of a table, for each tensor of places one with the channels as last dimension.
+
+    Where gradients are wanted all at once: each look-up's backward pass makes a gradient of the whole table.
+    """
+    if not torch.is_grad_enabled():
+        yield from (F.embedding(some, table) for some in places)
+        return
+    rows = F.embedding(torch.cat([some.flatten() for some in places]), table)
+    for some, of_some in zip(places, rows.split([some.numel() for some in places]), strict=True):
+        yield of_some.unflatten(0, some.shape)
+
+
+def _convolve(conv: nn.Conv2d, features: Tensor) -> Tensor:
+    is_plain = type(conv) is nn.Conv2d and not conv._forward_pre_hooks and not conv._forward_hooks
+    if torch.is_grad_enabled() and features.device.type == "cpu" and is_plain:
+        return _DepthwiseConv.apply(features, conv.weight, conv.bias, int(conv.padding[0]))
+    return convolve(conv, features)
+
+
+class _DepthwiseConv(torch.autograd.Function):
+    """A depthwise convolution of stride 1 whose backward pass, unlike PyTorch's on a CPU, is about as fast as it.
+
+    The gradient of the features is a convolution with the kernel turned round.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+        device = features.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+        features = features.to(dtype)
+        ctx.save_for_backward(features, weight)
+        ctx.padding, ctx.has_bias = padding, bias is not None
+        with torch.autocast(device, enabled=False):
+            bias = None if bias is None else bias.to(dtype)
+            return F.conv2d(features, weight.to(dtype), bias, padding=padding, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_features, of_weight, of_bias = None, None, None
+        side, padding = weight.shape[-1], ctx.padding
+        with torch.autocast(gradient.device.type, enabled=False):
+            if ctx.needs_input_grad[0]:
+                turned = weight.to(gradient.dtype).flip(2, 3)
+                of_features = F.conv2d(gradient, turned, padding=side - 1 - padding, groups=len(weight))
+            if ctx.needs_input_grad[1]:
+                of_weight = _gradient_of_kernel(features, gradient, padding).to(weight.dtype)
+            if ctx.has_bias and ctx.needs_input_grad[2]:
+                of_bias = gradient.sum(dim=(0, 2, 3), dtype=torch.promote_types(gradient.dtype, torch.float32))
+                of_bias = of_bias.to(weight.dtype)
+        return of_features, of_weight, of_bias, None
+
+
+def _gradient_of_kernel(features: Tensor, gradient: Tensor, padding: int) -> Tensor:
+    """The gradient of a depthwise kernel, `(channels, 1, side, side)`: features convolved with the output's gradient.
+
+    Args:
+        features: `(batch_size, channels, height, width)`.
+        gradient: of the convolution's output, `(batch_size, channels, height, width)`.
+        padding: of the convolution.
+    """
+    exact = torch.promote_types(features.dtype, torch.float32)
+    planes = features.to(exact).flatten(0, 1)[None]
+    kernels = gradient.to(exact).flatten(0, 1)[:, None]
+    kernel = F.conv2d(planes, kernels, padding=padding, groups=len(kernels))[0]
+    return kernel.unflatten(0, features.shape[:2]).sum(dim=0)[:, None]
 
 
 def _windows(touched: Tensor) -> Iterator[tuple[slice, tuple[int, int], tuple[int, int]]]:
@@ -371,8 +485,9 @@ def _windows(touched: Tensor) -> Iterator[tuple[slice, tuple[int, int], tuple[in
 
 
 def _token_chunks(rows: Tensor) -> tuple[Tensor, ...]:
-    on_cpu = rows.device.type == "cpu"
-    return rows.split(_TOKENS_AT_A_TIME_ON_CPU if on_cpu else _TOKENS_AT_A_TIME_ELSEWHERE)
+    if rows.device.type != "cpu":
+        return rows.split(_TOKENS_AT_A_TIME_ELSEWHERE)
+    return rows.split(_TOKENS_AT_A_TIME_WITH_GRADIENTS if torch.is_grad_enabled() else _TOKENS_AT_A_TIME_ON_CPU)
 
 
 def _distinct(masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -417,5 +532,6 @@ __all__ = [
     "MapReduction",
     "MaskEncoderLayers",
     "dense_activation_maps",
+    "is_here",
     "sparse_activation_maps",
 ]

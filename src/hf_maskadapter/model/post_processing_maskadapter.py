@@ -42,6 +42,8 @@ Task = Literal["semantic", "panoptic", "instance"]
 _STRIP_ELEMENTS_ON_CPU = 2**21  # 8 MiB of floats, which stay in the processor's cache
 _STRIP_ELEMENTS_ELSEWHERE = 2**25  # 128 MiB, which keep a GPU busy
 _SEARCH_FROM_PRODUCTS = 2**30  # masks × classes × pixels
+_SEARCH_FROM_MASKS = 200
+_SEARCH_FROM_VALUES = 2**23  # masks × pixels
 _AREA_EPS = 1e-6
 
 
@@ -189,9 +191,12 @@ def _search_pays(class_logits: Tensor, masks: _PictureMasks) -> bool:
     Its many small steps do not pay for small pictures and few classes. They use hardly more than one thread, and keep a
     GPU waiting.
     """
-    products = len(masks) * (class_logits.shape[-1] - 1) * masks.height * masks.width
-    on_cpu = masks.masks.device.type == "cpu"
-    return on_cpu and products > _SEARCH_FROM_PRODUCTS * torch.get_num_threads() ** 2
+    if masks.masks.device.type != "cpu":
+        return False
+    values, threads = len(masks) * masks.height * masks.width, torch.get_num_threads()
+    if len(masks) >= _SEARCH_FROM_MASKS and values > _SEARCH_FROM_VALUES * threads**2:
+        return True  # of few classes, too: resizing that many masks takes longer
+    return values * (class_logits.shape[-1] - 1) > _SEARCH_FROM_PRODUCTS * threads**2
 
 
 def _searched_labels(class_logits: Tensor, masks: _PictureMasks, resize_scores: bool) -> Tensor:
@@ -266,6 +271,9 @@ def post_process_semantic_segmentation(
         ]
     label_maps = []
     for class_logits, masks in _pictures(outputs, target_sizes):
+        if class_logits.shape[-1] == 2:  # one class and void, which is never chosen
+            label_maps.append(torch.zeros(masks.height, masks.width, dtype=torch.long, device=class_logits.device))
+            continue
         if _search_pays(class_logits, masks):
             label_maps.append(_searched_labels(class_logits, masks, resize_scores))
             continue

@@ -12,13 +12,15 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import JSONResponse, Response
 
 from .. import __version__
-from . import endpoints
+from . import endpoints, label_studio
 from .errors import ClientGoneError, RequestError
+from .label_studio_options import LabelStudioOptions
 from .middleware import Guard
 from .schemas import component_schemas
 from .service import Service
+from .task_pictures import TaskPictures
 
-ROUTERS = (endpoints.router,)
+ROUTERS = (endpoints.router, label_studio.router)
 """What the application answers, protocol by protocol."""
 
 _DESCRIPTION = (
@@ -28,8 +30,14 @@ _DESCRIPTION = (
 _CLIENT_HAS_GONE = 499
 
 
-def create_application(service: Service) -> FastAPI:
-    """The application, which starts and stops the service with itself."""
+def create_application(service: Service, task_pictures: LabelStudioOptions | None = None) -> FastAPI:
+    """The application, which starts and stops the service with itself.
+
+    Args:
+        service: what answers.
+        task_pictures: where pictures of Label Studio's tasks may come from; by default the environment tells.
+    """
+    pictures = TaskPictures(task_pictures or LabelStudioOptions(), service.limits.request.upload_bytes)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -37,12 +45,15 @@ def create_application(service: Service) -> FastAPI:
         try:
             yield
         finally:
+            await pictures.close()
             await service.stop()
 
     application = FastAPI(
         title="hf-maskadapter", version=__version__, description=_DESCRIPTION, lifespan=lifespan, redoc_url=None
     )
     application.state.service = service
+    application.state.task_pictures = pictures
+    application.state.interfaces = label_studio.Interfaces(service.limits.queue.vocabularies)
     for router in ROUTERS:
         application.include_router(router)
     application.add_middleware(Guard, service=service)

@@ -20,6 +20,7 @@ _TITLES = {
     408: "The body did not arrive in time",
     413: "Body or picture too large",
     415: "Unknown type of body or picture",
+    424: "A task's picture cannot be had",
     422: "A field that cannot be used",
     500: "A fault of the program",
     503: "Too many requests wait; Retry-After tells when to come back",
@@ -161,12 +162,56 @@ CLASSIFY: dict[str, Any] = {
     },
 }
 
+
+def _protocol(properties: dict[str, Any], example: dict[str, Any], answer: str, *further: int) -> dict[str, Any]:
+    """A body and an answer of Label Studio's, which may hold more than is named."""
+    schema = {"type": "object", "properties": properties, "required": list(example)}
+    return {
+        "responses": {200: {"description": answer, "content": {"application/json": {"schema": {"type": "object"}}}}}
+        | _problems(400, 401, 408, 413, 422, 500, 503, 504, *further),
+        "openapi_extra": {
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": schema, "example": example}},
+            }
+        },
+    }
+
+
+_TEXT = {"type": "string"}
+_INTERFACE = (
+    '<View><Image name="image" value="$image"/><BrushLabels name="label" toName="image"><Label value="sand"/>'
+    '<Label value="square" predicted_values="plain red square"/></BrushLabels></View>'
+)
+SETUP = _protocol(
+    {"project": _TEXT, "schema": _TEXT}, {"project": "1.1700000000", "schema": _INTERFACE}, "The model's version"
+)
+PREDICT = _protocol(
+    {
+        "tasks": {"type": "array", "items": {"type": "object"}},
+        "label_config": _TEXT,
+        "project": _TEXT,
+        "params": {"type": "object"},
+    },
+    {
+        "tasks": [{"id": 1, "data": {"image": f"data:image/png;base64,{_IMAGE}"}}],
+        "label_config": _INTERFACE,
+    },
+    "A prediction for each task",
+    415,
+    424,
+)
+WEBHOOK = _protocol({"action": _TEXT}, {"action": "ANNOTATION_CREATED"}, "Taken note of")
+
 __all__ = [
     "CLASSIFY",
     "CLASSIFY_EXAMPLES",
     "FORM_EXAMPLES",
     "INFORMATION_PROBLEMS",
+    "PREDICT",
     "SEGMENT",
     "SEGMENT_EXAMPLES",
+    "SETUP",
+    "WEBHOOK",
     "example_picture",
 ]

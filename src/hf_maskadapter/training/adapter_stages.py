@@ -42,8 +42,8 @@ class AdapterStage(SegmenterStage):
         train_void: whether the void embedding is updated too (FC-CLIP, and any warm-up) or not (MAFT+).
         max_ground_truth_masks: so many ground-truth masks of a picture at most.
         gradient_checkpointing: trade computation for memory in the adapter's blocks.
-        adapter_implementation: `"dense"` as published, or `"sparse"`: the same gradients but for rounding, from the
-            positions that masks reach.
+        adapter_implementation: `"dense"` as published; `"sparse"`: the same gradients but for rounding, from the
+            positions that masks reach; or `"auto"`: sparse except for few masks and weights that are sharded.
 
     Raises:
         ValueError: if the segmenter has no adapter.
@@ -58,7 +58,7 @@ class AdapterStage(SegmenterStage):
         class_weight: float = 2.0,
         train_void: bool = True,
         gradient_checkpointing: bool = False,
-        adapter_implementation: AdapterImplementation = "dense",
+        adapter_implementation: AdapterImplementation = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__(segmenter, vocabulary, train_void=train_void, seed=seed)

@@ -242,8 +242,8 @@ class SegmenterOptimizationOptions(OptimizationOptions):
     lr_gamma: float = option("factor of a drop", 0.1)
     lr_power: float = option("power of a polynomial schedule", 0.9)
     gradient_checkpointing: bool = option("compute more to need less memory", False)
-    adapter_implementation: Literal["dense", "sparse"] = option(
-        "sparse: equal gradients but for rounding, faster and in less memory where masks are small", "dense"
+    adapter_implementation: Literal["auto", "dense", "sparse"] = option(
+        "sparse: equal gradients but for rounding, faster and in less memory; auto: where it pays", "auto"
     )
 
     def __post_init__(self) -> None:
@@ -379,8 +379,8 @@ class TrainingOptions:
         return nested
 
     def fingerprint(self) -> dict[str, Any]:
-        """The options that decide what weights come out."""
-        left_out = {"cache_dir", "num_workers", "gradient_accumulation_steps", "preset"}
+        """The options that decide what weights come out, but for rounding."""
+        left_out = {"cache_dir", "num_workers", "gradient_accumulation_steps", "preset", "adapter_implementation"}
         groups = {"run", "validation", "cache", "outcome"}
         return {
             name: getattr(getattr(self, group) if group else self, name)

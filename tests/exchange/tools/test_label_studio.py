@@ -9,6 +9,7 @@ import pytest
 
 from hf_maskadapter.exchange import read_results, write_results
 from hf_maskadapter.exchange.label_studio_brush import decode_brush, encode_brush
+from hf_maskadapter.exchange.label_studio_predictions import predict_for, read_brush_control
 from hf_maskadapter.model.segments import Segment, Segments
 from support.result_samples import box
 from support.tool_samples import CROWD, PARTS, RING, SIZE, SKY, runs, scene
@@ -74,6 +75,17 @@ class TestBrushes:
     def test_tasks_pass_its_own_check(self, tool, tmp_path, vocabulary):
         tasks, config = write(tmp_path, scene(vocabulary))
         assert tool("validate_label_studio", config=config, tasks=tasks) == [[]]
+
+    def test_live_predictions_pass_its_own_check_with_the_projects_own_interface(self, tool, tmp_path, vocabulary):
+        config = tmp_path / "config.xml"
+        config.write_text(
+            '<View><Image name="img" value="$photo"/><BrushLabels name="brush" toName="img" model_task="panoptic">'
+            '<Label value="Sky" predicted_values="sky, clouds"/><Label value="cat"/><Label value="dog"/>'
+            "</BrushLabels></View>"
+        )
+        found = predict_for(read_brush_control(config.read_text()), scene(vocabulary), "small")
+        (tmp_path / "tasks.json").write_text(json.dumps([{"predictions": [found]}]))
+        assert tool("validate_label_studio", config=config, tasks=tmp_path / "tasks.json") == [[]]
 
     def test_its_converter_writes_the_masks_that_were_written_here(self, tool, tmp_path, vocabulary):
         tasks, config = write(tmp_path, scene(vocabulary))
