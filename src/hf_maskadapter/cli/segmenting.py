@@ -6,7 +6,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..data.options import option
@@ -186,6 +185,6 @@ def _known_world(segmenter: Any) -> KnownWorld | None:
     model = getattr(getattr(segmenter, "model", None), "name_or_path", None)
     if model is None:
         return None
-    from ..miniature.known_world import FILE_NAME, KnownWorld
+    from ..miniature.known_world import KnownWorld
 
-    return KnownWorld.load(model) if (Path(model) / FILE_NAME).is_file() else None
+    return KnownWorld.of_model(model)
