@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..data.options import option
@@ -112,7 +111,7 @@ class Segmenting:
             self._segmenter.encode_vocabulary(vocabulary)
         except ValueError as error:
             raise UserError(one_line(error)) from error
-        self._known_world = _known_world(self._segmenter.model.name_or_path)
+        self._known_world = _known_world(self._segmenter)
         self._warning = threading.Lock()
         self._computing: AbstractContextManager[Any] = nullcontext()
         self.failed = 0
@@ -148,21 +147,18 @@ class Segmenting:
         Raises:
             UserError: if memory is too small.
         """
-        import torch
         from tqdm import tqdm
 
         def work(batch: list[Item]) -> list[tuple[Item, Result | UserError]]:
             return self._segment_and_finish(batch, read, finish)
 
         at_once, threads = self._threads()
-        usual_threads = torch.get_num_threads()
-        torch.set_num_threads(threads)
         # disable=None: no bar where standard error is not a terminal.
         disable = None if show_progress else True
         try:
             bar = bar or tqdm(total=total, initial=done, unit="picture", disable=disable)
-            with bar as progress:
-                for results in in_threads(work, units, at_once, partial(torch.set_num_threads, threads)):
+            with bar as progress, _torch_threads(threads):
+                for results in in_threads(work, units, at_once, partial(_set_torch_threads, threads)):
                     for item, result in results:
                         if isinstance(result, UserError):
                             self.failed += 1
@@ -170,22 +166,23 @@ class Segmenting:
                         else:
                             yield item, result
                         progress.update()
-        except torch.OutOfMemoryError as error:
+        except _out_of_memory() as error:
             raise UserError("out of memory: choose a smaller --batch-size, smaller pictures or --device cpu") from error
-        finally:
-            torch.set_num_threads(usual_threads)
 
-    def _threads(self) -> tuple[int, int]:
-        """How many pictures are worked on at once, and PyTorch's threads for each."""
+    def _threads(self) -> tuple[int, int | None]:
+        """How many pictures are worked on at once, and PyTorch's threads for each; `None`: as they are."""
+        model = getattr(self._segmenter, "model", None)
+        if model is None:  # an exported one, whose engine has threads of its own
+            self._computing = threading.Lock()
+            return 2, None
         import torch
 
         usual = torch.get_num_threads()
-        model = self._segmenter.model
         if model.device.type == "cpu" and sum(value.numel() for value in model.parameters()) <= _SMALL_MODEL:
             self._computing = nullcontext()
             return min(usual, _MOST_THREADS), 1
         self._computing = threading.Lock()
-        return 2 if usual == 1 else 3, usual
+        return 2 if usual == 1 else 3, None
 
     def _segment_and_finish(
         self,
@@ -201,17 +198,18 @@ class Segmenting:
             except UserError as error:
                 results[place] = error
         if pictures:
-            found = self._segmenter.segment_pictures(
-                list(pictures.values()),
-                self._vocabulary,
-                batch_size=self._batch_size,
-                computing=self._computing,
-                on_features=self._warn_of_unknown,
-                **self._keywords,
-            )
+            found = self._found(list(pictures.values()))
             for (place, picture), segments in zip(pictures.items(), found, strict=True):
                 results[place] = finish(batch[place], picture, segments)
         return [(item, results[place]) for place, item in enumerate(batch)]
+
+    def _found(self, pictures: list[Image.Image]) -> list[Segments]:
+        keywords: dict[str, Any] = {**self._keywords, "batch_size": self._batch_size}
+        keywords["on_features"] = self._warn_of_unknown
+        if hasattr(self._segmenter, "segment_pictures"):
+            return self._segmenter.segment_pictures(pictures, self._vocabulary, computing=self._computing, **keywords)
+        with self._computing:
+            return list(self._segmenter(pictures, candidate_labels=self._vocabulary, return_segments=True, **keywords))
 
     def _report(self, text: str) -> None:
         from tqdm import tqdm
@@ -228,8 +226,38 @@ class Segmenting:
                 self._report(_UNKNOWN_PICTURE)
 
 
-def _known_world(model: str) -> KnownWorld | None:
-    """What a miniature knows; None for other models."""
-    from ..miniature.known_world import FILE_NAME, KnownWorld
+@contextmanager
+def _torch_threads(number: int | None) -> Iterator[None]:
+    """PyTorch with so many threads in this thread, and as it was afterwards."""
+    if number is None:
+        yield
+        return
+    import torch
 
-    return KnownWorld.load(model) if (Path(model) / FILE_NAME).is_file() else None
+    usual = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
+def _set_torch_threads(number: int | None) -> None:
+    """In a new thread, which does not know how many the others have."""
+    if number is not None:
+        sys.modules["torch"].set_num_threads(number)
+
+
+def _out_of_memory() -> type[Exception]:
+    """PyTorch's error where it is in use; exported models run without it."""
+    return sys.modules["torch"].OutOfMemoryError if "torch" in sys.modules else MemoryError
+
+
+def _known_world(segmenter: Any) -> KnownWorld | None:
+    """What a miniature knows; None for other models, and for exported ones."""
+    model = getattr(getattr(segmenter, "model", None), "name_or_path", None)
+    if model is None:
+        return None
+    from ..miniature.known_world import KnownWorld
+
+    return KnownWorld.of_model(model)
