@@ -57,6 +57,8 @@ _MODULE_OF = {
     "load_with_adapter": "hub.adapter_weights",
     "load_model": "loading",
     "load_segmenter": "loading",
+    "load_vocabulary": "encoded_vocabularies.form",
+    "save_vocabulary": "encoded_vocabularies.form",
 }
 _REGISTERING_MODULES = (
     "model.configuration_clips",

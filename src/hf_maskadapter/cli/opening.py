@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..loading import MINIATURE, find_model
+from ..loading import MINIATURE, find_model, keep_vocabularies
 from .errors import UserError, one_line
 from .options import ModelOptions
 
@@ -67,6 +67,8 @@ def load_segmenter(options: ModelOptions) -> Any:
             f"the processor of {name} cannot be loaded; if the model was converted without a tokenizer, convert "
             f"it again with --tokenizer ({hub_reason(error) or one_line(error)})"
         ) from error
+    if options.vocabulary_cache:
+        keep_vocabularies(model)
     segmenter = ZeroShotImageSegmentationPipeline(model=model, processor=processor, device=device)
     slowness = why_slow(segmenter.model)
     if slowness is not None:
