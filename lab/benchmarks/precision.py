@@ -132,10 +132,9 @@ def count_all(options: Options, name: str) -> dict[str, Counts]:
         for index in range(min(options.pictures, len(dataset))):
             sample = dataset[index]
             named, segmented = (_predict(predictor, index, sample) for predictor in (annotated, generated))
-            tasks = ("semantic", "panoptic")
             counts[precision].add(
                 count_sample(named, sample, index, vocabulary, ()),
-                count_sample(segmented, sample, index, vocabulary, tasks),
+                count_sample(segmented, sample, index, vocabulary, ("semantic", "panoptic")),
                 len(vocabulary),
             )
             counts[precision].labels += named.segment_labels or []
