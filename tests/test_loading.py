@@ -273,8 +273,20 @@ def test_facts_of_the_models_are_those_of_the_models():
     assert list(facts) == ["miniature", "fcclip-large", "maft-base", "maft-large"]
     model, _ = load_model("miniature")
     assert facts["miniature"].num_parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert facts["miniature"].memory_bytes == sum(tensor.nbytes for tensor in model.state_dict().values())
     assert facts["miniature"].is_here
     assert loading.is_prepared("miniature")
+
+
+def test_a_containers_limit_counts_as_memory_but_not_its_cached_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "_CONTAINER", tmp_path)
+    assert loading.available_memory() > 10_000_000  # no limit, but Linux tells
+    (tmp_path / "memory.max").write_text("10000000\n")
+    (tmp_path / "memory.current").write_text("9000000\n")
+    (tmp_path / "memory.stat").write_text("anon 2000000\ninactive_file 6000000\nactive_file 1000000\n")
+    assert loading.available_memory() == 7_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert loading.available_memory() > 10_000_000
 
 
 class TestInt8:

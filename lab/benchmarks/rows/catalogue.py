@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hf_maskadapter import Vocabulary
+from hf_maskadapter.model.vocabulary import PROMPT_TEMPLATES
 from lab.benchmarks.model_sizes import build_config
 from lab.benchmarks.realistic_inputs import draw_class_scores, draw_masks, draw_outputs, read_segment_maps
 from lab.benchmarks.rows.definitions import Case, Row, Scale
@@ -38,6 +41,15 @@ def _draw_adapter(scale: Scale, num_masks: int | None = None) -> dict[str, Any]:
 
 def _draw_training(scale: Scale) -> dict[str, Any]:
     return _draw_adapter(scale, scale.num_training_masks)
+
+
+def _draw_texts(scale: Scale) -> dict[str, Any]:
+    """Evenly taken classes of ADE20K-847 with their synonyms, and all words that prompts for them have."""
+    classes = [list(entry.synonyms) for entry in Vocabulary.from_label_set("ade20k_847").classes]
+    classes = classes[:: max(len(classes) // scale.num_encoded_classes, 1)][: scale.num_encoded_classes]
+    texts = [*PROMPT_TEMPLATES, *(name for synonyms in classes for name in synonyms)]
+    words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text)})
+    return {"model_size": scale.model_size, "classes": classes, "words": words}
 
 
 def _draw_label_map(scale: Scale, num_classes: int) -> dict[str, Any]:
@@ -107,6 +119,15 @@ CASES: dict[str, Case] = {
         rows={
             "training": Row("training step of the adapter", aim=3),
             "training-bf16": Row("the same, bf16 autocast", {"autocast": True}, aim=5, tolerance=_BFLOAT16),
+        },
+        difference=largest_difference,
+    ),
+    "texts": Case(
+        draw=_draw_texts,
+        compute="texts:encode",
+        rows={
+            "texts": Row("encoding of a vocabulary, the first time", aim=2),
+            "texts-cached": Row("the same, read from the cache", {"cached": True}, aim=50),
         },
         difference=largest_difference,
     ),

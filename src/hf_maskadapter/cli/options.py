@@ -264,6 +264,7 @@ class ModelOptions:
     mask_embedding: Literal["adapter", "pooling", "crop"] | None = option(
         "how masks are classified; default: as the model's configuration says", None
     )
+    vocabulary_cache: bool = option("keep encoded labels on disk for the next time", True)
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForUniversalSegmentation, AutoProcessor
 
 from ..data.options import with_named
+from ..loading import keep_vocabularies
 from ..model.configuration_maskadapter import MaskAdapterConfig
 from ..model.cpu_mlp import use_int8
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
@@ -48,6 +49,7 @@ def load_predictor(
         if int8:
             use_int8(segmenter)
         processor = MaskAdapterProcessor.from_pretrained(model, **where)
+        keep_vocabularies(segmenter)
         if options.shortest_edge is not None or options.longest_edge is not None:
             processor.image_processor.size = {
                 "shortest_edge": options.shortest_edge or processor.image_processor.size["shortest_edge"],
