@@ -100,7 +100,7 @@ class AppHandlers:
             number = len(result.segments)
             text = f"{number} {'segment' if number == 1 else 'segments'}; {describe_labels(wish.vocabulary)}."
             told = pieces.message(result.warning, "warning") + pieces.message(text)
-            files = pieces.downloads_piece(downloads(wish.picture, result.segments, model))
+            files = pieces.downloads_piece(downloads(picture, result.segments, model))
             advice = pieces.hint(_CHOOSE) if number else ""
             return told, viewer_value(picture, result), advice, files, gr.Tabs(selected="segments")
 
