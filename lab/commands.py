@@ -10,10 +10,11 @@ from hf_maskadapter.cli.errors import run_to_status
 from hf_maskadapter.cli.options import parse_command
 from lab.benchmarks.command import COMMANDS as BENCHMARKS
 from lab.cards.command import COMMAND as WRITE_MODEL_CARDS
+from lab.documentation.screenshot import COMMAND as APP_SCREENSHOT
 from lab.miniature.command import COMMANDS as MINIATURE
 from lab.serving.command import COMMAND as LOAD
 
-COMMANDS = (*MINIATURE, *BENCHMARKS, LOAD, WRITE_MODEL_CARDS)
+COMMANDS = (*MINIATURE, *BENCHMARKS, LOAD, WRITE_MODEL_CARDS, APP_SCREENSHOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

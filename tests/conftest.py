@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported; no test needs the network
+os.environ.setdefault("MASKADAPTER_VOCABULARY_CACHE", "off")  # nor what another one left
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one may be slow
 hypothesis.settings.load_profile("any machine")

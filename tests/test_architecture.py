@@ -15,6 +15,7 @@ FLOORS: list[set[str]] = [
     {""},  # the package itself, which loads its names on first use
     {"files", "provenance"},
     {"model"},
+    {"encoded_vocabularies"},
     {"data", "exchange", "visualization", "hub"},
     {"conversion", "miniature"},
     {"loading"},

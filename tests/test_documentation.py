@@ -57,7 +57,7 @@ RESULTS = {
 
 
 #: The extra that a page's blocks need beside those of the tests, and a module of it.
-EXTRAS = {"docs/learn/service.md": ("serve", "fastapi")}
+EXTRAS = {"docs/learn/service.md": ("serve", "fastapi"), "docs/learn/label_studio.md": ("serve", "fastapi")}
 
 
 def of_page(name: str) -> list[Block]:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, pipeline
 
 from hf_maskadapter import loading
 from hf_maskadapter.hub.released_models import RELEASED, REPOSITORY
 from hf_maskadapter.loading import ModelNameError, find_model, list_models, load_model, load_segmenter
+from hf_maskadapter.model.cpu_mlp import computes_in_int8
 from support import released_checkpoints as released
 from support.hub_fixtures import client, hub, server  # noqa: F401 -- fixtures
 from support.hub_server import Blob, Fault
@@ -272,5 +273,37 @@ def test_facts_of_the_models_are_those_of_the_models():
     assert list(facts) == ["miniature", "fcclip-large", "maft-base", "maft-large"]
     model, _ = load_model("miniature")
     assert facts["miniature"].num_parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert facts["miniature"].memory_bytes == sum(tensor.nbytes for tensor in model.state_dict().values())
     assert facts["miniature"].is_here
     assert loading.is_prepared("miniature")
+
+
+def test_a_containers_limit_counts_as_memory_but_not_its_cached_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "_CONTAINER", tmp_path)
+    assert loading.available_memory() > 10_000_000  # no limit, but Linux tells
+    (tmp_path / "memory.max").write_text("10000000\n")
+    (tmp_path / "memory.current").write_text("9000000\n")
+    (tmp_path / "memory.stat").write_text("anon 2000000\ninactive_file 6000000\nactive_file 1000000\n")
+    assert loading.available_memory() == 7_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert loading.available_memory() > 10_000_000
+
+
+class TestInt8:
+    @pytest.mark.parametrize("dtype", ["int8", torch.int8])
+    @pytest.mark.parametrize("device", [None, "cpu", torch.device("cpu")])
+    def test_mlps_compute_in_it_and_weights_stay(self, dtype, device):
+        model, _ = load_model(dtype=dtype, device=device)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert computes_in_int8(model)
+
+    def test_the_pipeline_takes_it_by_both_ways(self):
+        assert computes_in_int8(load_segmenter(dtype="int8").model)
+        made = pipeline("zero-shot-image-segmentation", model=find_model(), device="cpu", int8=True)
+        assert computes_in_int8(made.model)
+
+    @pytest.mark.parametrize("load", [load_model, load_segmenter])
+    @pytest.mark.parametrize("device", ["cuda", "mps", 0])
+    def test_other_devices_are_refused_before_anything_is_loaded(self, load, device):
+        with pytest.raises(ValueError, match=f"int8 is for CPUs, and the device is {device}"):
+            load("no/such/model", dtype="int8", device=device)

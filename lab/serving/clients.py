@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from lab.serving.server import Server
 
-_TIMEOUT = 120
+_TIMEOUT = 600
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from lab.serving.server import Server, served
 LABELS = ("sky", "grass", "brick", "sand", "water", "wood", "striped red star", "dotted blue circle")
 _DIFFERENT_PICTURES = 16
 _SAMPLES = 20
+_PATIENT = ("--time-limit", "600")  # a busy machine may take its time; what counts is CPU seconds
 
 
 @dataclass(kw_only=True)
@@ -66,10 +68,10 @@ def measure(options: LoadOptions) -> str:
     under_load: dict[int, list[float]] = {number: [] for number in options.clients}
     seconds: dict[int, list[float]] = {number: [] for number in options.clients}
     refused = 0
-    with served(options.model, options.threads) as server:
+    with served(options.model, options.threads, _PATIENT) as server:
         ask(server, bodies, _DIFFERENT_PICTURES, 4)
         _pipeline(segmenter, files, _DIFFERENT_PICTURES, 4, options.task)
-        for _ in range(options.rounds):
+        for number_of_round in range(options.rounds):
             for size in options.batch_sizes:
                 alone[size].append(_pipeline(segmenter, files, options.requests, size, options.task))
             for number in options.clients:
@@ -77,6 +79,9 @@ def measure(options: LoadOptions) -> str:
                 under_load[number].append(rate)
                 seconds[number] += load.seconds
                 refused += load.refused
+            both = {"pipeline": alone, "service": under_load}
+            last = {name: {key: round(values[-1], 2) for key, values in of.items()} for name, of in both.items()}
+            print(f"round {number_of_round + 1}: {last}", file=sys.stderr, flush=True)
     best = max(alone, key=lambda size: statistics.median(alone[size]))
     reference = statistics.median(alone[best])
     rows: list[list[Any]] = [
@@ -107,12 +112,13 @@ def watch_memory(options: LoadOptions) -> str:
     bodies = [form(file, LABELS, {"task": options.task}) for file in files]
     each = max(options.memory_requests // _SAMPLES, 1)
     rows = []
-    with served(options.model, options.threads) as server:
+    with served(options.model, options.threads, _PATIENT) as server:
         done = 0
         while done < options.memory_requests:
             ask(server, bodies, min(each, options.memory_requests - done), 16)
             done += min(each, options.memory_requests - done)
             rows.append([done, f"{server.resident_bytes() / 2**20:.1f} MiB"])
+            print(f"{done} requests: {rows[-1][1]}", file=sys.stderr, flush=True)
     return markdown_table(["requests", "memory of the service"], rows)
 
 

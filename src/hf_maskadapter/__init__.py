@@ -36,6 +36,7 @@ _MODULE_OF = {
     "MaskGeneratorOutput": "model.modeling_mask_generator",
     "SamMaskGenerator": "model.modeling_mask_generator_sam",
     "UniversalMaskGenerator": "model.modeling_mask_generator_universal",
+    "use_int8": "model.cpu_mlp",
     "ClassifiedMask": "model.mask_classification",
     "read_masks": "model.mask_collections",
     "MaskAdapterForOpenVocabularySegmentation": "model.modeling_maskadapter",
@@ -56,6 +57,8 @@ _MODULE_OF = {
     "load_with_adapter": "hub.adapter_weights",
     "load_model": "loading",
     "load_segmenter": "loading",
+    "load_vocabulary": "encoded_vocabularies.form",
+    "save_vocabulary": "encoded_vocabularies.form",
 }
 _REGISTERING_MODULES = (
     "model.configuration_clips",

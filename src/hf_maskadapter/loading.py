@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
+import math
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +45,9 @@ _CONVERSION_MEMORY = 1.25
 _MARGIN = 200 * 2**20
 """Bytes that must stay free on the disk beside the model."""
 
+_CONTAINER = Path("/sys/fs/cgroup")
+"""Where Linux tells what a container may use."""
+
 Report = Callable[[str], None]
 
 
@@ -58,6 +64,18 @@ def cache_folder() -> Path:
     from huggingface_hub import constants
 
     return Path(os.environ.get("MASKADAPTER_CACHE") or Path(constants.HF_HOME, "maskadapter"))
+
+
+def keep_vocabularies(model: MaskAdapterForOpenVocabularySegmentation) -> None:
+    """Have a model keep the vocabularies that it encodes on disk, and find them there again.
+
+    They lie in the folder `vocabularies` of [`cache_folder`], or in the one that `MASKADAPTER_VOCABULARY_CACHE` names;
+    `MASKADAPTER_VOCABULARY_CACHE=off` keeps none.
+    """
+    from .encoded_vocabularies.cache import VocabularyCache
+
+    folder = os.environ.get("MASKADAPTER_VOCABULARY_CACHE") or str(cache_folder() / "vocabularies")
+    model.text_store = None if folder == "off" else VocabularyCache(folder)
 
 
 def folder_of(name: str) -> Path:
@@ -152,7 +170,8 @@ def load_model(
     Args:
         model: see [`find_model`].
         device: where to put the model; by default it stays on the CPU.
-        dtype: of the weights; by default that of the files.
+        dtype: of the weights; by default that of the files. `"int8"` computes the MLPs of the ConvNeXt blocks in 8-bit
+            integers, on the CPU, see [`use_int8`].
         tokenizer: see [`find_model`].
         token: access token for the Hub.
         report: takes each line about what is being done the first time.
@@ -162,16 +181,63 @@ def load_model(
         ModelPreparationError: if a released model cannot be prepared.
         OSError: if a folder or repository holds no such model.
     """
+    if _is_int8(dtype):
+        _require_cpu(device)
+    loaded, processor = _load(model, dtype, tokenizer, token, report)
+    if device is not None:
+        loaded = loaded.to(device)
+    _warn_if_slow(loaded)
+    return loaded, processor
+
+
+def _load(
+    model: str | os.PathLike[str],
+    dtype: Any,
+    tokenizer: str | os.PathLike[str] | None,
+    token: str | bool | None,
+    report: Report,
+) -> tuple[MaskAdapterForOpenVocabularySegmentation, MaskAdapterProcessor]:
+    """Model and processor, on the CPU."""
+    from .model.cpu_mlp import use_int8
     from .model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
     from .model.processing_maskadapter import MaskAdapterProcessor
 
     place = find_model(model, tokenizer=tokenizer, token=token, report=report)
     options: dict[str, Any] = {"token": token, "local_files_only": os.path.isdir(place)}
-    loaded = MaskAdapterForOpenVocabularySegmentation.from_pretrained(
-        place, **options, **({} if dtype is None else {"dtype": dtype})
-    )
-    processor = MaskAdapterProcessor.from_pretrained(place, **options)
-    return (loaded if device is None else loaded.to(device)).eval(), processor
+    of_weights = {} if dtype is None else {"dtype": "float32" if _is_int8(dtype) else dtype}
+    loaded = MaskAdapterForOpenVocabularySegmentation.from_pretrained(place, **options, **of_weights).eval()
+    if _is_int8(dtype):
+        use_int8(loaded)
+    keep_vocabularies(loaded)
+    return loaded, MaskAdapterProcessor.from_pretrained(place, **options)
+
+
+def _warn_if_slow(model: MaskAdapterForOpenVocabularySegmentation) -> None:
+    from .model.cpu_mlp import why_slow
+
+    reason = why_slow(model)
+    if reason is not None:
+        warnings.warn(reason, stacklevel=3)
+
+
+def _is_int8(dtype: Any) -> bool:
+    return str(dtype) in ("int8", "torch.int8")
+
+
+def _require_cpu(device: Any) -> None:
+    """Refuse 8-bit integers on an accelerator, before anything is loaded.
+
+    Raises:
+        ValueError: if the device is none or not a CPU.
+    """
+    import torch
+
+    if device is None:
+        return
+    number_of_cpu = -1  # in Transformers' pipelines
+    if device == number_of_cpu or (not isinstance(device, int) and torch.device(device).type == "cpu"):
+        return
+    raise ValueError(f"int8 is for CPUs, and the device is {device}: use dtype=torch.bfloat16 there, or device='cpu'.")
 
 
 def load_segmenter(
@@ -188,7 +254,8 @@ def load_segmenter(
     Args:
         model: see [`find_model`].
         device: as Transformers' pipelines take it; by default the first accelerator, else the CPU.
-        dtype: of the weights; by default that of the files.
+        dtype: of the weights; by default that of the files. `"int8"` computes the MLPs of the ConvNeXt blocks in 8-bit
+            integers, on the CPU, see [`use_int8`].
         tokenizer: see [`find_model`].
         token: access token for the Hub.
         report: takes each line about what is being done the first time.
@@ -200,8 +267,13 @@ def load_segmenter(
     """
     from .model.pipeline_zero_shot_image_segmentation import ZeroShotImageSegmentationPipeline
 
-    loaded, processor = load_model(model, dtype=dtype, tokenizer=tokenizer, token=token, report=report)
-    return ZeroShotImageSegmentationPipeline(model=loaded, processor=processor, device=device)
+    if _is_int8(dtype):
+        _require_cpu(device)
+        device = "cpu"
+    loaded, processor = _load(model, dtype, tokenizer, token, report)
+    pipeline = ZeroShotImageSegmentationPipeline(model=loaded, processor=processor, device=device)
+    _warn_if_slow(pipeline.model)
+    return pipeline
 
 
 def prepare_released(
@@ -241,7 +313,9 @@ def prepare_released(
 def _prepare(
     model: ReleasedModel, tokenizer: str | os.PathLike[str] | None, token: str | bool | None, report: Report
 ) -> None:
-    from .conversion.convert import convert_checkpoint
+    from huggingface_hub.utils import tqdm
+
+    from .conversion.convert import STAGES, convert_checkpoint
     from .conversion.released import download, find_release
 
     folder = folder_of(model.name)
@@ -254,8 +328,22 @@ def _prepare(
     _require_memory(model, file)
     clip_tokenizer = _clip_tokenizer(model, tokenizer, token)
     checkpoint = download(file, _download_folder(model.name), token)
-    report(f"Converting {file.path} ({_gigabytes(file.size)}): reading, renaming, writing, checking …")
-    convert_checkpoint(checkpoint, folder, preset=model.preset, tokenizer=clip_tokenizer, overwrite=folder.is_dir())
+    report(f"Converting {file.path} ({_gigabytes(file.size)}): {', '.join(STAGES)} …")
+    with tqdm(total=len(STAGES), unit="stage", disable=None, leave=False) as bar:  # none where there is no terminal
+
+        def show(stage: str) -> None:
+            bar.set_description(stage, refresh=False)
+            bar.update(STAGES.index(stage) - bar.n)
+            bar.refresh()
+
+        convert_checkpoint(
+            checkpoint,
+            folder,
+            preset=model.preset,
+            tokenizer=clip_tokenizer,
+            overwrite=folder.is_dir(),
+            on_stage=show,
+        )
     shutil.rmtree(_download_folder(model.name), ignore_errors=True)
     report(f"Ready: {folder} ({_gigabytes(bytes_of(folder))}). maskadapter models --remove {model.name} frees the room")
 
@@ -321,12 +409,23 @@ def _require_memory(model: ReleasedModel, file: RemoteFile) -> None:
 
 
 def available_memory() -> int | None:
-    """Bytes of memory that can be had without swapping; `None` where the system does not tell (only Linux does)."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    return None
+    """Bytes of memory that can be had without swapping; `None` where the system does not tell (only Linux does).
+
+    A container's own limit counts, too; what it uses to cache files can be had.
+    """
+    found = []
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        found.append(1024 * _table("/proc/meminfo")["MemAvailable:"])
+    with contextlib.suppress(OSError, ValueError, KeyError):  # no container, no such file, or no limit ("max")
+        limit = int((_CONTAINER / "memory.max").read_text("ascii"))
+        used = int((_CONTAINER / "memory.current").read_text("ascii"))
+        found.append(max(limit - used + _table(_CONTAINER / "memory.stat")["inactive_file"], 0))
+    return min(found, default=None)
+
+
+def _table(path: str | Path) -> dict[str, int]:
+    """Names and numbers of a file of the system's with a pair a line."""
+    return {words[0]: int(words[1]) for line in Path(path).read_text("ascii").splitlines() if (words := line.split())}
 
 
 def _gigabytes(size: int) -> str:
@@ -360,15 +459,33 @@ class ModelFacts:
     is_here: bool
 
 
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def _count_weights(path: Path) -> tuple[int, int]:
+    """Parameters in a safetensors file, without batch norms' statistics, and bytes of all of it, read from its head."""
+    with path.open("rb") as file:
+        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    tensors = {name: entry for name, entry in head.items() if name != "__metadata__"}
+    return (
+        sum(math.prod(entry["shape"]) for name, entry in tensors.items() if not name.endswith(_STATISTICS)),
+        max(entry["data_offsets"][1] for entry in tensors.values()),
+    )
+
+
 def list_models() -> list[ModelFacts]:
     """Facts about every model that has a name."""
+    from .miniature import checkpoint_path
+
+    folder = checkpoint_path()
+    num_parameters, weight_bytes = _count_weights(folder / "model.safetensors")
     miniature = ModelFacts(
         MINIATURE,
         "the embedded model of a drawn world; it knows coloured, textured shapes and nothing else",
-        2_109_730,
+        num_parameters,
         0,
-        8_600_000,
-        4 * 2_109_730,
+        bytes_of(folder),
+        weight_bytes,
         "Apache-2.0",
         None,
         True,

@@ -324,6 +324,23 @@ def test_options_of_the_model_are_passed_on(tiny_model_dir):
     assert predictor.model.clip.logit_scale.dtype == torch.bfloat16
 
 
+def test_int8_is_passed_on_told_and_only_for_cpus(tiny_model_dir):
+    from hf_maskadapter.evaluation.report import describe_run, fingerprint
+    from hf_maskadapter.model.cpu_mlp import computes_in_int8
+    from hf_maskadapter.model.vocabulary import Vocabulary
+
+    vocabulary = Vocabulary.from_list(["sky"])
+    exact, rounded = (load_predictor(str(tiny_model_dir), vocabulary, dtype=dtype) for dtype in ("float32", "int8"))
+    assert computes_in_int8(rounded.model)
+    assert not computes_in_int8(exact.model)
+    dataset = type("Dataset", (), {"name": "some", "has_instances": False})()
+    assert describe_run(rounded, dataset, "tiny")["dtype"] == "int8"
+    assert describe_run(exact, dataset, "tiny")["dtype"] == "torch.float32"
+    assert fingerprint(exact, dataset, None, 0) != fingerprint(rounded, dataset, None, 0), "no resuming with the other"
+    with pytest.raises(ValueError, match="int8 is for CPUs, and the device is cuda"):
+        rounded.to(torch.device("cuda"))
+
+
 def test_the_hash_of_a_model_is_that_of_its_weights(tiny_model_dir):
     first, second = (MaskAdapterForOpenVocabularySegmentation.from_pretrained(tiny_model_dir) for _ in range(2))
     assert model_hash(first) == model_hash(second)

@@ -147,11 +147,17 @@ class TestSegment:
 
     def test_mask_embedding_and_dtype_are_passed_on(self, segment):
         scores = []
-        for options in ((), ("--mask-embedding", "pooling"), ("--dtype", "bfloat16")):
+        for options in ((), ("--mask-embedding", "pooling"), ("--dtype", "bfloat16"), ("--dtype", "int8")):
             assert segment("picture.png", "--task", "instance", "--threshold", 0, "--json", *options) == 0
             scores.append([entry["score"] for entry in json.loads(Path("result.json").read_text())["segments"]])
         assert scores[0] != scores[1]
         assert scores[0] != scores[2]
+        assert scores[0] != scores[3]
+        assert np.abs(np.subtract(scores[0], scores[3])).max() < 0.05
+
+    def test_int8_on_an_accelerator_is_refused(self, segment, capsys):
+        assert segment("picture.png", "--dtype", "int8", device="meta") == 2
+        assert "--dtype int8 is for CPUs: choose bfloat16 on meta, or --device cpu" in capsys.readouterr().err
 
     def test_result_replaces_an_earlier_one(self, segment):
         Path("result.png").write_bytes(b"old")

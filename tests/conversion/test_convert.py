@@ -949,3 +949,19 @@ def test_the_tokenizer_is_built_from_clips_file(write, tmp_path):
     bpe_file = Path(os.environ["MASKADAPTER_SHARED"]) / "data" / "clip_bpe" / "bpe_simple_vocab_16e6.txt.gz"
     processor = convert_kind(write, "openclip", state, output_dir=tmp_path / "out", tokenizer=bpe_file).processor
     assert processor.tokenize("a cat").tolist()[0][:4] == [49406, 320, 2368, 49407]
+
+
+def test_each_stage_is_told_when_it_begins(tmp_path):
+    checkpoint = tmp_path / "checkpoint.pth"
+    torch.save({"model": released.fcclip_adapter()}, checkpoint)
+    told = []
+    convert_checkpoint(checkpoint, on_stage=told.append, **released.SETTINGS)
+    assert told == ["reading", "renaming"]
+    told.clear()
+
+    def note(stage):
+        there = sorted(path.name for path in tmp_path.rglob("*.safetensors"))
+        told.append((stage, there))
+
+    convert_checkpoint(checkpoint, tmp_path / "model", on_stage=note, **released.SETTINGS)
+    assert told == [("reading", []), ("renaming", []), ("writing", []), ("checking", ["model.safetensors"])]

@@ -6,6 +6,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from hf_maskadapter.conversion import convert_checkpoint
+from hf_maskadapter.model.cpu_mlp import SWITCH
 from support.golden import PIXEL_SHARE, Golden, folders
 from support.golden_models import checkpoint_file, convert_golden, golden_settings
 
@@ -55,8 +56,10 @@ def assert_embedded(golden, output, prefix):
     golden.assert_close(output.class_queries_logits, f"{prefix}class_logits")
 
 
+@pytest.mark.parametrize("packing", ["0", "onednn", "mkl"])
 @pytest.mark.parametrize("folder", OPEN_CLIP)
-def test_clip_features_projection_and_texts(folder):
+def test_clip_features_projection_and_texts(folder, packing, monkeypatch):
+    monkeypatch.setenv(SWITCH, packing)
     golden = Golden(folder)
     model = convert_golden(folder).model.eval()
     with torch.no_grad():
@@ -88,9 +91,12 @@ def test_pictures_become_the_same_pixel_values(folder):
         torch.testing.assert_close(pixel_values, golden.inputs[name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("adapter_implementation", ["sparse", "dense"])
+@pytest.mark.parametrize(
+    ("adapter_implementation", "packing"), [("sparse", "0"), ("dense", "0"), ("sparse", "onednn"), ("sparse", "mkl")]
+)
 @pytest.mark.parametrize("folder", SEGMENTERS)
-def test_generator_adapter_and_scores(folder, adapter_implementation):
+def test_generator_adapter_and_scores(folder, adapter_implementation, packing, monkeypatch):
+    monkeypatch.setenv(SWITCH, packing)
     golden, model, _ = converted(folder)
     model.config.adapter_implementation = adapter_implementation
     vocabulary = encode(golden, model)

@@ -140,6 +140,11 @@ def test_addresses_and_methods_that_there_are_not_answer_in_json_too(client):
         assert detail(answer)
 
 
+def test_a_health_check_may_ask_for_the_head_alone(client):
+    answer = client.head("/healthz")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_nothing_of_what_was_refused_is_kept(client, service):
     assert (service.admission.in_use, service.admission.reserved) == (0, 0)
     assert service.admission.accepted == service.admission.answered

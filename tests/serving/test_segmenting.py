@@ -1,10 +1,12 @@
 """Pictures and labels in, masks out, as a client sees it."""
 
 import base64
+import copy
 import io
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from PIL import Image  # noqa: E402
 
 from hf_maskadapter.exchange.plain import segment_records  # noqa: E402
 from hf_maskadapter.serving.results import SEGMENTS_KEYWORD  # noqa: E402
+from hf_maskadapter.serving.service import Service  # noqa: E402
 from support.service import LABELS, as_file, detail, mask_of, scene, wait_until  # noqa: E402
 
 QUESTIONS = [
@@ -178,12 +181,38 @@ def test_pictures_that_wait_are_computed_together_with_the_results_of_one_by_one
         assert_same(answer, expected(segmenter, picture, question), noise=picture.width * picture.height // 1000)
 
 
-def test_what_the_embedded_model_does_not_know_brings_a_warning_with_the_command_that_helps(client):
+def test_what_the_embedded_model_does_not_know_brings_a_warning_with_the_command_that_helps(
+    client, segmenter, monkeypatch
+):
+    size = {"shortest_edge": 192, "longest_edge": 320}  # the one that it was trained at
+    monkeypatch.setattr(segmenter.processor.image_processor, "size", size)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8))
     unknown = client.post("/v1/segment", files={"image": as_file(noise)}, data={"labels": LABELS}).json()
     known = client.post("/v1/segment", files={"image": as_file(scene(384, 384))}, data={"labels": LABELS}).json()
     assert "maskadapter serve --model fcclip-large" in unknown["warnings"][0]
     assert known["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": {"height": 96, "width": 160}},
+        {"size": {"shortest_edge": 64, "longest_edge": 160}},
+        {"size": {"longest_edge": 128}},
+        {"do_resize": False},
+    ],
+)
+@pytest.mark.parametrize("size", [(128, 96), (40, 300), (100, 100)])
+def test_the_size_at_which_pictures_go_together_is_that_at_which_the_model_sees_them(segmenter, options, size):
+    processor = copy.deepcopy(segmenter.processor)
+    for name, value in options.items():
+        setattr(processor.image_processor, name, value)
+    service = Service(segmenter)
+    service.segmenter = SimpleNamespace(processor=processor)
+    picture = scene(*size)
+    height, width = service._model_size(picture)
+    inside = processor(images=[picture], return_tensors="np")["pixel_mask"][0]
+    assert (inside.any(axis=1).sum(), inside.any(axis=0).sum()) == (height, width)
 
 
 @pytest.mark.parametrize(("size", "form"), [((1, 1), "overlay"), ((1, 400), "json"), ((400, 1), "png")])

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +26,7 @@ import yaml
 LFS_SUFFIXES = (".safetensors", ".parquet", ".bin", ".png", ".jpg")
 _REPOSITORY = r"(?P<repository>[\w.-]+/[\w.-]+)"
 _API = rf"/api/(?P<kind>model|dataset)s/{_REPOSITORY}"
+_PIECE = 1 << 20
 _PREFIX = rf"/(?P<prefix>datasets/)?{_REPOSITORY}"
 
 
@@ -31,17 +34,17 @@ _PREFIX = rf"/(?P<prefix>datasets/)?{_REPOSITORY}"
 class Blob:
     """A file's content, and whether LFS holds it."""
 
-    content: bytes
+    content: bytes | memoryview
     is_lfs: bool
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
 
     @property
     def git_id(self) -> str:
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.content)}\n"
-        content = pointer.encode() if self.is_lfs else self.content
+        content = pointer.encode() if self.is_lfs else bytes(self.content)
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
     @property
@@ -109,6 +112,8 @@ class RefusalError(Exception):
 class LocalHub:
     """The server; start it with `running()`.
 
+    It sends as fast as it can; `bytes_per_second` makes it as slow as a line to the real one.
+
     Args:
         tokens: access token → user. Users may write to their own repositories only.
     """
@@ -116,9 +121,10 @@ class LocalHub:
     def __init__(self, tokens: dict[str, str]):
         self.tokens = tokens
         self.repositories: dict[tuple[str, str], Repository] = {}
-        self.objects: dict[str, bytes] = {}
+        self.objects: dict[str, bytes | memoryview] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.faults: list[Fault] = []
+        self.bytes_per_second: float | None = None
         self.url = ""
         self.storage_url = ""
         self.lock = threading.Lock()
@@ -146,7 +152,7 @@ class LocalHub:
         self.faults.append(Fault(method, path, status, **options))
         return self.faults[-1]
 
-    def files(self, repository: str, revision: str = "main", kind: str = "model") -> dict[str, bytes]:
+    def files(self, repository: str, revision: str = "main", kind: str = "model") -> dict[str, bytes | memoryview]:
         """Content of a repository's files by path."""
         commit = self.repositories[kind, repository].find(revision)
         assert commit is not None
@@ -487,7 +493,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, content[:keep], headers, length=len(content))
         self.close_connection = True
 
-    def _send(self, status: int, content: bytes, headers: dict[str, str], length: int | None = None) -> None:
+    def _send(
+        self, status: int, content: bytes | memoryview, headers: dict[str, str], length: int | None = None
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             if value:
@@ -496,14 +504,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self.wfile.write(content)
+                self._write(content)
+
+    def _write(self, content: bytes | memoryview) -> None:
+        pace = self.hub.bytes_per_second
+        if pace is None or len(content) < _PIECE:
+            self.wfile.write(content)
+            return
+        begin = time.monotonic()
+        for start in range(0, len(content), _PIECE):
+            self.wfile.write(content[start : start + _PIECE])
+            time.sleep(max(0.0, begin + start / pace - time.monotonic()))
 
 
 @dataclass(frozen=True)
 class Download:
     """A reply that is a file, or points to one."""
 
-    content: bytes
+    content: bytes | memoryview
     headers: dict[str, str]
     status: int = 200
 

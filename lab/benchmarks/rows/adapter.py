@@ -28,6 +28,37 @@ def _model(inputs: Inputs) -> MaskAdapterModel:
     return MaskAdapterModel(build_config(inputs["model_size"]))
 
 
+def embeddings(inputs: Inputs, precision: str = "float32") -> Callable[[], Tensor]:
+    """Binary masks to mask embeddings."""
+    from lab.benchmarks.rows.pictures import set_precision
+
+    adapter, projection = (set_precision(one, precision) for one in (_model(inputs).eval(), _projection(inputs)))
+    dtype = next(projection.parameters()).dtype
+
+    @torch.no_grad()
+    def embed() -> Tensor:
+        output = adapter(
+            inputs["projected"],
+            inputs["masks"],
+            inputs["dense"],
+            lambda features: projection(features.to(dtype)),
+            output_semantic_activation_maps=False,
+            return_dict=True,
+        )
+        return output.mask_embeddings.float()
+
+    return embed
+
+
+def dense_embeddings(inputs: Inputs) -> Callable[[], Tensor]:
+    """The same in the published way."""
+    from lab.benchmarks.dense_opponent import DenseAdapter
+
+    adapter, projection = DenseAdapter(_model(inputs).eval()), _projection(inputs)
+    arguments = inputs["projected"], inputs["masks"], inputs["dense"], projection
+    return torch.no_grad()(lambda: adapter(*arguments).mask_embeddings)
+
+
 def training(inputs: Inputs, autocast: bool = False) -> Callable[[], Tensor]:
     """A forward and a backward pass; gives the gradient of every weight, one behind the other."""
     adapter = _model(inputs).train()

@@ -20,6 +20,7 @@ class Scale:
         num_masks: masks, of which 30 % are empty.
         num_training_masks: masks of a training step.
         num_classes: classes.
+        num_encoded_classes: classes of a vocabulary that is encoded; the more, the more their prompts share.
         num_pictures: pictures of a folder or of an evaluation.
     """
 
@@ -29,6 +30,7 @@ class Scale:
     num_training_masks: int = 16
     num_classes: int = 150
     num_pictures: int = 50
+    num_encoded_classes: int = 40
 
     @property
     def setting(self) -> Setting:

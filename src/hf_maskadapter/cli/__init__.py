@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from . import annotate, convert, demo, evaluate, models, prepare, pretrain, publish, segment, serve, train
+from . import annotate, app, convert, demo, evaluate, models, prepare, pretrain, publish, segment, serve, train
 from .errors import run_to_status
 from .options import Command, make_parser, parse_command
 
 COMMANDS: tuple[Command[Any], ...] = (
     segment.COMMAND,
     annotate.COMMAND,
+    app.COMMAND,
     demo.COMMAND,
     models.COMMAND,
     convert.COMMAND,

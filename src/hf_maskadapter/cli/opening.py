@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from ..loading import MINIATURE, find_model
+from ..loading import MINIATURE, find_model, keep_vocabularies
 from .errors import UserError, one_line
 from .options import ModelOptions
 
@@ -22,6 +23,7 @@ def load_segmenter(options: ModelOptions) -> Any:
     from transformers import AutoConfig, AutoProcessor
 
     from ..hub.errors import hub_reason
+    from ..model.cpu_mlp import use_int8, why_slow
     from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
     from ..model.pipeline_zero_shot_image_segmentation import ZeroShotImageSegmentationPipeline
 
@@ -31,6 +33,11 @@ def load_segmenter(options: ModelOptions) -> Any:
             device = torch.empty(0, device=options.device).device
         except (RuntimeError, AssertionError) as error:  # an unknown name, or PyTorch was built without it
             raise UserError(f"--device {options.device} cannot be used: {one_line(error)}") from error
+    int8 = options.dtype == "int8"
+    if int8:
+        if device is not None and device.type != "cpu":
+            raise UserError(f"--dtype int8 is for CPUs: choose bfloat16 on {options.device}, or --device cpu")
+        device = torch.device("cpu")
     try:
         name = find_model(MINIATURE if options.model is None else options.model)
     except FileNotFoundError as error:  # this installation has no embedded one
@@ -43,8 +50,10 @@ def load_segmenter(options: ModelOptions) -> Any:
         if config.model_type != "maskadapter":
             raise UserError(f"{name} holds a model of type {config.model_type!r}, not a Mask-Adapter segmenter")
         model = MaskAdapterForOpenVocabularySegmentation.from_pretrained(
-            name, config=config, dtype=options.dtype, **where
+            name, config=config, dtype="float32" if int8 else options.dtype, **where
         )
+        if int8:
+            use_int8(model)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"the model {name} cannot be loaded: {hub_reason(error) or one_line(error)}") from error
     if options.mask_embedding == "adapter" and model.adapter is None:
@@ -58,7 +67,13 @@ def load_segmenter(options: ModelOptions) -> Any:
             f"the processor of {name} cannot be loaded; if the model was converted without a tokenizer, convert "
             f"it again with --tokenizer ({hub_reason(error) or one_line(error)})"
         ) from error
-    return ZeroShotImageSegmentationPipeline(model=model, processor=processor, device=device)
+    if options.vocabulary_cache:
+        keep_vocabularies(model)
+    segmenter = ZeroShotImageSegmentationPipeline(model=model, processor=processor, device=device)
+    slowness = why_slow(segmenter.model)
+    if slowness is not None:
+        print(f"warning: {slowness}", file=sys.stderr)
+    return segmenter
 
 
 def silence_transformers() -> None:

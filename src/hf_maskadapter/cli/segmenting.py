@@ -6,7 +6,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ..data.options import option
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from ..miniature.known_world import KnownWorld
     from ..model.segments import Segments
 
 Item = TypeVar("Item")
@@ -86,6 +84,8 @@ class Segmenting:
     def __init__(
         self, command: str, model: ModelOptions, vocabulary: Vocabulary, options: ResultOptions, task: Task
     ) -> None:
+        from ..miniature.known_world import KnownWorld
+
         self._command = command
         self._vocabulary = vocabulary
         self._batch_size = options.batch_size
@@ -101,7 +101,7 @@ class Segmenting:
             self._segmenter.encode_vocabulary(vocabulary)
         except ValueError as error:
             raise UserError(one_line(error)) from error
-        self._known_world = _known_world(self._segmenter.model.name_or_path)
+        self._known_world = KnownWorld.of_model(self._segmenter.model.name_or_path)
         self.failed = 0
         """Pictures that could not be read."""
 
@@ -175,10 +175,3 @@ class Segmenting:
         if self._known_world is not None and not self._known_world.holds(dense_features[None])[0]:
             self._report(_UNKNOWN_PICTURE)
             self._known_world = None
-
-
-def _known_world(model: str) -> KnownWorld | None:
-    """What a miniature knows; None for other models."""
-    from ..miniature.known_world import FILE_NAME, KnownWorld
-
-    return KnownWorld.load(model) if (Path(model) / FILE_NAME).is_file() else None

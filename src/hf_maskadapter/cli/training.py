@@ -33,7 +33,7 @@ from ..hub.adapter_weights import add_adapter, save_adapter_weights
 from ..hub.cards import CARD_NAME, training_card
 from ..hub.errors import explaining
 from ..hub.pushing import prepare_repository, push_finished_work
-from ..loading import find_model
+from ..loading import find_model, keep_vocabularies
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.modeling_text_classifier import EncodedVocabulary
 from ..model.processing_maskadapter import MaskAdapterProcessor
@@ -284,6 +284,7 @@ def load_weights(
     name = find_model(name)
     with explaining("load the model", name, start.model_revision):
         segmenter = MaskAdapterForOpenVocabularySegmentation.from_pretrained(name, dtype=torch.float32, **source)
+        keep_vocabularies(segmenter)
         return segmenter, MaskAdapterProcessor.from_pretrained(name, **source)
 
 

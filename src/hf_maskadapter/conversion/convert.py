@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +57,9 @@ TOKENIZER_NOTE = (
     "(--tokenizer): CLIP's bpe_simple_vocab_16e6.txt.gz, or, with a connection to the Hub, "
     f"{TOKENIZER_REPOSITORY}."
 )
+
+#: What a conversion does, one after the other.
+STAGES = ("reading", "renaming", "writing", "checking")
 
 _PROBE_FILE = "tokenizer_config.json"
 _PROBE_SECONDS = 5.0
@@ -144,6 +147,7 @@ def convert_checkpoint(
     overwrite: bool = False,
     revision: str | None = None,
     token: str | bool | None = None,
+    on_stage: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Conversion:
     """Convert a released checkpoint, exactly and completely.
@@ -173,6 +177,7 @@ def convert_checkpoint(
         overwrite: whether `output_dir` may be a folder with a model, which is replaced once the new one is complete.
         revision: branch, tag or commit of sources on the Hub.
         token: access token for the Hub.
+        on_stage: told when each of [`STAGES`] begins; the last two only if something is saved.
         **settings: fields of [`ConversionSettings`], such as `text_heads=12`.
 
     Raises:
@@ -183,6 +188,8 @@ def convert_checkpoint(
     explicit = read_settings(config).updated(make_settings(settings, "The call"))
     wanted = None if preset is None else find_preset(preset)
 
+    begin = on_stage or (lambda _: None)
+    begin("reading")
     checkpoint = read_checkpoint(source, revision, token)
     sources, source_state, ignored = {checkpoint.name: checkpoint.sha256}, checkpoint.state, dict(checkpoint.ignored)
     if generator_from is not None:
@@ -192,6 +199,7 @@ def convert_checkpoint(
         sources[other_name] = other.sha256
         ignored |= left_out | {f"{other_name}: {key}": reason for key, reason in other.ignored.items()}
 
+    begin("renaming")
     name = " + ".join(sources)
     layout = recognize(source_state, name)
     weights = convert_state_dict(source_state, layout, name)
@@ -237,7 +245,11 @@ def convert_checkpoint(
         output_dir=None if output is None else os.fspath(output),
     )
     if output is not None:
-        _save(output, model, processor or image_processor, report, weights.state)
+        with replacing_folder(output) as folder:
+            begin("writing")
+            _write(folder, model, processor or image_processor, report)
+            begin("checking")
+            _require_saved(folder, model, weights.state)
     return Conversion(model, image_processor, processor, report)
 
 
@@ -321,18 +333,15 @@ def _require_saved(folder: Path, model: PreTrainedModel, state: StateDict) -> No
         raise ConversionError(f"The saved model is not the converted one: {shorten(different)} differ.")
 
 
-def _save(
-    output: Path,
+def _write(
+    folder: Path,
     model: PreTrainedModel,
     processor: MaskAdapterProcessor | MaskAdapterImageProcessorPil,
     report: ConversionReport,
-    state: StateDict,
 ) -> None:
-    with replacing_folder(output) as folder:
-        model.save_pretrained(folder, save_original_format=False, max_shard_size=_SHARD_SIZE)
-        processor.save_pretrained(folder)
-        write_json(folder / REPORT_FILE, report.to_dict(), indent=1)
-        _require_saved(folder, model, state)
+    model.save_pretrained(folder, save_original_format=False, max_shard_size=_SHARD_SIZE)
+    processor.save_pretrained(folder)
+    write_json(folder / REPORT_FILE, report.to_dict(), indent=1)
 
 
 def read_tokenizer(
@@ -439,6 +448,7 @@ def _notes_on_settings(layout: Layout, settings: ConversionSettings, explicit: C
 
 __all__ = [
     "REPORT_FILE",
+    "STAGES",
     "TOKENIZER_REPOSITORY",
     "Conversion",
     "ConversionReport",

@@ -40,7 +40,7 @@ _BESIDE_THE_WEIGHTS = {
 _HUB_SOURCE = re.compile(
     r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/:]+))?(?P<separator>[:/])(?P<path>[^:]+)"
 )
-_NAME_ONLY = re.compile(r"(?:hf://)?[\w-][\w.-]*/[\w.-]+")
+_NAME_ONLY = re.compile(r"(?:hf://)?(?P<repo>[\w-][\w.-]*/[\w.-]+)(?:@(?P<revision>[^/:]+))?")
 _FORBIDDEN_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -105,12 +105,21 @@ def locate(
         repo, path_in_repo = match["repo"], match["path"]
         file = _download(repo, path_in_repo, revision or match["revision"], token)
         return file, f"{repo}:{path_in_repo}"
-    if isinstance(source, str) and _NAME_ONLY.fullmatch(text) and path.suffix not in CHECKPOINT_SUFFIXES:
+    repository = repository_of(source)
+    if repository is not None:
         raise ConversionError(
             f"There is no file {text}. If it is a Hub repository, name the file in it: "
-            f"{text.removeprefix('hf://')}:path/in/repository."
+            f"{repository[0]}:path/in/repository (`maskadapter convert {repository[0]}` lists them)."
         )
     raise ConversionError(f"There is no file {text}. Give {SOURCE_FORMS}.")
+
+
+def repository_of(source: str | os.PathLike[str]) -> tuple[str, str | None] | None:
+    """The Hub repository that a source without a file is, and the revision if it has one; `None` for other sources."""
+    match = _NAME_ONLY.fullmatch(source) if isinstance(source, str) else None
+    if match is None or Path(source).exists() or match["repo"].endswith(CHECKPOINT_SUFFIXES):
+        return None
+    return match["repo"], match["revision"]
 
 
 def _download(repo: str, path: str, revision: str | None, token: str | bool | None) -> Path:
@@ -246,4 +255,4 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
 
 
-__all__ = ["Checkpoint", "find_state_dict", "locate", "read_checkpoint"]
+__all__ = ["Checkpoint", "find_state_dict", "locate", "read_checkpoint", "repository_of"]

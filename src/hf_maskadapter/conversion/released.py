@@ -80,10 +80,7 @@ def presets_of_remote(file: RemoteFile, token: str | bool | None = None) -> list
         HubError: if it cannot be read.
     """
     try:
-        address = f"{file.repository}@{file.revision}/{file.path}"
-        with HfFileSystem(token=token).open(address, block_size=_BLOCK) as stream, FakeTensorMode():
-            content = torch.load(stream, map_location="cpu", weights_only=True)
-        state, _ = find_state_dict(content, file.path)
+        state = _remote_shapes(file, token)
         layout = recognize(state, file.path)
         meta = {key: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for key, tensor in state.items()}
         return list(fitting_presets(layout, read_sizes(convert_state_dict(meta, layout, file.path).state, layout)))
@@ -92,6 +89,22 @@ def presets_of_remote(file: RemoteFile, token: str | bool | None = None) -> list
         if reason is not None:
             raise HubError(f"Cannot read {file.path} in {file.repository} on the Hub: {reason}.") from error
         return []
+
+
+def _remote_shapes(file: RemoteFile, token: str | bool | None) -> dict[str, torch.Tensor]:
+    """The state dict of a checkpoint on the Hub, whose tensors hold nothing."""
+    if file.path.endswith(".safetensors"):
+        found = HfApi(token=token).parse_safetensors_file_metadata(file.repository, file.path, revision=file.revision)
+        return {
+            key: torch.empty(
+                tuple(tensor.shape), dtype=None if "F" in tensor.dtype else torch.int64, device="meta"
+            )  # BF16, F16, F32, F64 and F8 are floating
+            for key, tensor in found.tensors.items()
+        }
+    address = f"{file.repository}@{file.revision}/{file.path}"
+    with HfFileSystem(token=token).open(address, block_size=_BLOCK) as stream, FakeTensorMode():
+        content = torch.load(stream, map_location="cpu", weights_only=True)
+    return find_state_dict(content, file.path)[0]
 
 
 def find_release(model: ReleasedModel, token: str | bool | None = None) -> RemoteFile:

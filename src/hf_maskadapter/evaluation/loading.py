@@ -8,7 +8,9 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForUniversalSegmentation, AutoProcessor
 
 from ..data.options import with_named
+from ..loading import keep_vocabularies
 from ..model.configuration_maskadapter import MaskAdapterConfig
+from ..model.cpu_mlp import use_int8
 from ..model.modeling_maskadapter import MaskAdapterForOpenVocabularySegmentation
 from ..model.processing_maskadapter import MaskAdapterProcessor
 from ..model.vocabulary import Vocabulary
@@ -38,12 +40,16 @@ def load_predictor(
     methods = [method if isinstance(method, Method) else Method.parse(method) for method in options.methods]
     tasks = options.tasks or ("semantic",)
     config = AutoConfig.from_pretrained(model, **where)
-    dtype = getattr(torch, options.dtype)
+    int8 = options.dtype == "int8"
+    dtype = torch.float32 if int8 else getattr(torch, options.dtype)
     if isinstance(config, MaskAdapterConfig):
         if options.text_transfer_panoptic is not None:
             config.text_transfer_panoptic = options.text_transfer_panoptic
         segmenter = MaskAdapterForOpenVocabularySegmentation.from_pretrained(model, config=config, dtype=dtype, **where)
+        if int8:
+            use_int8(segmenter)
         processor = MaskAdapterProcessor.from_pretrained(model, **where)
+        keep_vocabularies(segmenter)
         if options.shortest_edge is not None or options.longest_edge is not None:
             processor.image_processor.size = {
                 "shortest_edge": options.shortest_edge or processor.image_processor.size["shortest_edge"],
@@ -65,6 +71,8 @@ def load_predictor(
             f"{model} is a {config.model_type}, whose masks cannot be classified otherwise: leave out mask_embedding "
             "and masks."
         )
+    if int8:
+        raise ValueError(f"{model} is a {config.model_type}, which does not compute in int8: choose another dtype.")
     universal = AutoModelForUniversalSegmentation.from_pretrained(model, dtype=dtype, **where)
     loader = AutoProcessor if config.model_type == "oneformer" else AutoImageProcessor
     return UniversalPredictor(

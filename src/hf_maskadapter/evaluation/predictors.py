@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..model.cpu_mlp import computes_in_int8
 from ..model.post_processing_maskadapter import post_process_semantic_segmentation, segment
 from ..model.segments import Segment, Segments
 from ..model.vocabulary import Vocabulary
@@ -208,7 +209,13 @@ class MaskAdapterPredictor(Predictor):
         self._encoded: Any = None
 
     def to(self, device: torch.device) -> None:
-        """Move the model; the vocabulary is encoded anew there."""
+        """Move the model; the vocabulary is encoded anew there.
+
+        Raises:
+            ValueError: The model is to compute in int8, and the device is not a CPU.
+        """
+        if computes_in_int8(self.model) and device.type != "cpu":
+            raise ValueError(f"int8 is for CPUs, and the device is {device}: choose bfloat16 there.")
         if self.model.device != device:
             self.model.to(device)
             self._encoded = None
@@ -217,6 +224,7 @@ class MaskAdapterPredictor(Predictor):
         """What results tell about model, processor and options."""
         return {
             **describe_model(self.model, self.processor),
+            **({"products": "int8"} if computes_in_int8(self.model) else {}),
             "prompt_templates": list(self.templates),
             "masks": self.masks,
             "methods": [vars(method) for method in self.methods],

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..data.samples import SegmentationSample
 from ..hub.markdown import markdown_table, percent
+from ..model.cpu_mlp import computes_in_int8
 from ..model.vocabulary import Vocabulary
 from ..provenance import content_hash, model_hash, versions
 from ..visualization import overlay, side_by_side
@@ -46,7 +47,7 @@ def describe_run(predictor: Predictor, dataset: Any, model_name: str) -> dict[st
         "dataset": {"name": dataset.name, "has_instances": dataset.has_instances},
         "tasks": list(predictor.tasks),
         "device": str(next(predictor.model.parameters()).device),
-        "dtype": str(next(predictor.model.parameters()).dtype),
+        "dtype": "int8" if computes_in_int8(predictor.model) else str(next(predictor.model.parameters()).dtype),
         "versions": versions(),
     }
 

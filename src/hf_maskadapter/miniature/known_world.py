@@ -84,3 +84,12 @@ class KnownWorld:
         """
         tensors = load_file(Path(folder) / FILE_NAME)
         return cls(tensors["mean"], tensors["precision"], tensors["threshold"].item())
+
+    @classmethod
+    def of_model(cls, model: str | os.PathLike) -> KnownWorld | None:
+        """What the model in a folder knows; `None` for anything but a miniature.
+
+        Args:
+            model: a folder, or the name of a model on the Hub.
+        """
+        return cls.load(model) if (Path(model) / FILE_NAME).is_file() else None

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .modeling_clip_convnext import ConvNextBlock
+from .cpu_mlp import Mlp, infers_on_cpu
+from .modeling_clip_convnext import ConvNextBlock, convolve
 
 MapReduction = Callable[[Tensor, slice], Tensor]
 """Activation maps `(pictures, num_masks, num_output_maps, height, width)` of a slice of the batch's pictures to
@@ -90,14 +91,14 @@ class _FoldedEncoder:
     bias: Tensor
 
     @classmethod
-    def of(cls, adapter: ActivationMapLayers) -> _FoldedEncoder:
+    def of(cls, adapter: ActivationMapLayers, dtype: torch.dtype) -> _FoldedEncoder:
         projection = adapter.mask_encoder.projection
         fuse, weight, bias = (
             parameter.cpu().double() for parameter in (adapter.fuse.weight, projection.weight, projection.bias)
         )
         fuse = fuse.flatten(1)
         folded = (fuse @ weight.flatten(1), fuse @ bias)
-        return cls(*(values.to(adapter.fuse.weight.dtype).to(adapter.fuse.weight.device) for values in folded))
+        return cls(*(values.to(dtype).to(adapter.fuse.weight.device) for values in folded))
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,13 @@ class _EmptyMask:
             mask: an empty one at the mask encoder's resolution, `(height, width)`.
             folded: the adapter's folded mask encoder.
         """
-        code = adapter.mask_encoder.encode(mask[None, None])
+        code = adapter.mask_encoder.encode(mask[None, None]).to(folded.weight.dtype)
         tokens = fused_features.permute(1, 2, 0).to(folded.bias.dtype) + folded.bias
         hidden = (tokens + F.linear(code[0].permute(1, 2, 0), folded.weight)).permute(2, 0, 1)[None]
         before = [hidden]
         for block in adapter.blocks:
             before.append(block(before[-1]))
-        maps = adapter.final(adapter.norm(before[-1]))[0]
+        maps = convolve(adapter.final, adapter.norm(before[-1]))[0]
         return cls(tokens.flatten(0, 1), [values[0].permute(1, 2, 0).flatten(0, 1) for values in before], maps)
 
 
@@ -218,26 +219,34 @@ def dense_activation_maps(
     Returns:
         What `reduce` returns, of all masks: `(batch_size, num_masks, ...)`.
     """
-    dtype = adapter.fuse.weight.dtype
-    fused_features = adapter.fuse(projected_features.to(dtype))
+    of_weights = adapter.fuse.weight.dtype
+    fused_features = adapter.fuse(projected_features.to(of_weights))
+    if _type_of_sums(adapter, fused_features) != of_weights:
+        fused_features = fused_features.float()
     pictures = slice(None)
     if masks.shape[1] == 0:
         size = fused_features.shape[-2:]
         return reduce(fused_features.new_zeros(len(masks), 0, adapter.final.out_channels, *size), pictures)
     chunks = []
-    for chunk in masks.to(dtype).split(_dense_masks_at_a_time(adapter, masks), dim=1):
+    for chunk in masks.to(of_weights).split(_dense_masks_at_a_time(adapter, masks), dim=1):
         code = adapter.mask_encoder(chunk.flatten(0, 1)[:, None])
         if is_here(adapter.fuse.weight):
             code = F.conv2d(code, adapter.fuse.weight)
             hidden = (fused_features[:, None] + code.unflatten(0, chunk.shape[:2])).flatten(0, 1)
         else:
-            features = projected_features.to(dtype)[:, None] + code.unflatten(0, chunk.shape[:2])
+            features = projected_features.to(of_weights)[:, None] + code.unflatten(0, chunk.shape[:2])
             hidden = adapter.fuse(features.flatten(0, 1))
         for block in adapter.blocks:
             hidden = block(hidden)
-        maps = adapter.final(adapter.norm(hidden)).unflatten(0, chunk.shape[:2])
+        maps = convolve(adapter.final, adapter.norm(hidden)).unflatten(0, chunk.shape[:2])
         chunks.append(reduce(maps, pictures))
     return torch.cat(chunks, dim=1)
+
+
+def _type_of_sums(adapter: ActivationMapLayers, features: Tensor) -> torch.dtype:
+    """Type of the values between the blocks: more bits than weights in bfloat16 have, for inference on a CPU."""
+    dtype = adapter.fuse.weight.dtype
+    return torch.float32 if dtype == torch.bfloat16 and infers_on_cpu(features, adapter.training) else dtype
 
 
 def _dense_masks_at_a_time(adapter: ActivationMapLayers, masks: Tensor) -> int:
@@ -276,13 +285,16 @@ def sparse_activation_maps(
     Returns:
         What `reduce` returns, of all masks: `(batch_size, num_masks, ...)`.
     """
-    dtype = adapter.fuse.weight.dtype
-    fused_features = adapter.fuse(projected_features.to(dtype))
-    folded = _FoldedEncoder.of(adapter)
+    of_weights = adapter.fuse.weight.dtype
+    fused_features = adapter.fuse(projected_features.to(of_weights))
+    dtype = _type_of_sums(adapter, fused_features)
+    fused_features = fused_features.to(dtype)
+    folded = _FoldedEncoder.of(adapter, dtype)
+    mlps = [block.prepare(fused_features, _TOKENS_AT_A_TIME_ON_CPU) for block in adapter.blocks]
     positions = fused_features[0, 0].numel()
     on_cpu = masks.device.type == "cpu"
     group_size = max((_POSITIONS_AT_A_TIME_ON_CPU if on_cpu else _POSITIONS_AT_A_TIME_ELSEWHERE) // positions, 1)
-    empty_mask = masks.new_zeros(masks.shape[2:], dtype=dtype)
+    empty_mask = masks.new_zeros(masks.shape[2:], dtype=of_weights)
     memories: _Memories = (None, None)
     if not torch.is_grad_enabled():
         rows = (min(group_size, masks.shape[1]) + 1) * positions
@@ -294,7 +306,9 @@ def sparse_activation_maps(
         reference = _EmptyMask.of(adapter, fused_features[picture], empty_mask, folded)
         own = slice(picture, picture + 1)
         groups = [
-            reduce(_maps_of_group(adapter, of_picture[group].to(dtype), reference, folded, memories)[None], own)[0]
+            reduce(
+                _maps_of_group(adapter, mlps, of_picture[group].to(of_weights), reference, folded, memories)[None], own
+            )[0]
             for group in distinct[~is_empty].split(group_size)
             if len(group)
         ]
@@ -305,7 +319,12 @@ def sparse_activation_maps(
 
 
 def _maps_of_group(
-    adapter: ActivationMapLayers, masks: Tensor, reference: _EmptyMask, folded: _FoldedEncoder, memories: _Memories
+    adapter: ActivationMapLayers,
+    mlps: Sequence[Mlp],
+    masks: Tensor,
+    reference: _EmptyMask,
+    folded: _FoldedEncoder,
+    memories: _Memories,
 ) -> Tensor:
     """Activation maps `(num_masks, num_output_maps, height, width)` of masks `(num_masks, 4 * height, 4 * width)`.
 
@@ -313,28 +332,30 @@ def _maps_of_group(
     group, would leave holes between them that add up to several times as much.
     """
     memory, other_memory = memories
-    dtype = adapter.fuse.weight.dtype  # under autocast, too: many masks' gradients add up in what they share
+    dtype = folded.weight.dtype  # under autocast, too: many masks' gradients add up in what they share
     touched = _Reach.of(list(adapter.mask_encoder.convs)).grow(masks != 0)
-    code = adapter.mask_encoder.encode(masks[:, None]).permute(0, 2, 3, 1)[touched]
+    code = adapter.mask_encoder.encode(masks[:, None]).permute(0, 2, 3, 1)[touched].to(folded.weight.dtype)
     positions = touched.flatten().nonzero()[:, 0] % len(reference.fused_features)
     rows = reference.fused_features[positions] + F.linear(code, folded.weight)
     tokens = _Tokens.collect([rows], touched, reference.hidden[0], memory)
-    for block, empty in zip(adapter.blocks, reference.hidden[1:], strict=True):
+    for block, mlp, empty in zip(adapter.blocks, mlps, reference.hidden[1:], strict=True):
         memory, other_memory = other_memory, memory
-        tokens = _run_block(block, tokens, empty, memory)
+        tokens = _run_block(block, mlp, tokens, empty, memory)
+    final = adapter.final
+    weight, bias = (parameter.to(dtype) for parameter in (final.weight.flatten(1), final.bias))
     maps = (
-        F.linear(adapter.norm.normalize_tokens(rows), adapter.final.weight.flatten(1), adapter.final.bias).to(dtype)
-        for rows in _token_chunks(tokens.rows)
+        F.linear(adapter.norm.normalize_tokens(rows), weight, bias).to(dtype) for rows in _token_chunks(tokens.rows)
     )
     of_maps = _Tokens.collect(maps, tokens.touched, reference.maps.flatten(1).T.to(dtype))
     return F.embedding(of_maps.places(), of_maps.table).permute(0, 3, 1, 2)
 
 
-def _run_block(block: ConvNextBlock, tokens: _Tokens, reference: Tensor, memory: Tensor | None) -> _Tokens:
+def _run_block(block: ConvNextBlock, mlp: Mlp, tokens: _Tokens, reference: Tensor, memory: Tensor | None) -> _Tokens:
     """The block's outputs.
 
     Args:
         block: the block.
+        mlp: its pointwise layers, see [`~ConvNextBlock.prepare`].
         tokens: its inputs.
         reference: its outputs for an empty mask, `(height * width, channels)`.
         memory: for its outputs, see [`_concatenate`].
@@ -347,7 +368,7 @@ def _run_block(block: ConvNextBlock, tokens: _Tokens, reference: Tensor, memory:
         mixed = _concatenate(_depthwise(block.depthwise_conv, table, places, touched, reach.padding), memory)
         sources = _token_chunks(places[touched])
         outputs = (
-            F.embedding(source, table) + block.channel_mlp(block.norm.normalize_tokens(rows))
+            F.embedding(source, table) + mlp(block.norm.normalize_tokens(rows))
             for source, rows in zip(sources, _token_chunks(mixed), strict=True)
         )
         return _Tokens.collect(outputs, touched, reference, memory).table
@@ -393,7 +414,7 @@ def _convolve(conv: nn.Conv2d, features: Tensor) -> Tensor:
     is_plain = type(conv) is nn.Conv2d and not conv._forward_pre_hooks and not conv._forward_hooks
     if torch.is_grad_enabled() and features.device.type == "cpu" and is_plain:
         return _DepthwiseConv.apply(features, conv.weight, conv.bias, int(conv.padding[0]))
-    return conv(features)
+    return convolve(conv, features)
 
 
 class _DepthwiseConv(torch.autograd.Function):

@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_clips import DenseClipConfig
+from .prompt_trees import PromptTreeEncoder
 
 MAX_LOGIT_SCALE = 100.0
 
@@ -99,6 +100,15 @@ class DenseClipModel(PreTrainedModel, ABC):
             input_ids: token ids from [`tokenize_prompts`], `(num_texts, length)`.
             attention_mask: accepted for Transformers' calling convention.
         """
+
+    @property
+    def tree_encoder(self) -> PromptTreeEncoder | None:
+        """Encodes many prompts that begin alike with less work; `None` for a text tower that is not causal."""
+        return None
+
+    @abstractmethod
+    def text_weights(self) -> dict[str, Tensor]:
+        """All weights that [`~DenseClipModel.get_text_features`] depends on, by name."""
 
     @abstractmethod
     def get_logit_scale(self) -> Tensor:
@@ -199,6 +209,15 @@ class ConvolutionalClipModel(DenseClipModel):
             attention_mask: accepted for Transformers' calling convention; not needed under the causal mask.
         """
         return self.text_model(input_ids=input_ids, attention_mask=attention_mask).text_embeds
+
+    @property
+    def tree_encoder(self) -> PromptTreeEncoder:
+        """See [`DenseClipModel.tree_encoder`]."""
+        return PromptTreeEncoder(self.text_model.text_model, self.text_model.text_projection)
+
+    def text_weights(self) -> dict[str, Tensor]:
+        """See [`DenseClipModel.text_weights`]."""
+        return self.text_model.state_dict()
 
     def get_logit_scale(self) -> Tensor:
         """Factor between cosines and logits: exp of the learned parameter, at most 100."""

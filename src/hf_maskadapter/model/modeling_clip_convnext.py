@@ -11,12 +11,14 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_clips import ConvNextClipConfig
+from .cpu_mlp import Mlp, infers_on_cpu, is_watched, prepare_mlp, rows_at_a_time
 from .modeling_clip import ConvolutionalClipModel
 
 
@@ -24,8 +26,11 @@ class ChannelLayerNorm(nn.LayerNorm):
     """Layer norm over the channels of a `(batch_size, channels, height, width)` tensor."""
 
     def normalize_tokens(self, tokens: Tensor) -> Tensor:
-        """The same norm on `(..., channels)`."""
-        return super().forward(tokens)
+        """The same norm on `(..., channels)`, computed in the type of these values."""
+        if tokens.dtype == self.weight.dtype:
+            return super().forward(tokens)
+        weight, bias = self.weight.to(tokens.dtype), self.bias.to(tokens.dtype)
+        return F.layer_norm(tokens, self.normalized_shape, weight, bias, self.eps)
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise the channels of each position of `(batch_size, channels, height, width)`."""
@@ -37,8 +42,23 @@ def build_norm(kind: str, channels: int, eps: float) -> nn.Module:
     return ChannelLayerNorm(channels, eps=eps) if kind == "layer" else nn.BatchNorm2d(channels, eps=eps)
 
 
+def convolve(conv: nn.Conv2d, features: Tensor) -> Tensor:
+    """A convolution in the type of its input, whatever that of its weights."""
+    if features.dtype == conv.weight.dtype or torch.is_autocast_enabled(features.device.type):
+        return conv(features)
+    weight, bias = conv.weight.to(features.dtype), None if conv.bias is None else conv.bias.to(features.dtype)
+    return F.conv2d(features, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
 class ConvNextBlock(GradientCheckpointingLayer):
-    """Depthwise convolution, norm, two pointwise layers, layer scale, residual (arXiv 2201.03545)."""
+    """Depthwise convolution, norm, two pointwise layers, layer scale, residual (arXiv 2201.03545).
+
+    For inference on a CPU, features may be of more bits than the weights. All but the pointwise layers then computes in
+    the features' type: the sum over the blocks is where the bits of bfloat16 get lost.
+    """
+
+    computes_in_int8: bool = False
+    """Set by [`use_int8`]."""
 
     def __init__(
         self,
@@ -65,10 +85,42 @@ class ConvNextBlock(GradientCheckpointingLayer):
         hidden = self.pointwise_conv2(self.activation(self.pointwise_conv1(tokens)))
         return hidden if self.layer_scale is None else self.layer_scale * hidden
 
+    def prepare(self, features: Tensor, rows: int) -> Mlp:
+        """[`~ConvNextBlock.channel_mlp`] as a function of `(number, channels)`, for as long as no weight changes.
+
+        Args:
+            features: what it will be applied to values like.
+            rows: how many it will mostly be given at a time.
+        """
+        if not infers_on_cpu(features, self.training):
+            return self.channel_mlp
+        mlp = prepare_mlp(self.pointwise_conv1, self.activation, self.pointwise_conv2, rows, self.computes_in_int8)
+        if self.layer_scale is None:
+            return mlp
+        scale = self.layer_scale.to(features.dtype)
+        return lambda tokens: mlp(tokens).mul_(scale)
+
     def forward(self, features: Tensor) -> Tensor:
         """`(batch_size, channels, height, width)` to the same shape."""
-        hidden = self.norm(self.depthwise_conv(features)).permute(0, 2, 3, 1)
+        is_plain = isinstance(self.norm, ChannelLayerNorm) and not any(map(is_watched, self.children()))
+        if is_plain and infers_on_cpu(features, self.training):
+            return self._infer(features)
+        is_cast = torch.is_autocast_enabled(features.device.type)
+        inputs = features if is_cast else features.to(self.depthwise_conv.weight.dtype)
+        hidden = self.norm(self.depthwise_conv(inputs)).permute(0, 2, 3, 1)
         return features + self.channel_mlp(hidden).permute(0, 3, 1, 2)
+
+    def _infer(self, features: Tensor) -> Tensor:
+        """The same, a few tokens at a time, channels last."""
+        features = features.contiguous(memory_format=torch.channels_last)
+        inputs = features.permute(0, 2, 3, 1).flatten(0, 2)
+        mixed = convolve(self.depthwise_conv, features).permute(0, 2, 3, 1).flatten(0, 2).contiguous()
+        rows = rows_at_a_time(len(mixed))
+        mlp = self.prepare(features, rows)
+        for chunk, of_input in zip(mixed.split(rows), inputs.split(rows), strict=True):
+            torch.add(of_input, mlp(self.norm.normalize_tokens(chunk)), out=chunk)
+        batch_size, channels, height, width = features.shape
+        return mixed.view(batch_size, height, width, channels).permute(0, 3, 1, 2)
 
 
 class ConvNextStem(nn.Module):
@@ -90,7 +142,7 @@ class ConvNextStem(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         features = pixel_values
         for step, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            features = norm(conv(features if step == 0 else self.activation(features)))
+            features = norm(convolve(conv, features if step == 0 else self.activation(features)))
         return features
 
 
@@ -103,7 +155,7 @@ class ConvNextDownsample(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 2, stride=2)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.conv(self.norm(features))
+        return self.conv(self.norm(features).to(self.conv.weight.dtype)).to(features.dtype)
 
 
 class ConvNextStage(nn.Module):
@@ -143,8 +195,13 @@ class ConvNextTrunk(nn.Module):
         super().__init__()
         self.stem = ConvNextStem(config)
         self.stages = nn.ModuleList(ConvNextStage(config, stage) for stage in range(len(config.depths)))
+        self.has_layer_norms = config.norm == "layer"
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        if self.has_layer_norms and infers_on_cpu(pixel_values, self.training):
+            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+            if pixel_values.dtype == torch.bfloat16:
+                pixel_values = pixel_values.float()
         features = self.stem(pixel_values)
         feature_maps = []
         for stage in self.stages:
@@ -165,7 +222,7 @@ class ConvNextProjection(nn.Module):
         self.fc2 = nn.Linear(hidden if hidden is not None else in_features, config.projection_dim, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        hidden = self.norm(features)
+        hidden = self.norm(features.to(self.fc2.weight.dtype))
         if self.fc1 is not None:
             hidden = self.activation(self.fc1(hidden))
         return self.fc2(hidden)
@@ -208,4 +265,4 @@ class ConvNextClipModel(ConvolutionalClipModel):
 AutoModel.register(ConvNextClipConfig, ConvNextClipModel, exist_ok=True)
 
 
-__all__ = ["ChannelLayerNorm", "ConvNextBlock", "ConvNextClipModel"]
+__all__ = ["ChannelLayerNorm", "ConvNextBlock", "ConvNextClipModel", "convolve"]

@@ -12,10 +12,11 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, CLIPTextModel, PreTrainedModel
 
 from .configuration_clips import SiglipClipConfig, VitClipConfig, wrap_clip_config
 from .modeling_clip import DenseClipModel, clamped_logit_scale
+from .prompt_trees import PromptTreeEncoder
 
 
 class _WrappedClipModel(DenseClipModel):
@@ -66,6 +67,10 @@ class _WrappedClipModel(DenseClipModel):
         """
         return self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
 
+    def text_weights(self) -> dict[str, Tensor]:
+        """See [`DenseClipModel.text_weights`]."""
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name.startswith("text_")}
+
     def _as_map(self, tokens: Tensor, pixel_values: Tensor) -> Tensor:
         """`(batch_size, num_patches, channels)` to `(batch_size, channels, height, width)`."""
         stride = self.config.feature_strides[-1]
@@ -96,6 +101,14 @@ class VitClipModel(_WrappedClipModel):
     def get_logit_scale(self) -> Tensor:
         """Factor between cosines and logits: exp of the learned parameter, at most 100."""
         return clamped_logit_scale(self.model.logit_scale)
+
+    @property
+    def tree_encoder(self) -> PromptTreeEncoder | None:
+        """See [`DenseClipModel.tree_encoder`]; MetaCLIP 2's is left out."""
+        text_model = self.model.text_model
+        if not isinstance(text_model, CLIPTextModel):
+            return None
+        return PromptTreeEncoder(text_model, self.model.text_projection)
 
     def project(self, features: Tensor) -> Tensor:
         """Dense features, `(..., feature_dim)`, to the space shared with texts, `(..., projection_dim)`."""

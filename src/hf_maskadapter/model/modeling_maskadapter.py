@@ -40,7 +40,14 @@ from .modeling_mask_generator import MaskGeneratorOutput, PictureMaskGenerator, 
 from .modeling_mask_generator_fcclip import FcClipMaskGenerator
 from .modeling_mask_generator_sam import SamMaskGenerator
 from .modeling_mask_generator_universal import UniversalMaskGenerator
-from .modeling_text_classifier import EncodedVocabulary, encode_vocabulary, open_vocabulary_logits
+from .modeling_text_classifier import (
+    EncodedVocabulary,
+    TextStore,
+    classify_names,
+    distinct_names,
+    embed_names,
+    open_vocabulary_logits,
+)
 from .modeling_text_transfer import TextTransfer
 from .segments import Segment
 from .vocabulary import PROMPT_TEMPLATES, Vocabulary
@@ -162,6 +169,8 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image", "text")
     _keep_in_fp32_modules_strict = {"mask_generator"}  # noqa: RUF012
+    text_store: TextStore | None = None
+    """Where the embeddings of names are kept beyond this model's life, if anywhere."""
 
     def __init__(self, config: MaskAdapterConfig):
         if config.clip_config is None:
@@ -266,19 +275,31 @@ class MaskAdapterForOpenVocabularySegmentation(MaskAdapterPreTrainedModel):
         """
         if templates is None:
             templates = getattr(tokenizer, "prompt_templates", None) or PROMPT_TEMPLATES
-        return encode_vocabulary(
-            self.clip.get_text_features,
-            Vocabulary.parse(vocabulary),
-            getattr(tokenizer, "tokenizer", tokenizer),
-            max_length=self.config.clip_config.text_config.max_position_embeddings,
-            vocab_size=self.config.clip_config.text_config.vocab_size,
-            pad_to_max_length=self.config.clip_config.pads_text,
-            lower_case=self.config.clip_config.lowers_text,
-            device=self.void_embedding.device,
-            templates=templates,
-            training_vocabulary=self.config.training_vocabulary,
-            batch_size=batch_size,
-        )
+        vocabulary = Vocabulary.parse(vocabulary)
+        tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+        names = distinct_names(vocabulary)
+
+        def compute() -> Tensor:
+            text_config = self.config.clip_config.text_config
+            return embed_names(
+                self.clip.get_text_features,
+                names,
+                tokenizer,
+                max_length=text_config.max_position_embeddings,
+                vocab_size=text_config.vocab_size,
+                pad_to_max_length=self.config.clip_config.pads_text,
+                lower_case=self.config.clip_config.lowers_text,
+                device=self.void_embedding.device,
+                templates=templates,
+                batch_size=batch_size,
+                tree_encoder=self.clip.tree_encoder,
+            )
+
+        if self.text_store is None:
+            embeddings = compute()
+        else:
+            embeddings = self.text_store.embed(self.clip, tokenizer, names, templates, compute)
+        return classify_names(vocabulary, names, embeddings, self.config.training_vocabulary)
 
     def classify_masks(
         self,

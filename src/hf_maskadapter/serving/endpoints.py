@@ -87,6 +87,7 @@ async def models(request: Request) -> ServedModels:
     )
 
 
+@router.head("/healthz", include_in_schema=False)  # Starlette's routes answer it by themselves, FastAPI's do not
 @router.get("/healthz", summary="Whether the service is there")
 async def healthz() -> dict[str, str]:
     """Answers at once, however long the queue is."""

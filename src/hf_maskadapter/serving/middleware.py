@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hmac
@@ -20,8 +19,6 @@ from .service import Service
 OPEN_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})
 """What needs no key."""
 
-_DRAINED_BYTES = 1_000_000
-_DRAINED_SECONDS = 2.0
 _UNKNOWN_PATH = "(no such path)"
 _log = logging.getLogger(__name__)
 
@@ -47,20 +44,11 @@ class Guard:
             return
         start = time.perf_counter()
         status = 0
-        body_ended = False
-
-        async def receive_counted() -> Message:
-            nonlocal body_ended
-            message = await receive()
-            body_ended |= message["type"] != "http.request" or not message.get("more_body", False)
-            return message
 
         async def send_counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if status >= 400 and not body_ended:
-                    await _drain(scope, receive_counted)
             await send(message)
 
         try:
@@ -68,7 +56,7 @@ class Guard:
                 sentence = "This service needs its key: send the header Authorization: Bearer KEY."
                 await _send_problem(send_counted, 401, sentence)
             else:
-                await self.app(scope, receive_counted, send_counted)
+                await self.app(scope, receive, send_counted)
         except Exception as error:
             places = "".join(traceback.format_tb(error.__traceback__))
             _log.error("a fault of the program, %s, at\n%s", type(error).__name__, places)
@@ -98,25 +86,6 @@ def _given_key(headers: Headers) -> bytes:
         except (binascii.Error, ValueError):
             return b""
     return headers.get("x-api-key", "").encode("latin-1")
-
-
-async def _drain(scope: Scope, receive: Receive) -> None:
-    """Read some of a refused request's body, since many clients read no answer before they have sent all of it.
-
-    One that waits to be told to go on ("Expect: 100-continue") reads it at once.
-    """
-    if "expect" in Headers(scope=scope):
-        return
-    count = 0
-    try:
-        async with asyncio.timeout(_DRAINED_SECONDS):
-            while count < _DRAINED_BYTES:
-                message = await receive()
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
-                count += len(message.get("body", b""))
-    except TimeoutError:
-        return
 
 
 async def _send_problem(send: Send, status: int, sentence: str) -> None:

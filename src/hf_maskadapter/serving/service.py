@@ -118,7 +118,6 @@ class Service:
             self.limits.queue.queue, self.limits.queue.queue_bytes, lambda: self.metrics.seconds_each
         )
         self._mask_embedding = mask_embedding
-        self._size = segmenter.processor.image_processor.size
         folder = Path(segmenter.model.name_or_path)
         self._known_world = KnownWorld.load(folder) if (folder / FILE_NAME).is_file() else None
         self._queue: BatchingQueue[_Work, tuple[Segments, tuple[str, ...]]] | None = None
@@ -179,12 +178,19 @@ class Service:
         settings = self._checked(settings or Settings())
         work = await self.run(self._prepare, content, labels, things, settings, masks, place)
         assert self._queue is not None
-        model_size = resized_size(work.picture.height, work.picture.width, *self._edges())
-        segments, warnings = await self._queue.put(work, work.key(model_size))
+        segments, warnings = await self._queue.put(work, work.key(self._model_size(work.picture)))
         return Answer(work.picture, segments, warnings)
 
-    def _edges(self) -> tuple[int, int | None]:
-        return self._size.shortest_edge or self._size.longest_edge, self._size.longest_edge
+    def _model_size(self, picture: Image.Image) -> tuple[int, int]:
+        """Height and width at which the model sees a picture."""
+        processor = self.segmenter.processor.image_processor
+        size = dict(processor.size)
+        shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
+        if not processor.do_resize:
+            return picture.height, picture.width
+        if (edge := shortest or longest) is not None:
+            return resized_size(picture.height, picture.width, edge, longest)
+        return size["height"], size["width"]
 
     def _checked(self, settings: Settings) -> Settings:
         """The settings with the service's own in place of what is not given."""

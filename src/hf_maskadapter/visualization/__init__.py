@@ -6,12 +6,13 @@ thumbnail and a 12-megapixel photograph both stay readable.
 
 from ..model.class_colors import Color, class_color, class_colors
 from .comparisons import compare, side_by_side
-from .heat_maps import activation_heat_map, heat_map
+from .heat_maps import activation_heat_map, activation_weights, heat_map
 from .overlays import overlay, overlay_masks
 
 __all__ = [
     "Color",
     "activation_heat_map",
+    "activation_weights",
     "class_color",
     "class_colors",
     "compare",

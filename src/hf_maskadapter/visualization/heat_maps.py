@@ -58,23 +58,19 @@ def heat_map(
     return Image.blend(gray, Image.fromarray(heat), alpha)
 
 
-def activation_heat_map(
-    image: Image.Image | np.ndarray,
-    activation_maps: Any,
-    *,
-    image_size: Sequence[int] | None = None,
-    padded_size: Sequence[int] | None = None,
-    alpha: float = 0.6,
-) -> Image.Image:
-    """Show where the Mask-Adapter looks for one mask: the mean of its pooling weights.
+def activation_weights(
+    activation_maps: Any, *, image_size: Sequence[int] | None = None, padded_size: Sequence[int] | None = None
+) -> np.ndarray:
+    """Where the Mask-Adapter looks for one mask: the mean of its pooling weights.
 
     Args:
-        image: the picture.
         activation_maps: one mask's semantic activation maps, `(num_output_maps, height, width)`, before the sigmoid,
             or one of them, `(height, width)`: `outputs.semantic_activation_maps[image, mask]`.
         image_size: height and width of the picture inside the padded input, `outputs.image_sizes[image]`.
         padded_size: height and width of the padded input, `outputs.padded_size`. Both or neither must be given.
-        alpha: see [`heat_map`].
+
+    Returns:
+        `(map_height, map_width)` floats that cover the picture; without padding they sum to 1.
 
     Raises:
         ValueError: if the shapes do not fit.
@@ -92,7 +88,31 @@ def activation_heat_map(
         shares = as_array(image_size).astype(float) / as_array(padded_size).astype(float)
         height, width = (max(1, round(n * share)) for n, share in zip(weights.shape, shares, strict=True))
         weights = weights[:height, :width]
+    return weights
+
+
+def activation_heat_map(
+    image: Image.Image | np.ndarray,
+    activation_maps: Any,
+    *,
+    image_size: Sequence[int] | None = None,
+    padded_size: Sequence[int] | None = None,
+    alpha: float = 0.6,
+) -> Image.Image:
+    """Show where the Mask-Adapter looks for one mask, see [`activation_weights`], as heat over the picture.
+
+    Args:
+        image: the picture.
+        activation_maps: see [`activation_weights`].
+        image_size: see [`activation_weights`].
+        padded_size: see [`activation_weights`].
+        alpha: see [`heat_map`].
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    weights = activation_weights(activation_maps, image_size=image_size, padded_size=padded_size)
     return heat_map(image, weights, alpha=alpha)
 
 
-__all__ = ["activation_heat_map", "heat_map"]
+__all__ = ["activation_heat_map", "activation_weights", "heat_map"]

@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_maskadapter.model.cpu_mlp import SWITCH, packing_trials
+from hf_maskadapter.model.modeling_clip_convnext import ConvNextBlock
 from lab.benchmarks import speed
 from lab.benchmarks.process_memory import can_measure_peaks
 from lab.benchmarks.realistic_inputs import draw_class_scores, draw_masks, draw_outputs, read_segment_maps
@@ -226,3 +228,15 @@ def test_annotations_are_read_from_folders(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match="holds no PNG"):
         read_segment_maps([tmp_path / "none"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("packing", ["0", "onednn", "mkl"])
+def test_products_by_packed_weights_are_counted(monkeypatch, packing):
+    monkeypatch.setenv(SWITCH, packing)
+    packing_trials(torch.float32)
+    block = ConvNextBlock(16).eval()
+    with speed.FlopCounterMode(display=False, custom_mapping=speed._flops_of_packed_products()) as counter:
+        block(torch.randn(1, 16, 5, 7))
+    depthwise, pointwise = 2 * 35 * 16 * 49, 2 * (2 * 35 * 16 * 64)
+    assert counter.get_total_flops() == depthwise + pointwise

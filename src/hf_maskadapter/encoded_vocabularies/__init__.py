@@ -1,0 +1,1 @@
+"""Encoded vocabularies in files: those that users save, and a cache of names encoded before."""
