@@ -57,7 +57,11 @@ RESULTS = {
 
 
 #: The extra that a page's blocks need beside those of the tests, and a module of it.
-EXTRAS = {"docs/learn/service.md": ("serve", "fastapi"), "docs/learn/label_studio.md": ("serve", "fastapi")}
+EXTRAS = {
+    "docs/learn/export.md": ("export", "onnx"),
+    "docs/learn/label_studio.md": ("serve", "fastapi"),
+    "docs/learn/service.md": ("serve", "fastapi"),
+}
 
 
 def of_page(name: str) -> list[Block]:

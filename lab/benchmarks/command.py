@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -130,7 +131,42 @@ def run_paper(options: PaperOptions) -> int:
     return EXIT_OK
 
 
+@dataclass(kw_only=True)
+class ExportedOptions:
+    """What is measured of exported models."""
+
+    folders: tuple[Path, ...] = option("exported embedded models", (), metavar="DIR", positional=True)
+    scenes: int = option("drawn scenes of the test split", 100, parse=positive)
+    pictures: Path | None = option("folder of photographs, whose label maps are compared", None, metavar="DIR")
+    num_pictures: int = option("how many of them", 20, parse=positive)
+    speed: bool = option("time image tower and adapter of a large model with random weights instead", False)
+    model_size: Literal["large", "base", "tiny"] = option("with --speed: size of FC-CLIP", "large")
+    threads: tuple[int, ...] = option("with --speed: processor threads", (1, 2), parse=positive)
+    rounds: int = option("with --speed: rounds, whose median counts", 3, parse=positive)
+    masks: int = option("with --speed: masks that the adapter embeds", 40, parse=positive)
+
+
+def run_exported(options: ExportedOptions) -> int:
+    """Print the table, and return the exit status."""
+    from lab.benchmarks import exported, exported_speed  # need the extra export
+
+    if options.speed:
+        print(exported_speed.measure(options.model_size, options.threads, options.rounds, options.masks))
+    else:
+        torch.set_num_threads(1)
+        print(exported.measure(list(options.folders), options.scenes, options.pictures, options.num_pictures))
+    return EXIT_OK
+
+
 COMMANDS = (
+    Command(
+        name="exported",
+        summary="quality and speed of exported models against PyTorch",
+        description="Measure quality and speed of exported models against PyTorch.",
+        options=ExportedOptions,
+        run=run_exported,
+        extra="export",
+    ),
     Command(
         name="metrics",
         summary="time and memory of MeanIoU against the Hub's mean_iou",

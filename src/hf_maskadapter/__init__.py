@@ -54,6 +54,7 @@ _MODULE_OF = {
     "Segments": "model.segments",
     "ZeroShotImageSegmentationPipeline": "model.pipeline_zero_shot_image_segmentation",
     "convert_checkpoint": "conversion",
+    "export_model": "export",
     "load_with_adapter": "hub.adapter_weights",
     "load_model": "loading",
     "load_segmenter": "loading",

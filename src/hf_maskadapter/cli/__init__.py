@@ -12,7 +12,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from . import annotate, app, convert, demo, evaluate, models, prepare, pretrain, publish, segment, serve, train
+from . import (
+    annotate,
+    app,
+    convert,
+    demo,
+    evaluate,
+    export,
+    models,
+    prepare,
+    pretrain,
+    publish,
+    segment,
+    serve,
+    train,
+)
 from .errors import run_to_status
 from .options import Command, make_parser, parse_command
 
@@ -23,6 +37,7 @@ COMMANDS: tuple[Command[Any], ...] = (
     demo.COMMAND,
     models.COMMAND,
     convert.COMMAND,
+    export.COMMAND,
     prepare.COMMAND,
     pretrain.COMMAND,
     train.COMMAND,

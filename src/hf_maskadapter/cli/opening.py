@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..export.manifest import is_exported
 from ..loading import MINIATURE, find_model, keep_vocabularies
 from .errors import UserError, one_line
 from .options import ModelOptions
@@ -17,6 +18,8 @@ def load_segmenter(options: ModelOptions) -> Any:
     Raises:
         UserError: if there is no such device or model, or the model cannot do what is asked for.
     """
+    if options.model is not None and is_exported(options.model):
+        return _load_exported(options)
     silence_transformers()
     import torch
     from safetensors import SafetensorError
@@ -73,6 +76,28 @@ def load_segmenter(options: ModelOptions) -> Any:
     slowness = why_slow(segmenter.model)
     if slowness is not None:
         print(f"warning: {slowness}", file=sys.stderr)
+    return segmenter
+
+
+def _load_exported(options: ModelOptions) -> Any:
+    """An exported model, without PyTorch."""
+    from ..export.segmenter import ExportedSegmenter
+
+    name = options.model or ""
+    if options.device not in (None, "cpu"):
+        raise UserError(f"--device {options.device} cannot be used: exported models run on the cpu")
+    if options.revision is not None or options.subfolder:
+        raise UserError(f"{name} is an exported model, which has no --revision and no --subfolder")
+    try:
+        segmenter = ExportedSegmenter.from_pretrained(name)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(one_line(error)) from error
+    if options.dtype not in (None, "auto", segmenter.manifest.dtype):
+        raise UserError(f"{name} was exported with --dtype {segmenter.manifest.dtype}: export it again for another")
+    try:
+        segmenter.check(options.mask_embedding)
+    except ValueError as error:
+        raise UserError(one_line(error)) from error
     return segmenter
 
 

@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..data.options import option
 from ..model.vocabulary import Vocabulary
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from ..miniature.known_world import KnownWorld
     from ..model.segments import Segments
 
 Item = TypeVar("Item")
@@ -84,8 +85,6 @@ class Segmenting:
     def __init__(
         self, command: str, model: ModelOptions, vocabulary: Vocabulary, options: ResultOptions, task: Task
     ) -> None:
-        from ..miniature.known_world import KnownWorld
-
         self._command = command
         self._vocabulary = vocabulary
         self._batch_size = options.batch_size
@@ -101,7 +100,7 @@ class Segmenting:
             self._segmenter.encode_vocabulary(vocabulary)
         except ValueError as error:
             raise UserError(one_line(error)) from error
-        self._known_world = KnownWorld.of_model(self._segmenter.model.name_or_path)
+        self._known_world = _known_world(self._segmenter)
         self.failed = 0
         """Pictures that could not be read."""
 
@@ -128,7 +127,6 @@ class Segmenting:
         Raises:
             UserError: if memory is too small.
         """
-        import torch
         from tqdm import tqdm
 
         waiting: deque[tuple[Item, Image.Image]] = deque()
@@ -160,7 +158,7 @@ class Segmenting:
                 for segments in results:
                     yield *waiting.popleft(), segments
                     progress.update()
-            except torch.OutOfMemoryError as error:
+            except _out_of_memory() as error:
                 raise UserError(
                     "out of memory: choose a smaller --batch-size, smaller pictures or --device cpu"
                 ) from error
@@ -175,3 +173,18 @@ class Segmenting:
         if self._known_world is not None and not self._known_world.holds(dense_features[None])[0]:
             self._report(_UNKNOWN_PICTURE)
             self._known_world = None
+
+
+def _out_of_memory() -> type[Exception]:
+    """PyTorch's error where it is in use; exported models run without it."""
+    return sys.modules["torch"].OutOfMemoryError if "torch" in sys.modules else MemoryError
+
+
+def _known_world(segmenter: Any) -> KnownWorld | None:
+    """What a miniature knows; None for other models, and for exported ones."""
+    model = getattr(getattr(segmenter, "model", None), "name_or_path", None)
+    if model is None:
+        return None
+    from ..miniature.known_world import KnownWorld
+
+    return KnownWorld.of_model(model)

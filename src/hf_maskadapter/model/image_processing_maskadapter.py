@@ -17,28 +17,14 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 from .configuration_clips import PIXEL_MEAN, PIXEL_STD
 from .configuration_maskadapter import MaskAdapterConfig
 from .label_maps import checked_ids, label_values, segment_ids
-from .masks import as_array, masks_from_array
+from .masks import as_array
+from .picture_preparation import Preparation, read_mask_array, resize_nearest, resized_size
 from .pictures import naming, read_picture
 from .post_processing_maskadapter import (
     post_process_instance_segmentation,
     post_process_panoptic_segmentation,
     post_process_semantic_segmentation,
 )
-
-
-def resized_size(height: int, width: int, shortest_edge: int, longest_edge: int | None = None) -> tuple[int, int]:
-    """Size after scaling the shorter side to `shortest_edge`, or less so that the longer one fits `longest_edge`.
-
-    Sizes are rounded as in the published evaluations: int(x + 0.5), at least 1. So are the intermediate results, whose
-    last bits decide where a side is a whole number and a half: first the shorter side is scaled, then both to the cap.
-    """
-    scale = shortest_edge / min(height, width)
-    sides = [float(shortest_edge) if side == min(height, width) else side * scale for side in (height, width)]
-    if longest_edge is not None and max(sides) > longest_edge:
-        scale = longest_edge / max(sides)
-        sides = [side * scale for side in sides]
-    new_height, new_width = (max(int(side + 0.5), 1) for side in sides)
-    return new_height, new_width
 
 
 class MaskAdapterImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -163,27 +149,42 @@ class MaskAdapterImageProcessorPil(PilBackend):
         pictures = [_numbered(index, image, input_data_format) for index, image in enumerate(_as_list(images))]
         if not pictures:
             raise ValueError("There is no picture to process.")
+        preparation = Preparation(
+            size=dict(size),
+            do_resize=do_resize,
+            do_rescale=do_rescale,
+            do_normalize=do_normalize,
+            do_pad=do_pad,
+            rescale_factor=rescale_factor,
+            image_mean=image_mean,
+            image_std=image_std,
+            pad_size=None if pad_size is None else dict(pad_size),
+            size_divisor=size_divisor,
+            resample=int(resample),
+        )
         original_sizes = [(picture.height, picture.width) for picture in pictures]
-        new_sizes = [_new_size(original, size) if do_resize else original for original in original_sizes]
-        padded = _padded_size(new_sizes, do_pad, pad_size, size_divisor)
+        new_sizes = [preparation.new_size(original) for original in original_sizes]
+        padded = preparation.padded_size(new_sizes)
 
         pixel_values = np.zeros((len(pictures), 3, *padded), dtype=np.float32)
         pixel_mask = np.zeros((len(pictures), *padded), dtype=np.int64)
         for index, (picture, (height, width)) in enumerate(zip(pictures, new_sizes, strict=True)):
-            if picture.size != (width, height):
-                picture = picture.resize((width, height), resample=resample)
-            pixels: Any = np.asarray(picture, dtype=np.float32)
-            if do_rescale:
-                pixels = pixels * np.float32(rescale_factor)
-            if do_normalize:
-                pixels = (pixels - np.asarray(image_mean, np.float32)) / np.asarray(image_std, np.float32)
-            pixel_values[index, :, :height, :width] = pixels.transpose(2, 0, 1)
+            pixel_values[index, :, :height, :width] = preparation.pixels(picture, (height, width))
             pixel_mask[index, :height, :width] = 1
         features = {"pixel_values": pixel_values, "pixel_mask": pixel_mask, "original_sizes": np.array(original_sizes)}
 
         if masks is not None:
-            of_each = _masks_of_each(masks, len(pictures))
-            features |= _prepare_masks(of_each, original_sizes, new_sizes, padded, resample)
+            arrays = [
+                read_mask_array(of_picture, original, index)
+                for index, (of_picture, original) in enumerate(
+                    zip(_masks_of_each(masks, len(pictures)), original_sizes, strict=True)
+                )
+            ]
+            most = max(len(array) for array in arrays)
+            mask_values = np.zeros((len(arrays), most, *padded), dtype=np.float32)
+            for index, (array, new_size) in enumerate(zip(arrays, new_sizes, strict=True)):
+                mask_values[index, : len(array)] = preparation.masks(array, new_size, padded)
+            features |= {"masks": mask_values, "num_masks": np.array([len(array) for array in arrays])}
         batch = BatchFeature(features, tensor_type=return_tensors)
         if segmentation_maps is not None:
             maps = _maps_of_each(segmentation_maps, len(pictures), are_panoptic=segments_info is not None)
@@ -196,7 +197,7 @@ class MaskAdapterImageProcessorPil(PilBackend):
                 if info is None:
                     values = _class_ids(values, ignore_index, do_reduce_labels)
                 segments = None if info is None else _segments(info, values, index)
-                mask_labels, class_labels = _targets(_resize_nearest(values, new_sizes[index]), segments, padded)
+                mask_labels, class_labels = _targets(resize_nearest(values, new_sizes[index]), segments, padded)
                 batch["mask_labels"].append(as_output(mask_labels))
                 batch["class_labels"].append(as_output(class_labels))
         elif segments_info is not None:
@@ -231,34 +232,6 @@ def _numbered(index: int, image: Any, input_data_format: str | ChannelDimension 
         raise ValueError(f"Picture {index}: {error}") from error
 
 
-def _new_size(original: tuple[int, int], size: SizeDict) -> tuple[int, int]:
-    if size.shortest_edge or size.longest_edge:
-        return resized_size(*original, size.shortest_edge or size.longest_edge, size.longest_edge)
-    if size.height and size.width:
-        return size.height, size.width
-    raise ValueError(f'size must hold "shortest_edge", "longest_edge", or "height" and "width", got {dict(size)}.')
-
-
-def _padded_size(
-    sizes: list[tuple[int, int]], do_pad: bool, pad_size: SizeDict | None, size_divisor: int
-) -> tuple[int, int]:
-    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
-    if not do_pad:
-        if len(set(sizes)) > 1:
-            raise ValueError("Pictures of different sizes make a batch only with do_pad=True.")
-        return height, width
-    if size_divisor < 1:
-        raise ValueError(f"size_divisor must be at least 1, got {size_divisor}.")
-    if pad_size is not None:
-        if not (pad_size.height and pad_size.width) or pad_size.height < height or pad_size.width < width:
-            raise ValueError(
-                f'pad_size must hold a "height" of at least {height} and a "width" of at least {width}, those of the '
-                f"largest picture, got {dict(pad_size)}."
-            )
-        height, width = pad_size.height, pad_size.width
-    return -(-height // size_divisor) * size_divisor, -(-width // size_divisor) * size_divisor
-
-
 def _masks_of_each(masks: Any, number: int) -> list:
     """A picture's masks each; a single picture's may come as one array, or one for each mask, without a list around."""
     if getattr(masks, "ndim", 0) == 4:
@@ -291,40 +264,6 @@ def _one_each(values: Sequence, number: int, name: str) -> list:
     if len(values) != number:
         raise ValueError(f"{name} has {len(values)} entries for {number} pictures: give one for each.")
     return list(values)
-
-
-def _prepare_masks(
-    masks: list,
-    original_sizes: list[tuple[int, int]],
-    new_sizes: list[tuple[int, int]],
-    padded: tuple[int, int],
-    resample: PILImageResampling,
-) -> dict[str, np.ndarray]:
-    arrays = [
-        _read_masks(of_image, size, index)
-        for index, (of_image, size) in enumerate(zip(masks, original_sizes, strict=True))
-    ]
-    result = np.zeros((len(arrays), max(len(array) for array in arrays), *padded), dtype=np.float32)
-    for index, (array, (height, width)) in enumerate(zip(arrays, new_sizes, strict=True)):
-        if array.dtype == bool:
-            result[index, : len(array), :height, :width] = _resize_nearest(array, (height, width))
-            continue
-        for number, mask in enumerate(array):
-            resized = Image.fromarray(mask).resize((width, height), resample=resample)
-            result[index, number, :height, :width] = np.asarray(resized).clip(0, 1)  # cubic kernels overshoot
-    return {"masks": result, "num_masks": np.array([len(array) for array in arrays])}
-
-
-def _read_masks(masks: Any, size: tuple[int, int], index: int) -> np.ndarray:
-    """Masks of a picture, `(num_masks, height, width)`, hard ones as booleans, soft ones as floats."""
-    try:
-        array = as_array(masks)
-    except ValueError:
-        raise ValueError(f"The masks of picture {index} must all be of one size.") from None
-    try:
-        return masks_from_array(array, size)
-    except ValueError as error:
-        raise ValueError(f"Picture {index}: {error}") from None
 
 
 def _read_map(
@@ -386,20 +325,6 @@ def _segments(info: Sequence[Mapping[str, Any]], values: np.ndarray, index: int)
             "colours in the order red, green, blue?"
         )
     return {segment["id"]: segment["category_id"] for segment in info if not segment.get("iscrowd")}
-
-
-def _resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Nearest resize of `(..., height, width)` values of any kind, of ids too large for PIL too.
-
-    Positions are summed up from step to step as PIL does, whose last bits decide between two equally near pixels.
-    """
-    if values.shape[-2:] == size:
-        return values
-    rows, columns = (
-        np.cumsum([0.5 * old / new] + [old / new] * (new - 1)).astype(np.int64)
-        for new, old in zip(size, values.shape[-2:], strict=True)
-    )
-    return values[..., rows[:, None], columns]
 
 
 def _targets(

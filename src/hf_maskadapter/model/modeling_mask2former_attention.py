@@ -103,7 +103,8 @@ class DeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformableAtte
         weights = weights.unflatten(-1, (self.n_levels, self.n_points))
         widths_and_heights = torch.tensor([shape[::-1] for shape in spatial_shapes_list], device=offsets.device)
         locations = reference_points[:, :, None, :, None] + offsets / widths_and_heights[:, None]
-        is_fast = values.device.type == "cpu" and not torch.is_grad_enabled()
+        # An exported graph samples, since picture sizes are free in it: `sample_and_sum` counts pictures and queries.
+        is_fast = values.device.type == "cpu" and not torch.is_grad_enabled() and not torch.jit.is_tracing()
         attend = sample_and_sum if is_fast else multi_scale_deformable_attention
         return self.output_proj(attend(values, spatial_shapes_list, locations, weights)), weights
 

@@ -7,6 +7,8 @@ as public; `tests/model/test_modeling_mask_generator_fcclip.py` holds the contra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel
@@ -52,6 +54,24 @@ class FcClipClassHead(nn.Module):
         self.logit_scale_init_value = config.logit_scale_init_value
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
 
+    def embed(self, queries: Tensor, masks_logits: Tensor, mask_features: Tensor) -> Tensor:
+        """What is compared with texts.
+
+        Args:
+            queries: `(batch_size, num_queries, hidden_dim)`.
+            masks_logits: `(batch_size, num_queries, height, width)`.
+            mask_features: `(batch_size, hidden_dim, height, width)`.
+
+        Returns:
+            `(batch_size, num_queries, text_embed_dim)`, not normalised.
+        """
+        pooled = pool_inside_masks(mask_features, masks_logits.detach() > 0)
+        return self.class_embedder(self.pooling_projection(self.pooling_norm(pooled)) + queries)
+
+    def get_logit_scale(self) -> Tensor:
+        """Factor between cosines and logits, a scalar."""
+        return clamped_logit_scale(self.logit_scale)
+
     def forward(
         self,
         queries: Tensor,
@@ -60,10 +80,8 @@ class FcClipClassHead(nn.Module):
         vocabulary: EncodedVocabulary,
         void_embeds: Tensor,
     ) -> Tensor:
-        pooled = pool_inside_masks(mask_features, masks_logits.detach() > 0)
-        class_embeds = self.class_embedder(self.pooling_projection(self.pooling_norm(pooled)) + queries)
-        scale = clamped_logit_scale(self.logit_scale)
-        return open_vocabulary_logits(class_embeds, vocabulary, void_embeds, scale)
+        class_embeds = self.embed(queries, masks_logits, mask_features)
+        return open_vocabulary_logits(class_embeds, vocabulary, void_embeds, self.get_logit_scale())
 
 
 class FcClipMaskGenerator(Mask2FormerPreTrainedModel):
@@ -100,6 +118,27 @@ class FcClipMaskGenerator(Mask2FormerPreTrainedModel):
         if isinstance(module, FcClipClassHead):
             init.constant_(module.logit_scale, module.logit_scale_init_value)
 
+    def decode(self, feature_maps: Sequence[Tensor]) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Decode masks; a mask's logits are the products of its embedding with the mask features.
+
+        Args:
+            feature_maps: as of [`~FcClipMaskGenerator.forward`].
+
+        Returns:
+            Of each layer, the last one last, queries `(batch_size, num_queries, hidden_dim)` and mask embeddings
+            `(batch_size, num_queries, mask_feature_size)`; and mask features
+            `(batch_size, mask_feature_size, height, width)`.
+        """
+        dtype = self.class_head.pooling_projection.weight.dtype
+        features = [feature_map.to(dtype) for feature_map in feature_maps[self.first_level :]]
+        pixel_output = self.pixel_decoder(features)
+        decoder_output = self.transformer_module(
+            multi_scale_features=pixel_output.multi_scale_features, mask_features=pixel_output.mask_features
+        )
+        queries = (states.transpose(0, 1) for states in decoder_output.intermediate_hidden_states)
+        # Of the masks, `MaskEmbedder` gives their embeddings.
+        return list(zip(queries, decoder_output.masks_queries_logits, strict=True)), pixel_output.mask_features
+
     @can_return_tuple
     def forward(
         self,
@@ -117,24 +156,13 @@ class FcClipMaskGenerator(Mask2FormerPreTrainedModel):
             output_auxiliary: whether to return the earlier predictions too.
         """
         with torch.autocast(feature_maps[0].device.type, enabled=False):
-            dtype = self.class_head.pooling_projection.weight.dtype
-            features = [feature_map.to(dtype) for feature_map in feature_maps[self.first_level :]]
-            pixel_output = self.pixel_decoder(features)
-            mask_features = pixel_output.mask_features
-            decoder_output = self.transformer_module(
-                multi_scale_features=pixel_output.multi_scale_features, mask_features=mask_features
-            )
-            predictions = list(  # of the masks, `MaskEmbedder` gives their embeddings
-                zip(decoder_output.intermediate_hidden_states, decoder_output.masks_queries_logits, strict=True)
-            )
+            predictions, mask_features = self.decode(feature_maps)
             outputs = []
             for queries, mask_embeddings in predictions if output_auxiliary else predictions[-1:]:
                 masks_logits = torch.einsum("bqc,bchw->bqhw", mask_embeddings, mask_features)
                 class_logits = None
                 if vocabulary is not None:
-                    class_logits = self.class_head(
-                        queries.transpose(0, 1), masks_logits, mask_features, vocabulary, void_embeds
-                    )
+                    class_logits = self.class_head(queries, masks_logits, mask_features, vocabulary, void_embeds)
                 outputs.append(
                     MaskGeneratorOutput(masks_queries_logits=masks_logits, in_vocabulary_logits=class_logits)
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,19 +17,21 @@ from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .cpu_mlp import use_int8
-from .mask_collections import read_masks
 from .modeling_maskadapter import MaskAdapterSegmentationOutput
 from .modeling_text_classifier import EncodedVocabulary
-from .pictures import read_picture
-from .post_processing_maskadapter import TASKS, Task, segment
+from .pipeline_inputs import (
+    INSTANCE_THRESHOLD,
+    parse_candidate_labels,
+    read_request,
+    refuse_idle_thresholds,
+    require_subtask,
+)
+from .post_processing_maskadapter import Task, segment
 from .prefetching import Prefetched, prefetching_pays
 from .segments import Segment, Segments
-from .vocabulary import Vocabulary, label_sets
+from .vocabulary import Vocabulary
 
 TASK = "zero-shot-image-segmentation"
-
-#: Least score of an instance unless the call says otherwise. Without one, `instance_top_k` would always be returned.
-INSTANCE_THRESHOLD = 0.1
 _MAX_CACHED_VOCABULARIES = 16
 
 
@@ -125,7 +127,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             ValueError: if there are no labels, an argument is not one of those above, or has no effect: thresholds on
                 semantic results, `overlap_mask_area_threshold` on instances.
         """
-        self._refuse_idle_thresholds(kwargs)
+        refuse_idle_thresholds(kwargs.get("subtask") or self._postprocess_params.get("subtask"), kwargs)
         if candidate_labels is not None:
             kwargs["candidate_labels"] = candidate_labels
         if isinstance(images, tuple):
@@ -135,13 +137,6 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         if isinstance(images, list) and not images:
             return []
         return super().__call__(images, **kwargs)
-
-    def _refuse_idle_thresholds(self, arguments: Mapping[str, Any]) -> None:
-        subtask = arguments.get("subtask") or self._postprocess_params.get("subtask", "semantic")
-        idle = {"semantic": ("threshold", "overlap_mask_area_threshold"), "instance": ("overlap_mask_area_threshold",)}
-        for name in idle.get(subtask, ()):
-            if arguments.get(name) is not None:
-                raise ValueError(f"{name} has no effect on {subtask} results: leave it out, or choose another subtask.")
 
     def _sanitize_parameters(
         self,
@@ -155,8 +150,7 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         return_segments: bool | None = None,
         on_features: Callable[[Tensor], None] | None = None,
     ) -> tuple[dict, dict, dict]:
-        if subtask is not None and subtask not in TASKS:
-            raise ValueError(f"subtask must be one of {', '.join(TASKS)}, got {subtask!r}.")
+        require_subtask(subtask)
         preprocess = {
             "vocabulary": None if candidate_labels is None else parse_candidate_labels(candidate_labels),
             "timeout": timeout,
@@ -177,19 +171,8 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
 
     def preprocess(self, inputs: Any, vocabulary: Vocabulary | None = None, timeout: float | None = None) -> dict:
         """One picture to a batch of one."""
-        image, masks = inputs, None
-        if isinstance(inputs, Mapping):
-            if "image" not in inputs:
-                raise ValueError(f'A dict must hold a picture as "image", this one has the keys {sorted(inputs)}.')
-            image, masks = inputs["image"], inputs.get("masks")
-            if inputs.get("candidate_labels") is not None:
-                vocabulary = parse_candidate_labels(inputs["candidate_labels"])
-        if vocabulary is None:
-            raise ValueError('Say what to look for, for example candidate_labels=["cat", "sofa", "wall"].')
-        picture = read_picture(image, timeout=timeout)
-        own_masks = (
-            None if masks is None else read_masks(masks, (picture.height, picture.width), may_be_empty=True).masks
-        )
+        request = read_request(inputs, vocabulary, timeout)
+        picture, own_masks, vocabulary = request.picture, request.masks, request.vocabulary
         of_picture = {} if own_masks is None else {"masks": [own_masks]}
         features = self.processor(images=[picture], **of_picture, return_tensors="pt")
         return {
@@ -330,21 +313,6 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
-
-
-def parse_candidate_labels(candidate_labels: Any) -> Vocabulary:
-    """Candidate labels in any form to a vocabulary.
-
-    Unlike [`Vocabulary.parse`], a string is never taken for a file's path: labels often come from strangers.
-
-    Raises:
-        ValueError: if there are none, or one is empty or given twice.
-    """
-    if isinstance(candidate_labels, str):
-        if candidate_labels in label_sets():
-            return Vocabulary.from_label_set(candidate_labels)
-        return Vocabulary.from_list([[name] for name in candidate_labels.split(",") if name.strip()])
-    return Vocabulary.parse(candidate_labels)
 
 
 def _without_padding(features: Tensor, inside: Tensor) -> Tensor:

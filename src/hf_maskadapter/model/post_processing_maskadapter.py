@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .segments import Segment, Segments
+from .segments import TASKS, Segment, Segments, Task
 from .semantic_label_search import Axis, LabelSearch, bilinear_taps, index_of_largest
 from .vocabulary import Vocabulary
 
@@ -33,11 +33,9 @@ if TYPE_CHECKING:
 MASK_THRESHOLD = 0.5
 TOP_K = 100
 OVERLAP_THRESHOLD = 0.8
-TASKS = ("semantic", "panoptic", "instance")
 
 Size = tuple[int, int]
 ClassScore = Literal["softmax", "sigmoid"]
-Task = Literal["semantic", "panoptic", "instance"]
 
 _STRIP_ELEMENTS_ON_CPU = 2**21  # 8 MiB of floats, which stay in the processor's cache
 _STRIP_ELEMENTS_ELSEWHERE = 2**25  # 128 MiB, which keep a GPU busy

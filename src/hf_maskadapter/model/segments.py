@@ -12,7 +12,7 @@ import io
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,9 @@ from .class_colors import class_color
 from .label_maps import distinct_segments
 from .masks import as_array, binary_mask
 from .vocabulary import Vocabulary
+
+Task = Literal["semantic", "panoptic", "instance"]
+TASKS = ("semantic", "panoptic", "instance")
 
 _SHOWN_SIDE = 480  # of the picture that a notebook shows, in pixels
 _SHOWN_ROWS = 50

@@ -71,7 +71,8 @@ def load_label_set(name: str) -> dict[str, Any]:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"There is no label set {name!r}.{hint} The built-in ones are: {', '.join(_LABEL_SETS)}.")
     try:
-        text = resources.files("hf_maskadapter").joinpath("label_sets", f"{name}.json").read_text(encoding="utf-8")
+        package = __name__.rpartition(".model.")[0] or "hf_maskadapter"  # remote code is in another one
+        text = resources.files(package).joinpath("label_sets", f"{name}.json").read_text(encoding="utf-8")
     except (ModuleNotFoundError, FileNotFoundError) as error:
         raise ImportError(
             f"The label set {name!r} is data of the package hf_maskadapter, which is not installed here: install it, "
