@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -106,3 +107,47 @@ def test_pytorch_is_not_imported_again_where_its_import_was_interrupted(monkeypa
     assert "torch.distributed" in sys.modules
     leave_process_group()
     assert "torch" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+@pytest.mark.parametrize("error", [ImportError, SystemError, AttributeError])
+def test_an_interruption_that_a_library_makes_another_error_of_is_still_one(number, status, word, error, capsys):
+    """As where it comes while an extension module is imported."""
+
+    def work():
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise error("cannot import half a module") from None
+
+    assert run_to_status("maskadapter x", work) == status
+    assert capsys.readouterr().err == f"maskadapter x: {word}\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_that_was_swallowed_ends_a_training_before_its_first_step(number, status):
+    from hf_maskadapter.training.interruption import StopSignals
+
+    def work():
+        with contextlib.suppress(BaseException):  # as a library's bare except does
+            signal.raise_signal(number)
+        with StopSignals():
+            return 0
+
+    assert run_to_status("maskadapter x", work) == status
+
+
+def test_a_job_that_ignores_ctrl_c_goes_on_ignoring_it():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run_to_status("maskadapter x", lambda: signal.raise_signal(signal.SIGINT) or 7) == 7
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_the_handlers_before_come_back():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    run_to_status("maskadapter x", lambda: 0)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

@@ -86,7 +86,7 @@ def run_without_a_model(monkeypatch):
 
     monkeypatch.setattr("hf_maskadapter.cli.serve.load_segmenter", lambda options: None)
     monkeypatch.setattr("hf_maskadapter.serving.service.Service", Service)
-    monkeypatch.setattr("hf_maskadapter.serving.application.create_application", lambda service: None)
+    monkeypatch.setattr("hf_maskadapter.serving.application.create_application", lambda *_: None)
     monkeypatch.setattr(module, "run_application", stop)
     monkeypatch.delenv(module.API_KEY_VARIABLE, raising=False)
 

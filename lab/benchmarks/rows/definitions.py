@@ -30,7 +30,7 @@ class Scale:
     num_training_masks: int = 16
     num_classes: int = 150
     num_pictures: int = 50
-    num_encoded_classes: int = 40
+    num_encoded_classes: int = 60
 
     @property
     def setting(self) -> Setting:

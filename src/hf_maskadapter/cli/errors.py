@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 EXIT_OK, EXIT_SOME_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
 
@@ -58,24 +58,29 @@ def run_to_status(name: str, work: Callable[[], int], extra: str = "") -> int:
     Returns:
         The exit status: `work`'s, 2 for a mistake of the user's, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    stopping = _Stopping()
     try:
-        with _terminable():
+        with stopping.noted():
             return work()
-    except (UserError, *MENDABLE_ERRORS) as error:
+    except KeyboardInterrupt as interruption:
+        told = one_line(interruption) if str(interruption) else "interrupted"
+        print(f"{name}: {told}", file=sys.stderr)
+        return EXIT_TERMINATED if isinstance(interruption, Terminated) else EXIT_INTERRUPTED
+    except Exception as error:
+        if stopping.received is not None:  # libraries make other errors of an interruption while they are imported
+            was_told_to_end = stopping.received == signal.SIGTERM
+            print(f"{name}: {'terminated' if was_told_to_end else 'interrupted'}", file=sys.stderr)
+            return EXIT_TERMINATED if was_told_to_end else EXIT_INTERRUPTED
         if isinstance(error, BrokenPipeError):  # the reader of our output, such as `head`, has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return EXIT_SOME_FAILED
+        if not isinstance(error, (UserError, *MENDABLE_ERRORS)):
+            raise
         if isinstance(error, ImportError) and (error.name or "").startswith("hf_maskadapter"):
             raise
         hint = f": pip install 'hf-maskadapter[{extra}]'" if extra and isinstance(error, ModuleNotFoundError) else ""
         print(f"{name}: error: {one_line(error)}{hint}", file=sys.stderr)
         return EXIT_USER_ERROR
-    except Terminated as interruption:
-        print(f"{name}: {one_line(interruption)}", file=sys.stderr)
-        return EXIT_TERMINATED
-    except KeyboardInterrupt as interruption:
-        print(f"{name}: {one_line(interruption) if str(interruption) else 'interrupted'}", file=sys.stderr)
-        return EXIT_INTERRUPTED
     finally:
         leave_process_group()
 
@@ -96,22 +101,36 @@ def run_script(work: Callable[[], str | None]) -> int:
     return run_to_status(os.path.basename(sys.argv[0]), run)
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """While the block runs, SIGTERM raises [`Terminated`] in it."""
+class _Stopping:
+    """The handler of SIGINT and SIGTERM while a command runs; it remembers that one came.
 
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-        raise Terminated("terminated")
+    What it raises does not always arrive: some libraries catch everything while they are imported. What handles signals
+    later, such as a training, finds `received` at the handler before its own, and raises it again.
+    """
 
-    try:
-        before = signal.signal(signal.SIGTERM, terminate)
-    except ValueError:  # not the main thread, which alone may handle signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG002
+        self.received = number
+        raise Terminated("terminated") if number == signal.SIGTERM else KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Handle both signals while the block runs; SIGINT only where Python does, since a job may ignore it."""
+        before: dict[int, Any] = {}
+        try:
+            before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self)
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                before[signal.SIGINT] = signal.signal(signal.SIGINT, self)
+        except ValueError:  # not the main thread, which alone may handle signals
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def leave_process_group() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from .lossy_formats import refuse_lossy
 from .masks import as_array, colors_to_ids, whole_number
 
 _LABELS = ("label_id", "category_id", "label")  # of an entry of segments_info
@@ -149,7 +150,7 @@ def distinct_segments(segments_info: Any) -> list[Mapping]:
 def _candidates(value: Any) -> list[np.ndarray]:
     """What a map may mean, the likeliest first."""
     if isinstance(value, Image.Image):
-        refuse_jpeg(value)
+        refuse_lossy(value)
         image = without_alpha(ImageOps.exif_transpose(value))
         numbers = np.asarray(image)
         if image.mode in ("1", "L", "P"):
@@ -190,16 +191,6 @@ def _whole_numbers(array: np.ndarray, also_floats: bool = False) -> np.ndarray:
     return array
 
 
-def refuse_jpeg(image: Image.Image) -> None:
-    """Refuse a map that was opened from a JPEG file.
-
-    Raises:
-        ValueError: if it was.
-    """
-    if image.format in ("JPEG", "MPO"):
-        raise ValueError("is a JPEG, which changes values: save maps as PNG.")
-
-
 def without_alpha(image: Image.Image) -> Image.Image:
     """A picture of one channel or RGB, whatever mode holds them: of grey values with alpha, CMYK, YCbCr and others.
 
@@ -211,7 +202,7 @@ def without_alpha(image: Image.Image) -> Image.Image:
 
 
 def _channels_of_picture(image: Image.Image) -> np.ndarray:
-    refuse_jpeg(image)
+    refuse_lossy(image)
     if image.mode == "PA":  # its indices
         image = image.getchannel(0)
     return np.asarray(without_alpha(ImageOps.exif_transpose(image)))
@@ -232,7 +223,6 @@ __all__ = [
     "distinct_segments",
     "label_values",
     "listed_values",
-    "refuse_jpeg",
     "segment_ids",
     "without_alpha",
 ]

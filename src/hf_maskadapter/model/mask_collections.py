@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from .label_maps import distinct_segments, refuse_jpeg, segment_ids, without_alpha
+from .label_maps import distinct_segments, segment_ids, without_alpha
+from .lossy_formats import refuse_lossy
 from .masks import (
     as_array,
     coco_mask,
@@ -387,10 +388,10 @@ def _open(source: str | os.PathLike | Mapping) -> Image.Image:
 def _masks_of_picture(
     image: Image.Image, size: tuple[int, int], segments_info: Any, ignore_index: int | None
 ) -> ReadMasks:
-    kind = image.format
+    kind, opened = image.format, image
     if segments_info is not None:
         try:
-            refuse_jpeg(image)
+            refuse_lossy(image)
         except ValueError as error:
             raise ValueError(f"The map of segments {error}") from None
     image = ImageOps.exif_transpose(image)
@@ -399,6 +400,10 @@ def _masks_of_picture(
         return _listed_segments(image, size, distinct_segments(segments_info), must_be_there=True)
     if (mask := _mask_of_picture(image, kind)) is not None:
         return ReadMasks(mask[None])
+    try:
+        refuse_lossy(opened)
+    except ValueError as error:
+        raise ValueError(f"The picture is neither one mask of black and white nor a map, since it {error}") from None
     if image.mode == "1":
         return ReadMasks(np.asarray(image)[None])
     image = image.getchannel(0) if image.mode == "PA" else without_alpha(image)

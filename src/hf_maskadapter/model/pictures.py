@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from .lossy_formats import note_lossiness
 from .masks import as_array
 
 _BACKGROUND = (255, 255, 255)  # behind transparent pixels, as most viewers show them
@@ -128,6 +129,7 @@ def open_picture(source: Any, timeout: float | None = None, max_pixels: int | No
                     f"it has {image.width} x {image.height} pixels, {image.width * image.height / 1e6:.1f} million, "
                     f"and at most {max_pixels / 1e6:g} million are taken; make it smaller."
                 )
+            note_lossiness(image)
             image.load()
         except BaseException:
             image.close()

@@ -35,7 +35,8 @@ class ValidationInterrupted(KeyboardInterrupt):
 class StopSignals:
     """Within it, the first SIGINT or SIGTERM is only noted; the second one has its usual effect, at once.
 
-    Python handles signals in the main thread alone: elsewhere nothing is noted, and signals do what they did.
+    Python handles signals in the main thread alone: elsewhere nothing is noted, and signals do what they did. One that
+    came before, and that a library swallowed, has its effect at the beginning, if the handler before remembers it.
 
     Attributes:
         received: the signal that came within it, if one did.
@@ -49,6 +50,9 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         self.received = None
         if threading.current_thread() is threading.main_thread():
+            for number in STOP_SIGNALS:
+                if getattr(signal.getsignal(number), "received", None) == number:  # before, and it did not arrive
+                    signal.raise_signal(number)
             self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
 
