@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def _compare_adapters(workshop: Workshop, scale: Scale, masks: Tensor, precision
         right = maps("dense").float()
     with computing(precision, workshop.device):
         difference = largest_difference(maps("sparse"), right)
-        seconds = {name: _median_time(lambda name=name: maps(name), workshop.device) for name in ("sparse", "dense")}
+        seconds = {name: _median_time(partial(maps, name), workshop.device) for name in ("sparse", "dense")}
     if not difference <= _LARGEST_DIFFERENCE[precision]:
         raise RuntimeError(f"The sparse adapter in {precision} differs from the dense one by {difference:.1e}.")
     return difference, seconds["dense"] / seconds["sparse"]

@@ -13,8 +13,10 @@ from torch import Tensor
 
 Inputs = Mapping[str, Any]
 
-STATISTICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-STATISTICS += ("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large")
+STATISTICS = (
+    *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
+    *("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"),
+)
 
 
 def mask_ap(inputs: Inputs) -> Callable[[], Tensor]:

@@ -185,7 +185,7 @@ def test_the_documentation_has_the_table_that_was_measured():
     content = json.loads((folder / comparison.JSON).read_text(encoding="utf-8"))
     measurements = [Measurement(**one) for one in content.pop("rows")]
     assert (folder / comparison.MARKDOWN).read_text(encoding="utf-8") == report(measurements, content) + "\n"
-    page = (ROOT / "docs" / "results" / "speed.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "results" / "builds.md").read_text(encoding="utf-8")
     assert "\n".join(comparison.table(measurements, content["baseline"])) in page
 
 
