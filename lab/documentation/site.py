@@ -170,7 +170,7 @@ def lazy_names() -> list[str]:
 
 
 TOPICS = (
-    ("models", "Models", r"model\.(modeling_maskadapter|modeling_adapter.*|modeling_text_.*|mask_embedding)\."),
+    ("models", "Models", r"model\.(modeling_maskadapter|modeling_adapter.*|modeling_text_.*|mask_embedding|cpu_mlp)\."),
     ("clips", "CLIPs", r"model\.modeling_clip.*\."),
     ("mask_generators", "Mask generators", r"model\.modeling_mask_generator.*\."),
     ("configurations", "Configurations", r"model\.configuration_.*\."),

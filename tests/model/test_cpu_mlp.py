@@ -185,9 +185,9 @@ def test_chunks_are_all_of_about_the_same_size():
 class TestTrial:
     @pytest.fixture(autouse=True)
     def fresh(self):
-        packing_trials.cache_clear()
+        cpu_mlp._packing_trials.cache_clear()
         yield
-        packing_trials.cache_clear()
+        cpu_mlp._packing_trials.cache_clear()
 
     def layers(self):
         return nn.Linear(512, 2048), nn.GELU(), nn.Linear(2048, 512)
@@ -199,10 +199,23 @@ class TestTrial:
     def test_wrong_results_are_not_used(self, monkeypatch, computes):
         computes("onednn")
         assert self.is_packed()
-        packing_trials.cache_clear()
+        cpu_mlp._packing_trials.cache_clear()
         compute = cpu_mlp._OneDnnMlp.__call__
         monkeypatch.setattr(cpu_mlp._OneDnnMlp, "__call__", lambda self, tokens: 1.001 * compute(self, tokens))
         assert not self.is_packed()
+
+    def test_a_wish_for_rough_products_is_respected(self, computes):
+        computes("fastest")
+        assert self.is_packed()
+        tokens, layers = random(64, 512), self.layers()
+        before = torch.get_float32_matmul_precision()
+        try:
+            torch.set_float32_matmul_precision("medium")
+            with torch.no_grad():
+                usual = layers[2](layers[1](layers[0](tokens)))
+                assert torch.allclose(prepare_mlp(*layers, rows=64)(tokens), usual, atol=1e-5)
+        finally:
+            torch.set_float32_matmul_precision(before)
 
     def test_a_missing_operation_is_no_error(self, monkeypatch, computes):
         computes("onednn")

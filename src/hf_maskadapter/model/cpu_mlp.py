@@ -221,9 +221,17 @@ class Trial:
 _NOT_USABLE = Trial(False)
 
 
-@functools.cache
 def packing_trials(dtype: torch.dtype) -> dict[str, Trial]:
-    """Each way to pack weights against weights as they are, once a process; it takes one or two tenths of a second."""
+    """Each way to pack weights against weights as they are, once a process; it takes one or two tenths of a second.
+
+    Where PyTorch was told to compute fp32's products in bfloat16 (`set_float32_matmul_precision`), exact ones are not
+    what was asked for: a trial with that setting finds none to be right.
+    """
+    return _packing_trials(dtype, torch.get_float32_matmul_precision())
+
+
+@functools.cache
+def _packing_trials(dtype: torch.dtype, precision: str) -> dict[str, Trial]:  # noqa: ARG001 -- tried for each
     if not has_tested_onednn():
         return {}
     trials = {}
