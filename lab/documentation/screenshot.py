@@ -45,7 +45,8 @@ def run(options: ScreenshotOptions) -> int:
     both.paste(shots[0], (0, 0))
     both.paste(shots[1], (shots[0].width + gap, 0))
     small = both.resize((round(both.width * _SHARE), round(both.height * _SHARE)), Image.Resampling.LANCZOS)
-    small = small.quantize(256, Image.Quantize.MAXCOVERAGE)  # which keeps rare colours
+    palette = small.quantize(256, Image.Quantize.MAXCOVERAGE)  # which has rare colours, too
+    small = small.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
     write_atomically(options.output, lambda file: small.save(file, format="PNG", optimize=True))
     print(f"{options.output}: written")
     return EXIT_OK

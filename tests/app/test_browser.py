@@ -68,6 +68,11 @@ def type_labels(page, text):
     labels.send_keys(text)
 
 
+def is_in_sight(page, selector):
+    box = page.driver.execute_script("return arguments[0].getBoundingClientRect().toJSON()", page.one(selector))
+    return box["top"] > -1 and box["bottom"] < page.driver.execute_script("return window.innerHeight") + 1
+
+
 def legend(page):
     return [button.text.splitlines()[0] for button in page.all(".ma-legend button")]
 
@@ -113,12 +118,14 @@ def test_a_person_uploads_labels_chooses_compares_and_downloads(page, picture, s
 
     page.click("#ma-compare")
     page.wait(lambda: len(page.all("#ma-comparison img")) == 3)
+    page.wait(lambda: is_in_sight(page, "#ma-told"))
     assert "striped green ring" in page.text("#ma-comparison table")
 
 
 def test_a_person_tries_a_scene_and_makes_mistakes(page, tmp_path):
     page.click("#ma-segment")
     page.wait(lambda: "Choose a picture first" in page.text("#ma-told"))
+    page.wait(lambda: is_in_sight(page, "#ma-told"))
     assert page.one("#ma-told [role=alert]").text.startswith("That did not work.")
 
     page.click(".ma-scene:nth-of-type(2)")

@@ -25,7 +25,7 @@ def files_of(task, scores=(0.25, 0.75)):
         for class_id, mask, score in zip((1, 2), (LEFT, MIDDLE), scores, strict=True)
     ]
     segments = Segments(found, (30, 40), VOCABULARY, task, "my cat.jpeg")
-    return segments, {file.title: file for file in downloads(Image.new("RGB", (40, 30)), segments, "miniature")}
+    return segments, {file.title: file for file in downloads(Image.new("RGB", (768, 576)), segments, "miniature")}
 
 
 def opened(file):
@@ -68,7 +68,8 @@ def test_the_painted_picture_has_a_legend_below():
     _, files = files_of("panoptic")
     painted = opened(files["Painted picture"])
     assert painted.format == "PNG"
-    assert painted.height > 30
+    assert painted.width == 768
+    assert painted.height > 576
 
 
 def test_nothing_stays_on_the_disk(tmp_path, monkeypatch):

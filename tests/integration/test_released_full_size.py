@@ -85,7 +85,7 @@ class Command:
         environment["PYTHONPATH"] = os.pathsep.join([ENVIRONMENT["PYTHONPATH"], str(TESTS)])
         code = f"{preparation}\nimport sys; from support.measured_command import main; sys.exit(main())"
         terminal, end = pty.openpty()
-        termios.tcsetwinsize(end, (24, 120))  # of a terminal without columns, a progress bar has none
+        termios.tcsetwinsize(end, (24, 120))  # without rows, there is no progress bar
         self._begin = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-c", code, str(self.report), *map(str, arguments)],

@@ -16,6 +16,7 @@ from ..exchange import write_results
 from ..exchange.plain import describe, id_map, in_order, mask_picture
 from ..model.segments import Segments
 from ..visualization import overlay
+from .viewing import shown_segments
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,15 @@ def downloads(picture: Image.Image, segments: Segments, model: str) -> list[Down
     """The files of a result.
 
     Args:
-        picture: the picture itself.
+        picture: the picture, at the size that the page shows.
         segments: its segments, which name the picture.
         model: what the files call the model.
 
     Returns:
         The masks: a PNG whose pixels are the ids in the JSON, for instances, which may overlap, a ZIP with one PNG
-        each; the JSON, as `maskadapter segment --json` writes it; COCO's annotations with run-length encoded masks;
-        and the painted picture. All at the picture's own size.
+        each; the JSON, as `maskadapter segment --json` writes it; COCO's annotations with run-length encoded masks; all
+        these at the picture's own size. And the painted picture at the size that the page shows: a photograph's would
+        be several megabytes, and take longer than its segments.
     """
     stem = PurePath(segments.picture or "picture").stem
     if segments.task == "instance":
@@ -54,7 +56,7 @@ def downloads(picture: Image.Image, segments: Segments, model: str) -> list[Down
     else:
         masks = Download("Masks (PNG)", f"{stem}_masks.png", "image/png", _png(id_map(segments)))
     text = json.dumps(describe(segments, model), indent=1, ensure_ascii=False) + "\n"
-    painted = _png(overlay(picture, segments))
+    painted = _png(overlay(picture, shown_segments(segments)))
     return [
         masks,
         Download("JSON", f"{stem}.json", "application/json", text.encode()),

@@ -36,6 +36,11 @@ OWN_LABELS = "my own labels"
 _MENDABLE = (ValueError, OSError, ImportError)
 _CHOOSE = "Choose a segment, in the picture or in the list, to see why it has its label."
 _COMPARE = "Mask pooling and the Mask-Adapter, side by side, appear here: press Compare."
+_COME_TO_TOLD = "() => { document.querySelector('#ma-told').scrollIntoView({block: 'nearest', behavior: 'smooth'}); }"
+_COME_TO_EXPLANATION = (  # on a phone, where it lies below the list
+    "() => { if (window.innerWidth < 700) "
+    "document.querySelector('#ma-explanation').scrollIntoView({block: 'start', behavior: 'smooth'}); }"
+)
 _FILE_AGE = 3600  # seconds after which a file goes, whatever became of its page
 
 
@@ -95,8 +100,9 @@ class AppHandlers:
             number = len(result.segments)
             text = f"{number} {'segment' if number == 1 else 'segments'}; {describe_labels(wish.vocabulary)}."
             told = pieces.message(result.warning, "warning") + pieces.message(text)
-            files = pieces.downloads_piece(downloads(wish.picture, result.segments, model))
-            return told, viewer_value(picture, result), pieces.hint(_CHOOSE), files, gr.Tabs(selected="segments")
+            files = pieces.downloads_piece(downloads(picture, result.segments, model))
+            advice = pieces.hint(_CHOOSE) if number else ""
+            return told, viewer_value(picture, result), advice, files, gr.Tabs(selected="segments")
 
         return self._or_message(work, others=4)
 
@@ -282,27 +288,28 @@ def build_app(settings: AppSettings, models: AppModels | None = None) -> gr.Bloc
         inputs = [picture, labels, label_set, things, task, model, method, threshold]
         one_at_a_time: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
         quiet: dict[str, Any] = {"api_visibility": "undocumented", "show_progress": "hidden"}
-        start.click(
+        segmented = start.click(
             handlers.segment,
             inputs,
             [told, viewer, explanation, files, tabs],
             api_name="segment",
             api_visibility="undocumented",
             show_progress_on=[told],
-            scroll_to_output=True,
             **one_at_a_time,
         )
-        comparing.click(
+        compared = comparing.click(
             handlers.compare,
             inputs,
             [told, comparison, tabs],
             api_name="compare",
             api_visibility="undocumented",
             show_progress_on=[told],
-            scroll_to_output=True,
             **one_at_a_time,
         )
-        viewer.select(handlers.explain, None, explanation, scroll_to_output=True, **quiet)
+        explained = viewer.select(handlers.explain, None, explanation, **quiet)
+        for done in (segmented, compared):
+            done.then(None, js=_COME_TO_TOLD)
+        explained.then(None, js=_COME_TO_EXPLANATION)
         scenes.select(handlers.scene, None, [picture, label_set, labels, things, told], **quiet)
         picture.change(handlers.uploaded, picture, told, **quiet)
         label_set.change(lambda name: gr.update(visible=name == OWN_LABELS), label_set, labels, **quiet)

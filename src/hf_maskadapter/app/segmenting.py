@@ -28,7 +28,7 @@ METHODS: tuple[Method, ...] = ("adapter", "pooling", "crop")
 
 UNKNOWN_PICTURE = (
     "This does not look like the drawn scenes of coloured, textured shapes that the small embedded model knows, so its "
-    "labels mean nothing here. For photographs choose a released model."
+    "labels mean nothing here. For photographs choose a released model, under Model and method."
 )
 
 _MOST_WORDS = 6

@@ -7,7 +7,12 @@ are also installed alone, as `hf-maskadapter-runtime`.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .exporting import export_model
+    from .manifest import ExportedModelError
+    from .segmenter import ExportedSegmenter
 
 _MODULE_OF = {
     "ExportedModelError": "manifest",
