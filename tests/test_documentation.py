@@ -60,6 +60,7 @@ RESULTS = {
 EXTRAS = {
     "docs/learn/export.md": ("export", "onnx"),
     "docs/learn/label_studio.md": ("serve", "fastapi"),
+    "docs/learn/many.md": ("test-all", "faiss"),
     "docs/learn/service.md": ("serve", "fastapi"),
 }
 

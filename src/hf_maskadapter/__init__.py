@@ -16,6 +16,7 @@ from typing import Any
 __version__ = "0.2.0"
 
 _MODULE_OF = {
+    "BatchSegmenter": "distributed.batch_segmenter",
     "ConvNextClipConfig": "model.configuration_clips",
     "FcClipMaskGeneratorConfig": "model.configuration_mask_generators",
     "MaskAdapterConfig": "model.configuration_maskadapter",

@@ -14,6 +14,10 @@ def test_a_model_is_loaded_once(models, miniature):
     assert miniature.known_world is not None
 
 
+def test_no_model_keeps_what_people_ask_for_on_disk(miniature):
+    assert miniature.pipeline.model.text_store is None
+
+
 def test_no_other_model_than_those_offered_is_opened(models, tmp_path):
     with pytest.raises(ValueError, match=r"This app has no model '.*'; it has miniature\."):
         models.get(str(tmp_path))

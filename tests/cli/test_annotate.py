@@ -7,11 +7,12 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
 from hf_maskadapter import ZeroShotImageSegmentationPipeline, cli
-from hf_maskadapter.cli import annotate
+from hf_maskadapter.cli import annotate, annotating
 from hf_maskadapter.exchange import FORMATS, read_results
 from hf_maskadapter.files import folder_lock
 
@@ -52,6 +53,14 @@ def forwards(monkeypatch) -> list[int]:
     return seen
 
 
+@pytest.fixture
+def one_picture_at_a_time():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def error(capsys) -> str:
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
@@ -86,15 +95,15 @@ def test_results_are_those_of_the_pipeline(segment, folder, tiny_model_dir):
         assert sorted(s.mask.tobytes() for s in result.segments) == sorted(s.mask.tobytes() for s in expected.segments)
 
 
-def test_second_run_goes_on_and_repeats_nothing(segment, forwards, monkeypatch, capsys):
+def test_second_run_goes_on_and_repeats_nothing(segment, forwards, one_picture_at_a_time, monkeypatch, capsys):
     def interrupt(*args):
         if len(forwards) == 2:
             raise KeyboardInterrupt
         return original(*args)
 
-    original = annotate._copy
+    original = annotating._copy
     with monkeypatch.context() as patch:
-        patch.setattr(annotate, "_copy", interrupt)
+        patch.setattr(annotating, "_copy", interrupt)
         assert segment("--format", "coco-panoptic", "--copy-pictures") == 130
     assert not Path("out/panoptic.json").exists()
     forwards.clear()
@@ -109,7 +118,7 @@ def test_second_run_goes_on_and_repeats_nothing(segment, forwards, monkeypatch, 
 def test_finished_data_set_needs_no_model(segment, monkeypatch):
     assert segment("--format", "cvat") == 0
     before = Path("out/annotations.xml").read_bytes()
-    monkeypatch.setattr(annotate, "Segmenting", None)
+    monkeypatch.setattr(annotating, "Segmenting", None)
     assert segment("--format", "cvat") == 0
     assert Path("out/annotations.xml").read_bytes() == before
 

@@ -79,12 +79,12 @@ def run_without_a_model(monkeypatch):
 
     class Service:
         def __init__(self, segmenter, name, limits, **options):
-            made.append((name, limits, options))
+            made.append((name, limits, options | {"opened": segmenter}))
 
     def stop(application, service, bound):
         raise StoppedError
 
-    monkeypatch.setattr("hf_maskadapter.cli.serve.load_segmenter", lambda options: None)
+    monkeypatch.setattr("hf_maskadapter.cli.serve.load_segmenter", lambda options: options)
     monkeypatch.setattr("hf_maskadapter.serving.service.Service", Service)
     monkeypatch.setattr("hf_maskadapter.serving.application.create_application", lambda *_: None)
     monkeypatch.setattr(module, "run_application", stop)
@@ -121,6 +121,11 @@ def test_options_reach_the_service_and_a_folder_is_called_by_its_last_name(run_w
     assert (limits.request.max_labels, limits.request.time_limit) == (7, 9.5)
     assert (limits.queue.batch_size, limits.queue.queue) == (2, 5)
     assert run_without_a_model()[0] == "miniature"
+
+
+def test_clients_labels_are_kept_on_disk_only_if_that_is_wanted(run_without_a_model):
+    assert not run_without_a_model()[2]["opened"].vocabulary_cache
+    assert run_without_a_model("--vocabulary-cache")[2]["opened"].vocabulary_cache
 
 
 def test_a_missing_extra_is_told_with_the_command_that_brings_it(capsys, monkeypatch):

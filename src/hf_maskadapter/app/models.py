@@ -72,6 +72,7 @@ class AppModels:
         from ..miniature.known_world import KnownWorld
 
         pipeline = load_segmenter(name, device=self._device, report=report)
+        pipeline.model.text_store = None  # the app keeps nothing on disk, labels included
         if pipeline.model.mask_generator is None:
             raise ValueError(f"{name} has no mask generator; convert it again with --generator-from.")
         return AppModel(name, pipeline, KnownWorld.of_model(pipeline.model.name_or_path))

@@ -7,6 +7,8 @@ Transformers are imported only when a command runs, so that `maskadapter --help`
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 if some of many pictures failed, 2 for a mistake of the user's, 130 after Ctrl-C, 143
         after SIGTERM.
     """
+    if argv is None:  # the process is this command's: at its end, nothing needs to look through what was imported
+        atexit.register(gc.freeze)
     arguments = segment.old_spelling_as_annotate(sys.argv[1:] if argv is None else argv)
     command, options = parse_command(COMMANDS, arguments, __version__)
     return run_to_status(f"maskadapter {command.name}", lambda: command.run(options), command.extra)

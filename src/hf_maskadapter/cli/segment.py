@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.options import option, option_group
+from ..distributed.threads import in_batches
 from ..files import folder_lock, write_atomically, write_json
 from ..model.vocabulary import Vocabulary
 from ..provenance import content_hash
 from .errors import EXIT_OK, EXIT_SOME_FAILED, UserError, one_line
 from .options import Command, ModelOptions, VocabularyOptions
-from .segmenting import ResultOptions, Segmenting, Task
+from .segmenting import ResultOptions, Segmenting, Task, unit_size
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 OVERLAY_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+PNG_LEVEL = 3
+"""Of painted pictures: files are 4 % larger than with zlib's usual 6, and written in a quarter of the time."""
 MADE_BY = "maskadapter:made_by"
 """Name of the text in a painted PNG that tells what made it."""
 
@@ -140,13 +143,17 @@ def _segment(
         def read(job: _Job) -> Image.Image:
             return read_ahead.pop(job, None) or _read_picture(job.picture)
 
-        results = segmenting.run(todo[first:], read, total=len(jobs), done=done + first, show_progress=len(jobs) > 1)
-        for job, picture, segments in results:
+        def write(job: _Job, picture: Image.Image, segments: Segments) -> str:
             try:
                 _write_results(job, picture, segments, options, made_by)
             except OSError as error:
                 raise UserError(f"cannot write the result of {job.picture}: {one_line(error)}") from error
-            tqdm.write(f"{job.overlay}: {_summary(in_order(segments))}", file=sys.stdout)
+            return _summary(in_order(segments))
+
+        progress: dict[str, Any] = {"total": len(jobs), "done": done + first, "show_progress": len(jobs) > 1}
+        units = in_batches(todo[first:], unit_size(options.result.batch_size))
+        for job, summary in segmenting.run(units, read, write, **progress):
+            tqdm.write(f"{job.overlay}: {summary}", file=sys.stdout)
         failed = segmenting.failed
     if done:
         print(f"{len(todo) - failed} pictures segmented, {done} were done before")
@@ -334,6 +341,7 @@ def _write_results(
     kind = Image.registered_extensions()[job.overlay.suffix.lower()]
     keywords: dict[str, Any] = {"format": kind}
     if kind == "PNG":
+        keywords["compress_level"] = PNG_LEVEL
         keywords["pnginfo"] = PngInfo()
         keywords["pnginfo"].add_text(MADE_BY, _made_by(job, fingerprint))
     write_atomically(job.overlay, partial(painted.save, **keywords))

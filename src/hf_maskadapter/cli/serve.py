@@ -15,6 +15,13 @@ from .options import Command, ModelOptions
 
 
 @dataclass(kw_only=True)
+class ServedModelOptions(ModelOptions):
+    """The model that answers; nothing of what clients ask for lies on disk unless that is wanted."""
+
+    vocabulary_cache: bool = option("keep the encoded labels of clients on disk for the next start", False)
+
+
+@dataclass(kw_only=True)
 class AddressOptions:
     """Where the service is found, and by whom."""
 
@@ -36,7 +43,7 @@ class AddressOptions:
 class ServeOptions:
     """Which model is served, where, and within which limits."""
 
-    model: ModelOptions = option_group(ModelOptions, "model")
+    model: ServedModelOptions = option_group(ServedModelOptions, "model")
     address: AddressOptions = option_group(AddressOptions, "where")
     request: RequestLimits = option_group(RequestLimits, "limits of a request")
     queue: QueueOptions = option_group(QueueOptions, "limits of all requests together")

@@ -292,10 +292,14 @@ class NamedPicture:
     Args:
         file_name: its name in the data set, with a picture's suffix; folders are separated by `/`.
         read: reads it; raises `DataError` if it is damaged.
+        place: its number in the source, counted from 0.
+        encoded: what `read` decodes, a path, bytes, or a dict of both, where it is not drawn or decoded already.
     """
 
     file_name: str
     read: Callable[[], Image.Image]
+    place: int = 0
+    encoded: Any = None
 
 
 @dataclass(frozen=True)
@@ -361,7 +365,7 @@ def open_pictures(
             if identity is None and file_name in seen:
                 file_name = f"{number:06d}-{file_name}"
             seen.add(file_name)
-            yield NamedPicture(file_name, _reader(value, f"{name}, picture {file_name!r}"))
+            yield NamedPicture(file_name, _reader(value, f"{name}, picture {file_name!r}"), number, value)
 
     return PictureSource(name, size, iterate)
 
@@ -383,7 +387,7 @@ def _scenes(scenes: SceneDataset) -> PictureSource:
 
     def iterate() -> Iterator[NamedPicture]:
         for index in range(len(scenes)):
-            yield NamedPicture(f"{scenes.split}-{scenes.seed}-{index}.png", reader(index))
+            yield NamedPicture(f"{scenes.split}-{scenes.seed}-{index}.png", reader(index), index)
 
     return PictureSource(SCENES, len(scenes), iterate)
 
@@ -402,18 +406,30 @@ def pictures_of_paths(paths: Sequence[Path]) -> PictureSource:
     Raises:
         DataError: if a path is not there, or a folder has no pictures.
     """
-    sources: list[NamedPicture] = []
+    named: list[tuple[str, Path]] = []
     for path in paths:
         if path.is_dir():
-            sources += _folder(path)
+            named += _pictures_in(path)
         elif path.exists():
-            sources.append(NamedPicture(path.name, _reader(path, str(path))))
+            named.append((path.name, path))
         else:
             raise DataError(f"There is no file {path}.")
-    return PictureSource("pictures", len(sources), lambda: iter(sources))
+    return _files("pictures", named)
 
 
 def _folder(root: Path) -> PictureSource:
+    return _files(str(root), _pictures_in(root))
+
+
+def _files(name: str, named: list[tuple[str, Path]]) -> PictureSource:
+    def iterate() -> Iterator[NamedPicture]:
+        for place, (file_name, path) in enumerate(named):
+            yield NamedPicture(file_name, _reader(path, str(path)), place, str(path))
+
+    return PictureSource(name, len(named), iterate)
+
+
+def _pictures_in(root: Path) -> list[tuple[str, Path]]:
     paths = sorted(
         Path(folder, name)
         for folder, _, names in os.walk(root)
@@ -422,8 +438,7 @@ def _folder(root: Path) -> PictureSource:
     )
     if not paths:
         raise DataError(f"There are no pictures in the folder {root}.")
-    pictures = [NamedPicture(path.relative_to(root).as_posix(), _reader(path, str(path))) for path in paths]
-    return PictureSource(str(root), len(pictures), lambda: iter(pictures))
+    return [(path.relative_to(root).as_posix(), path) for path in paths]
 
 
 __all__ = [

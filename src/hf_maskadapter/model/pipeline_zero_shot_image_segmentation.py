@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -168,6 +169,53 @@ class ZeroShotImageSegmentationPipeline(Pipeline):
             "return_segments": return_segments,
         }
         return _given(preprocess), _given(forward), _given(postprocess)
+
+    def segment_pictures(
+        self,
+        pictures: Sequence[Any],
+        candidate_labels: Any,
+        *,
+        batch_size: int = 1,
+        computing: AbstractContextManager[Any] | None = None,
+        **options: Any,
+    ) -> list[Segments]:
+        """Segment pictures that lie in memory, with the results of a call, but without its loops.
+
+        Only pictures whose prepared sizes are equal pass the model together, so that none is padded for another's sake.
+        Several threads may call this at once: each prepares, computes and post-processes its own pictures.
+
+        Args:
+            pictures: as a call takes them.
+            candidate_labels: likewise.
+            batch_size: most pictures in one pass.
+            computing: entered while the model computes: a lock, where only one thread at a time may use it.
+            **options: further arguments of a call, but for those of its loops.
+
+        Returns:
+            A result for each picture, in order.
+
+        Raises:
+            ValueError: as a call.
+        """
+        refuse_idle_thresholds(options.get("subtask") or self._postprocess_params.get("subtask"), options)
+        given = self._sanitize_parameters(candidate_labels=candidate_labels, return_segments=True, **options)
+        defaults = (self._preprocess_params, self._forward_params, self._postprocess_params)
+        preparing, running, finishing = ({**usual, **own} for usual, own in zip(defaults, given, strict=True))
+        prepared = [self.preprocess(picture, **preparing) for picture in pictures]
+        of_size: dict[Any, list[int]] = {}
+        for place, item in enumerate(prepared):
+            of_size.setdefault(item["pixel_values"].shape, []).append(place)
+        found: dict[int, Any] = {}
+        for places in of_size.values():
+            for first in range(0, len(places), batch_size):
+                together = places[first : first + batch_size]
+                with nullcontext() if computing is None else computing:
+                    outputs = self.forward(_collate([prepared[place] for place in together]), **running)
+                of_pictures = zip(*(outputs[name] for name in ("results", "vocabulary", "target_size")), strict=True)
+                for place, (result, vocabulary, size) in zip(together, of_pictures, strict=True):
+                    one = {"results": result, "vocabulary": vocabulary, "target_size": size}
+                    found[place] = self.postprocess(one, **finishing)
+        return [found[place] for place in range(len(prepared))]
 
     def preprocess(self, inputs: Any, vocabulary: Vocabulary | None = None, timeout: float | None = None) -> dict:
         """One picture to a batch of one."""

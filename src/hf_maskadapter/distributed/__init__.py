@@ -1,0 +1,1 @@
+"""Many pictures: on every core, every GPU, every machine, each exactly once."""
