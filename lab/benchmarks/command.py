@@ -14,7 +14,8 @@ from hf_maskadapter.cli.errors import EXIT_OK
 from hf_maskadapter.cli.options import Command, positive
 from hf_maskadapter.cli.training import told_as_interruption
 from hf_maskadapter.data.options import option, option_group
-from lab.benchmarks import comparison, paper, precision, speed
+from lab.benchmarks import comparison, gpu, paper, precision, speed
+from lab.benchmarks.model_sizes import ModelSize
 from lab.benchmarks.paper_report import report
 from lab.benchmarks.paper_settings import PARTS, Settings
 from lab.benchmarks.rows.catalogue import row_names
@@ -77,6 +78,28 @@ def run_speed(options: SpeedOptions) -> int:
     numbers = (options.sizes, options.masks, options.classes)
     print(speed.run(options.cases, *numbers, options.measuring, options.output_dir))
     return EXIT_OK
+
+
+@dataclass(kw_only=True)
+class GpuOptions:
+    """What is measured on a GPU."""
+
+    device: str = option("a CUDA device, or cpu for a trial", "cuda")
+    model_size: ModelSize = option("of CLIP and generator", "large")
+    minutes: float = option("after which nothing more is begun", 5.0)
+    output_dir: Path | None = option("folder for Markdown and JSON", None, metavar="DIR")
+    quick: bool = option("a trial: tiny model, small picture", False)
+
+
+def run_gpu(options: GpuOptions) -> int:
+    """Print the table, and return the exit status."""
+    scale = TINY if options.quick else Scale(options.model_size)
+    print(gpu.run(options.device, scale, options.minutes, options.output_dir, log=_tell))
+    return EXIT_OK
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(kw_only=True)
@@ -172,6 +195,13 @@ COMMANDS = (
         description="Measure time and memory against a dense implementation of the published way.",
         options=SpeedOptions,
         run=run_speed,
+    ),
+    Command(
+        name="gpu",
+        summary="pictures a second, share of the peak, memory and correctness on a GPU, in minutes",
+        description="Measure pictures a second, share of the peak, memory and correctness on a GPU, in minutes.",
+        options=GpuOptions,
+        run=run_gpu,
     ),
     Command(
         name="paper",

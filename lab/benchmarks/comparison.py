@@ -54,6 +54,7 @@ class Measurement:
     Attributes:
         row: Its name.
         case: The case's.
+        build: This build's commit, with a + if files differed from it.
         seconds: Contender → seconds of each counted round, `None` where it did not take part. `"row"` is this build's,
             `"baseline"` the other one's, `"opponent"` the published way's; others are reported beside.
         memory: Contender → memory of the first computation above what was there before, in bytes.
@@ -62,6 +63,7 @@ class Measurement:
 
     row: str
     case: str
+    build: str
     seconds: dict[str, list[float | None]]
     memory: dict[str, int]
     differences: dict[str, float] = field(default_factory=dict)
@@ -88,8 +90,8 @@ def compare(
         baseline: the commit to compare with.
         repeats: rounds that count.
         options: how to measure.
-        output_dir: folder for the report and its numbers. Rows that it holds from the same two commits on the same
-            machine stay, unless they are measured anew.
+        output_dir: folder for the report and its numbers. Rows that it holds of the same baseline on the same machine
+            stay, unless they are measured anew.
         scale: how large the inputs are.
         log: told what was measured.
 
@@ -103,7 +105,6 @@ def compare(
     builds = {"this": this_build(), BASELINE: prepare_build(baseline, options.builds_dir)}
     conditions = {
         "baseline": builds[BASELINE].commit,
-        "this": builds["this"].commit,
         "scale": asdict(scale),
         "machine": describe_machine(torch.device("cpu")),
     }
@@ -176,7 +177,10 @@ def measure(
             if len(costs) == 1:
                 differences = _differences(name, case, rows, paths)
                 is_warmed = all(cost.wall < _SECONDS_NOT_WARMED for cost in costs[0].values())
-    return [_measurement(name, case, row, rows, costs[int(is_warmed) :], costs[0], differences) for row in rows]
+    return [
+        _measurement(name, case, row, rows, costs[int(is_warmed) :], costs[0], differences, builds["this"].commit)
+        for row in rows
+    ]
 
 
 def _measurement(
@@ -187,11 +191,13 @@ def _measurement(
     counted: Sequence[Mapping[str, Cost]],
     first: Mapping[str, Cost],
     differences: Mapping[str, float],
+    build: str,
 ) -> Measurement:
     contenders = {"row": row} | {contender: contender for contender in first if contender not in rows}
     return Measurement(
         row=row,
         case=name,
+        build=build,
         seconds={
             contender: [round(getattr(one[key], case.clock), 6) if key in one else None for one in counted]
             for contender, key in contenders.items()
@@ -246,14 +252,15 @@ def report(measurements: Iterable[Measurement], conditions: Mapping[str, Any]) -
 
     Args:
         measurements: in any order.
-        conditions: `baseline` and `this` commit, `scale` and `machine`.
+        conditions: `baseline` commit, `scale` and `machine`.
     """
     machine = ", ".join(f"{name} {value}" for name, value in conditions["machine"].items())
     scale = Scale(**conditions["scale"])
     height, width = scale.setting.padded_size
     measurements = _in_order(measurements)
+    builds = " and ".join(dict.fromkeys(one.build for one in measurements))
     lines = [
-        f"Build {conditions['this']} against {conditions['baseline']}; {scale.model_size} model, random weights, "
+        f"Build {builds} against {conditions['baseline']}; {scale.model_size} model, random weights, "
         f"{height}×{width} pixels, {scale.num_masks} masks, 30 % of them empty, {scale.num_classes} classes.",
         f"{machine}.",
         "",

@@ -113,13 +113,13 @@ def matmul_peak(device: torch.device, precision: Precision, clock: Clock = "wall
     side = 1024 if device.type == "cpu" else 8192
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     matrix = torch.randn(side, side, device=device, dtype=dtype)
-    with _computing(precision, device):
-        fastest = min(_timed(lambda: matrix @ matrix, device, _CLOCKS[clock])[1] for _ in range(8))
+    with computing(precision, device):
+        fastest = min(timed(lambda: matrix @ matrix, device, _CLOCKS[clock])[1] for _ in range(8))
     return 2 * side**3 / fastest
 
 
 @contextlib.contextmanager
-def _computing(precision: Precision, device: torch.device) -> Iterator[None]:
+def computing(precision: Precision, device: torch.device) -> Iterator[None]:
     """Computes in a precision, and restores PyTorch's switches afterwards."""
     backends = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [backend.allow_tf32 for backend in backends]
@@ -133,7 +133,8 @@ def _computing(precision: Precision, device: torch.device) -> Iterator[None]:
             backend.allow_tf32 = value
 
 
-def _timed(call: Callable[[], Any], device: torch.device, clock: Callable[[], float]) -> tuple[Any, float]:
+def timed(call: Callable[[], Any], device: torch.device, clock: Callable[[], float]) -> tuple[Any, float]:
+    """What a function returns, and how long it and what it started on the device took by a clock."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = clock()
@@ -159,16 +160,16 @@ def measure(name: str, setting: Setting, case: Case, options: Options) -> Measur
     calls = dict.fromkeys(case.contenders, 0)
     for dtype in (torch.float32, torch.bfloat16):
         packing_trials(dtype)  # once a process, and nothing to be counted
-    with _computing(options.precision, device), torch.set_grad_enabled(case.needs_gradients):
+    with computing(options.precision, device), torch.set_grad_enabled(case.needs_gradients):
         for number in range(options.repeats + 1):
             seconds = {}
             for contender, call in sorted(case.contenders.items(), reverse=number % 2 == 1):
                 if number == 0:
                     with FlopCounterMode(display=False, custom_mapping=_flops_of_packed_products()) as counter:
-                        results[contender], seconds[contender] = _timed(call, device, clock)
+                        results[contender], seconds[contender] = timed(call, device, clock)
                     flops[contender] = counter.get_total_flops()
                 else:
-                    _, seconds[contender] = _timed(call, device, clock)
+                    _, seconds[contender] = timed(call, device, clock)
                 calls[contender] += 1
             rounds.append(seconds)
             if number == 0:
@@ -206,7 +207,7 @@ def _memory_of_one_call(task: dict[str, Any]) -> int:
     device = torch.device(options.device)
     case = _workshop(options).build(task["case"], Setting(**task["setting"]))
     call = case.contenders[task["contender"]]
-    with _computing(options.precision, device), torch.set_grad_enabled(case.needs_gradients):
+    with computing(options.precision, device), torch.set_grad_enabled(case.needs_gradients):
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             before = torch.cuda.memory_allocated(device)

@@ -340,7 +340,7 @@ def _build_text(workshop: Workshop, setting: Setting) -> Case:
     )
 
 
-class _DrawnMasks(nn.Module):
+class DrawnMasks(nn.Module):
     """A generator that computes everything, and returns drawn masks and scores instead of random weights' noise."""
 
     def __init__(self, generator: Callable[..., MaskGeneratorOutput], output: MaskGeneratorOutput):
@@ -361,8 +361,8 @@ def _build_pipeline(workshop: Workshop, setting: Setting) -> Case:
         masks_queries_logits=masks.logits[None].to(workshop.device),
         in_vocabulary_logits=draw_class_scores(masks.segments, setting.num_classes)[None].to(workshop.device),
     )
-    opponent.generator = _DrawnMasks(opponent.generator, drawn)
-    drawing = _DrawnMasks(generator, drawn)
+    opponent.generator = DrawnMasks(opponent.generator, drawn)
+    drawing = DrawnMasks(generator, drawn)
     height, width = setting.padded_size
     noise = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)

@@ -32,6 +32,7 @@ SITE_PATHS = {
     "src/hf_maskadapter/data/SCENES.md": "results/scenes.md",
     "model_cards/results/paper.md": "results/paper_tables.md",
     "model_cards/results/speed.md": "results/speed_tables.md",
+    "model_cards/results/comparison.md": "results/builds_tables.md",
     "model_cards/results/thresholds.md": "results/thresholds.md",
     "model_cards/results/demo.md": "results/demo.md",
 } | {

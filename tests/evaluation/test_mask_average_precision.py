@@ -418,3 +418,14 @@ def test_annotated_maps_with_segments_that_nobody_lists_are_refused():
     reference = {"segmentation": values, "segments_info": [{"id": 1, "category_id": 3}]}
     with pytest.raises(ValueError, match=r"reference of sample 0 holds the segment ids \[2\]"):
         precision(ANNOTATED | {"scores": [0.9, 0.8]}, reference)
+
+
+def test_equals_faster_coco_eval():
+    pytest.importorskip("faster_coco_eval")
+    from lab.benchmarks.rows import mask_ap
+
+    inputs = mask_ap.draw_instances(6, (130, 170), 4)
+    found = mask_ap.mask_ap(inputs)()
+    assert (found > 0).sum() >= 10
+    torch.testing.assert_close(found, mask_ap.faster_coco_eval(inputs)(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found, mask_ap.faster_coco_eval_with_pycocotools(inputs)(), rtol=0, atol=1e-12)

@@ -15,6 +15,7 @@ from hf_maskadapter.model.vocabulary import PROMPT_TEMPLATES
 from lab.benchmarks.model_sizes import build_config
 from lab.benchmarks.realistic_inputs import draw_class_scores, draw_masks, draw_outputs, read_segment_maps
 from lab.benchmarks.rows.definitions import Case, Row, Scale
+from lab.benchmarks.rows.mask_ap import draw_instances
 from lab.benchmarks.speed_cases import largest_difference, share_of_different
 
 _FEW_CLASSES = {1: 5.0, 2: 1.6, 5: 1.3, 10: 1.0}
@@ -145,6 +146,15 @@ CASES: dict[str, Case] = {
         )
         for number, aim in _FEW_CLASSES.items()
     },
+    "mask-ap": Case(
+        draw=lambda scale: draw_instances(scale.num_pictures),
+        compute="mask_ap:mask_ap",
+        opponent="mask_ap:faster_coco_eval",
+        beside={"faster-coco-eval, masks encoded by pycocotools": "mask_ap:faster_coco_eval_with_pycocotools"},
+        right="opponent",
+        rows={"mask-ap": Row("mask AP; in place of the published way faster-coco-eval", tolerance=1e-6)},
+        difference=largest_difference,
+    ),
 }
 
 

@@ -7,7 +7,6 @@ between stay as they are; mask proposals and class scores do, too.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +16,10 @@ import numpy as np
 
 from ..model.picture_preparation import Preparation
 from ..model.pictures import read_picture
-from .engines import PROPOSALS
 from .manifest import Settings
 
 DYNAMIC_GRAPHS = ("texts", "picture", "adapter")
-STATIC_GRAPHS = ("picture", "adapter")
-MASKS_OF_A_PICTURE = 16
+STATIC_GRAPHS = ("picture",)  # with ranges of some masks' activations, the adapter gives others wrong embeddings
 
 Inputs = Mapping[str, np.ndarray]
 
@@ -43,7 +40,7 @@ def quantize_for_openvino(folder: Path, graphs: Mapping[str, str], settings: Set
         settings: how pictures are prepared.
         pictures: like those that will be segmented.
     """
-    inputs = _inputs_of_pictures(folder, graphs, settings, pictures)
+    inputs = _inputs_of_pictures(settings, pictures)
     for graph in STATIC_GRAPHS:
         if graph in graphs:
             lower_statically(folder / graphs[graph], inputs[graph])
@@ -92,19 +89,9 @@ class _Reader:
         return next(self._waiting, None)
 
 
-def _inputs_of_pictures(
-    folder: Path, graphs: Mapping[str, str], settings: Settings, pictures: Sequence[Any]
-) -> dict[str, list[Inputs]]:
+def _inputs_of_pictures(settings: Settings, pictures: Sequence[Any]) -> dict[str, list[Inputs]]:
     """What goes into the graphs when pictures are segmented."""
-    import onnxruntime
-
-    def open_graph(name: str) -> Any:
-        return onnxruntime.InferenceSession(os.fspath(folder / graphs[name]), providers=["CPUExecutionProvider"])
-
     preparation = Preparation(**settings.image_processor)
-    session = open_graph("picture")
-    proposals = open_graph(PROPOSALS) if PROPOSALS in graphs else None
-    names = [value.name for value in session.get_outputs()]
     found: dict[str, list[Inputs]] = {graph: [] for graph in STATIC_GRAPHS}
     for picture in map(read_picture, pictures):
         size = preparation.new_size((picture.height, picture.width))
@@ -112,19 +99,6 @@ def _inputs_of_pictures(
         pixels = np.zeros((1, 3, *padded), np.float32)
         pixels[0, :, : size[0], : size[1]] = preparation.pixels(picture, size)
         found["picture"].append({"pixel_values": pixels})
-        outputs = dict(zip(names, session.run(None, {"pixel_values": pixels}), strict=True))
-        maps = {name: values for name, values in outputs.items() if name.startswith("feature_map_")}
-        if proposals is None:
-            masks = np.ones((1, 2, 2), np.float32)
-        else:
-            masks = (proposals.run(["masks"], maps)[0][0] > 0).astype(np.float32)[:MASKS_OF_A_PICTURE]
-        found["adapter"].append(
-            {
-                "projected_features": outputs["projected_features"],
-                "dense_features": maps[f"feature_map_{settings.num_feature_maps - 1}"],
-                "masks": masks,
-            }
-        )
     return found
 
 

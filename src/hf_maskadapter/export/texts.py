@@ -62,6 +62,12 @@ class TextEncoder:
                     f"The prompt {prompt!r} has {len(ids)} tokens, but the text tower reads at most "
                     f"{settings.context_length}: shorten the class name."
                 )
+        highest = max(map(max, rows))
+        if highest >= settings.vocab_size:
+            raise ValueError(
+                f"The tokenizer gives a token {highest}, but the text tower knows {settings.vocab_size} tokens: use "
+                "the tokenizer that the CLIP was trained with."
+            )
         length = settings.context_length if settings.pads_text else max(map(len, rows))
         padded = [ids + [settings.padding_id if settings.pads_text else ids[-1]] * (length - len(ids)) for ids in rows]
         return np.array(padded, dtype=np.int64)

@@ -16,7 +16,7 @@ from lab.benchmarks.rows.definitions import TINY, Case, Row, Scale
 from lab.commands import main
 
 BUILDS = {"this": Build("this build", "aaaaaaa", Path(sys.executable), ROOT), "baseline": None}
-CONDITIONS = {"baseline": "bbbbbbb", "this": "aaaaaaa", "scale": TINY.__dict__, "machine": {"processor": "abacus"}}
+CONDITIONS = {"baseline": "bbbbbbb", "scale": TINY.__dict__, "machine": {"processor": "abacus"}}
 
 
 class FakeContender:
@@ -103,7 +103,7 @@ def test_the_table_tells_medians_and_how_wide_rounds_lie(monkeypatch):
     seconds = {"row": [1.0, 2.0, 1.0], "baseline": [2.0, 8.0, 6.0], "opponent": [8.0, None, None], "another": [0.5] * 3}
     memory = {"row": 2**20, "baseline": 2**21, "opponent": 4 * 2**20}
     differences = {"row": 0.0, "another": 0.002}
-    text = report([Measurement("fast", "case", seconds, memory, differences)], CONDITIONS)
+    text = report([Measurement("fast", "case", "aaaaaaa", seconds, memory, differences)], CONDITIONS)
     assert "| a row | 1.00 s | 6.00 s | 4.00× (2.00–6.00) | 3× | 8.00 s | 8.00× | 1 MiB | 0.50 | 0.25 | 0e+00 |" in text
     assert "| a row | another | 0.50× (0.25–0.50) | 2.0e-03 |" in text
     assert "Build aaaaaaa against bbbbbbb; tiny model" in text
@@ -178,6 +178,15 @@ def test_another_commit_gets_an_environment_of_its_own_and_computes_every_row(tm
         builds._git(
             "worktree", "remove", "--force", str(tmp_path / builds._git("rev-parse", "--short=7", "HEAD") / "worktree")
         )
+
+
+def test_the_documentation_has_the_table_that_was_measured():
+    folder = ROOT / "model_cards" / "results"
+    content = json.loads((folder / comparison.JSON).read_text(encoding="utf-8"))
+    measurements = [Measurement(**one) for one in content.pop("rows")]
+    assert (folder / comparison.MARKDOWN).read_text(encoding="utf-8") == report(measurements, content) + "\n"
+    page = (ROOT / "docs" / "results" / "builds.md").read_text(encoding="utf-8")
+    assert "\n".join(comparison.table(measurements, content["baseline"])) in page
 
 
 def test_scale_is_that_of_the_text():

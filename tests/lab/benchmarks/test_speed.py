@@ -108,9 +108,9 @@ def test_operations_of_a_backward_pass_are_not_reported(workshop):
 
 def test_precisions_are_restored():
     before = torch.backends.cuda.matmul.allow_tf32
-    with speed._computing("bf16", torch.device("cpu")):
+    with speed.computing("bf16", torch.device("cpu")):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
-    with speed._computing("tf32", torch.device("cpu")):
+    with speed.computing("tf32", torch.device("cpu")):
         assert torch.backends.cuda.matmul.allow_tf32
     assert torch.backends.cuda.matmul.allow_tf32 == before
 

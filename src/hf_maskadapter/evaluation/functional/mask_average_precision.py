@@ -1,4 +1,4 @@
-"""Average precision of instance masks (COCO's definition), evaluated image by image with pycocotools' own evaluator.
+"""Average precision of instance masks (COCO's definition), matched image by image, with pycocotools' very numbers.
 
 Matching a picture's masks needs only that picture, so it is done when the picture is counted; what is kept of a
 prediction is its score and two bits per IoU threshold and area range, not its mask.
@@ -7,10 +7,8 @@ prediction is its score and two bits per IoU threshold and area range, not its m
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +17,7 @@ import numpy as np
 
 from ...model.masks import as_array, binary_mask, checked_run_lengths, is_number, is_polygon, whole_number
 from ...model.segments import Segments
+from .coco_matching import best_of_each, match_category, precision_at_recalls
 from .label_maps import SampleId, as_segment_map, check_listed, segment_entries, to_numpy
 from .panoptic_quality import check_categories
 
@@ -165,30 +164,45 @@ def match_detections(prediction: Any, reference: Any, sample_id: SampleId = 0) -
             f"annotations {sorted(annotated_sizes)}. Bring the predictions to the annotation's size, e.g. by "
             "`target_sizes` of the post-processing functions."
         )
-    evaluator = coco_eval(iouType="segm")
-    params = evaluator.params
-    gts, dts = defaultdict(list), defaultdict(list)
-    for number, item in enumerate(annotations, 1):  # 0 would mean "no match" to the evaluator
-        gts[0, item["category_id"]].append(item | {"id": number, "ignore": item["iscrowd"]})
-    for number, item in enumerate(detections, 1):
-        dts[0, item["category_id"]].append(item | {"id": number})
-    evaluator._gts, evaluator._dts = gts, dts
-    result = DetectionRecords(num_samples=1)
+    params = coco_eval(iouType="segm").params
     weights = 1 << np.arange(len(params.iouThrs), dtype=np.int64)
-    for category in sorted({item["category_id"] for item in (*annotations, *detections)}):
-        evaluator.ious = {(0, category): evaluator.computeIoU(0, category)}
-        images = [evaluator.evaluateImg(0, category, area, params.maxDets[-1]) for area in params.areaRng]
+    result = DetectionRecords(num_samples=1)
+    found_of, there_of = _by_category(detections), _by_category(annotations)
+    area_ranges = np.array(params.areaRng, np.float64)
+    for category in sorted(found_of.keys() | there_of.keys()):
+        found, there = found_of.get(category, []), there_of.get(category, [])
+        order = np.argsort([-item["score"] for item in found], kind="mergesort")[: params.maxDets[-1]]
+        found = [found[place] for place in order]
+        is_crowd = [item["iscrowd"] for item in there]
+        ious = mask_api.iou(
+            [item["segmentation"] for item in found], [item["segmentation"] for item in there], is_crowd
+        )
+        matches = match_category(
+            np.asarray(ious, np.float64).reshape(len(found), len(there)),
+            np.array([item["area"] for item in found], np.float64),
+            np.array([item["area"] for item in there], np.float64),
+            np.array(is_crowd, bool),
+            params.iouThrs,
+            area_ranges,
+        )
         record = CategoryDetections(
             sample_id=sample_id,
-            scores=np.array(images[0]["dtScores"], np.float64),
-            matched=np.stack([weights @ (image["dtMatches"] > 0) for image in images]),
-            ignored=np.stack([weights @ image["dtIgnore"] for image in images]),
-            num_annotated=np.array([np.count_nonzero(image["gtIgnore"] == 0) for image in images], np.int64),
+            scores=np.array([item["score"] for item in found], np.float64),
+            matched=np.einsum("t,atd->ad", weights, matches.matched),
+            ignored=np.einsum("t,atd->ad", weights, matches.ignored),
+            num_annotated=matches.num_annotated,
         )
         result.categories[category] = [record]
     result.reference_samples = {item["category_id"]: sample_id for item in annotations}
     result.prediction_samples = {item["category_id"]: sample_id for item in detections}
     return result
+
+
+def _by_category(items: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = {}
+    for item in items:
+        found.setdefault(item["category_id"], []).append(item)
+    return found
 
 
 def merge_detections(parts: Iterable[DetectionRecords]) -> DetectionRecords:
@@ -221,28 +235,24 @@ def mask_average_precision(records: DetectionRecords, categories: Iterable[int])
     check_categories(records, categories)
     evaluator = coco_eval(iouType="segm")
     params = evaluator.params
-    num_thresholds = len(params.iouThrs)
-    ranked = [sorted(records.categories.get(category, []), key=_rank) for category in categories]
-    # The evaluator expects a full grid (category, area range, image); here "image" is the n-th one of each category.
-    params.catIds, params.imgIds = list(range(len(categories))), list(range(max(map(len, ranked), default=0)))
-    evaluator.evalImgs = [
-        _as_evaluated(items[place], area, num_thresholds) if place < len(items) else None
-        for items in ranked
-        for area in range(len(params.areaRng))
-        for place in params.imgIds
-    ]
-    evaluator._paramsEval = copy.deepcopy(params)
+    shape = len(params.iouThrs), len(params.recThrs), len(categories), len(params.areaRng), len(params.maxDets)
+    precision, recall = -np.ones(shape), -np.ones((shape[0], *shape[2:]))
+    for place, category in enumerate(categories):
+        records_of_images = sorted(records.categories.get(category, []), key=_rank)
+        for area in range(len(params.areaRng)):
+            curves = _curves(records_of_images, area, params)
+            if curves is not None:
+                precision[:, :, place, area, -1], recall[:, place, area] = curves
+    evaluator.eval = {"precision": precision, "recall": recall}
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator.accumulate()
         evaluator.summarize()
     result: dict[str, Any] = {
         key: float(value) if value > -1 else float("nan")
         for key, value in zip(_RESULT_KEYS, evaluator.stats, strict=True)
     }
-    precision = evaluator.eval["precision"][:, :, :, 0, -1]  # (thresholds, recalls, categories), −1 where not annotated
     per_category = np.full(len(categories), np.nan)
     for index in range(len(categories)):
-        values = precision[:, :, index]
+        values = precision[:, :, index, 0, -1]  # −1 where nothing is annotated
         if (values > -1).any():
             per_category[index] = values[values > -1].mean()
     return result | {"per_category_ap": per_category}
@@ -252,14 +262,25 @@ def _rank(record: CategoryDetections) -> tuple[bool, Any]:
     return isinstance(record.sample_id, str), record.sample_id
 
 
-def _as_evaluated(record: CategoryDetections, area: int, num_thresholds: int) -> dict[str, Any]:
-    bits = np.arange(num_thresholds)[:, None]
-    return {
-        "dtScores": record.scores,
-        "dtMatches": record.matched[area] >> bits & 1,
-        "dtIgnore": record.ignored[area] >> bits & 1,
-        "gtIgnore": np.zeros(record.num_annotated[area], np.int64),
-    }
+def _curves(images: list[CategoryDetections], area: int, params: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """A category's precision with the most detections, `(thresholds, recalls)`, and recall with each limit.
+
+    `None` where nothing is annotated. Recall is `(thresholds, limits)`.
+    """
+    num_annotated = sum(int(image.num_annotated[area]) for image in images)
+    if num_annotated == 0:
+        return None
+    scores = np.concatenate([image.scores for image in images])
+    bits = np.arange(len(params.iouThrs))[:, None]
+    matched, ignored = (
+        (np.concatenate([getattr(image, name)[area] for image in images]) >> bits & 1).astype(bool)
+        for name in ("matched", "ignored")
+    )
+    precision = precision_at_recalls(scores, matched, ignored, num_annotated, params.recThrs)
+    is_right = matched & ~ignored
+    limits = [best_of_each([image.scores for image in images], most) for most in params.maxDets]
+    recalls = [np.count_nonzero(is_right[:, kept], axis=1) / num_annotated for kept in limits]
+    return precision, np.stack(recalls, axis=1)
 
 
 def _parse(value: Any, role: str, sample_id: SampleId, mask_api: Any) -> list[dict[str, Any]]:
@@ -408,7 +429,7 @@ def _encode(mask: Any, mask_api: Any, name: str, number: int) -> dict[str, Any]:
         raise ValueError(f"{name}, mask {number}: {error}") from None
     if inside.ndim != 2:
         raise ValueError(f"{name} has a mask of shape {inside.shape} (number {number}); expected (height, width).")
-    return mask_api.encode(np.asfortranarray(inside, dtype=np.uint8))
+    return mask_api.encode(np.asfortranarray(inside).view(np.uint8))  # one change of order, none of type
 
 
 def _is_outline(value: Any) -> bool:
