@@ -245,6 +245,12 @@ def test_a_wrong_name_gets_the_nearest_ones(name, nearest):
         find_model(name)
 
 
+@pytest.mark.parametrize("name", ["./no_such_folder", "/no/such/folder", "~/no_such_folder"])
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(ModelNameError, match=f"there is no model folder {name}"):
+        find_model(name)
+
+
 def test_a_name_that_is_like_no_other_gets_all_names():
     with pytest.raises(ModelNameError, match="The names are miniature, fcclip-large, maft-base, maft-large"):
         find_model("zzz")

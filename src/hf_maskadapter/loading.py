@@ -146,8 +146,25 @@ def find_model(
     released = RELEASED.get(text) or next((entry for entry in RELEASED.values() if entry.preset == text), None)
     if released is not None:
         return str(prepare_released(released, tokenizer=tokenizer, token=token, report=report))
-    if os.path.isdir(text) or "/" in text or os.sep in text or text.startswith("~"):
-        return text  # a folder or a name on the Hub: whether there is one is told where it is opened
+    check_name(text)
+    return text  # a folder or a name on the Hub: whether there is one is told where it is opened
+
+
+def check_name(text: str) -> None:
+    """Find out, without asking the Hub, whether a text can stand for a model.
+
+    Args:
+        text: see [`find_model`].
+
+    Raises:
+        ModelNameError: if not.
+    """
+    if os.path.isdir(text) or text in MODEL_NAMES or any(text == entry.preset for entry in RELEASED.values()):
+        return
+    if text.startswith((".", "/", "~")):
+        raise ModelNameError(f"there is no model folder {text}")
+    if "/" in text or os.sep in text:
+        return
     close = difflib.get_close_matches(text.lower(), MODEL_NAMES, n=2, cutoff=0.4)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     raise ModelNameError(
@@ -517,6 +534,7 @@ __all__ = [
     "ModelPreparationError",
     "available_memory",
     "cache_folder",
+    "check_name",
     "find_model",
     "is_prepared",
     "list_models",

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from hf_maskadapter.app import space
 from hf_maskadapter.app.settings import AppSettings
 from hf_maskadapter.app.space import SpaceError, write_space
+from hf_maskadapter.loading import ModelNameError
 from support.extras import needs_extra
 
 needs_extra("app", "gradio", "httpx")
@@ -173,6 +174,26 @@ def test_an_earlier_space_is_replaced_on_request_and_kept_if_that_fails(tmp_path
     assert not (folder / "old.txt").exists()
     assert "models=('miniature', 'maft-base')," in (folder / "app.py").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["space"]
+
+
+def test_the_history_of_a_cloned_space_is_not_lost(tmp_path):
+    folder = tmp_path / "space"
+    write_space(folder, SETTINGS)
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    with pytest.raises(SpaceError, match="is a Git repository, whose history would be lost"):
+        write_space(folder, SETTINGS, overwrite=True)
+    assert (folder / ".git" / "HEAD").read_text() == "ref: refs/heads/main\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [("fclip-large", "Did you mean fcclip-large"), ("/no/such/folder", "there is no model folder /no/such/folder")],
+)
+def test_a_name_of_no_model_is_told_before_a_space_is_written(tmp_path, model, sentence):
+    with pytest.raises(ModelNameError, match=sentence):
+        write_space(tmp_path / "space", AppSettings(models=(model,)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_of_this_machine_cannot_go_into_a_space(tmp_path):

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 from .. import __version__
 from ..files import replacing_folder
+from ..loading import check_name
 from .settings import AppSettings
 
 _DISTRIBUTION = "hf-maskadapter"
@@ -62,12 +63,14 @@ def write_space(folder: Path, settings: AppSettings, *, overwrite: bool = False)
         overwrite: whether an earlier Space in the folder is replaced.
 
     Raises:
+        ModelNameError: if there cannot be a model of a name.
         SpaceError: if the folder holds something that may not be replaced, or a model is a folder of this machine.
         ModuleNotFoundError: if the package or one that it needs is not installed.
         OSError: if a file cannot be written; the folder is then as it was.
     """
     folder = Path(folder)
     for model in settings.models:
+        check_name(model)
         if Path(model).is_dir():
             raise SpaceError(
                 f"The model {model} is a folder of this machine, which the Space would not have: publish it "
@@ -94,6 +97,11 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         )
     if not (folder / "app.py").is_file() or not (folder / _PACKAGE.name).is_dir():
         raise SpaceError(f"The folder {folder} is not empty and holds no Space of this command: it is not replaced.")
+    if (folder / ".git").exists():
+        raise SpaceError(
+            f"The folder {folder} is a Git repository, whose history would be lost: write to another folder, and copy "
+            "the files from there."
+        )
 
 
 def _readme(models: tuple[str, ...]) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from ..export.manifest import is_exported
@@ -61,8 +60,6 @@ def load_segmenter(options: ModelOptions) -> Any:
         name = find_model(MINIATURE if options.model is None else options.model)
     except FileNotFoundError as error:  # this installation has no embedded one
         raise UserError(f"{error}, or name a --model") from error
-    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
-        raise UserError(f"there is no model folder {name}")
     where = {"revision": options.revision or "main", "subfolder": options.subfolder}
     try:
         config = AutoConfig.from_pretrained(name, **where)
