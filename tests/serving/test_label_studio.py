@@ -2,6 +2,7 @@
 
 import base64
 import http.server
+import json
 import threading
 
 import numpy as np
@@ -140,6 +141,12 @@ def test_what_cannot_be_used_is_told_in_one_sentence(client, body, sentence):
     answer = client.post("/predict", json=body)
     assert answer.status_code == 422, answer.text
     assert sentence in detail(answer)
+
+
+def test_a_refusal_may_quote_half_a_character(client):
+    body = json.dumps(request(tasks=[{"id": "\ud800", "data": {}}])).encode()
+    answer = client.post("/predict", content=body)
+    assert (answer.status_code, "Task \\ud800: its data" in answer.text) == (422, True)
 
 
 def test_an_interface_without_a_brush_is_told_when_it_is_connected(client):

@@ -25,6 +25,17 @@ FILES = {"image": as_file(scene())}
 ASKED = {"files": FILES, "data": {"labels": "secret word, sand"}}
 
 
+@pytest.mark.parametrize("number", [0.0, -1.0, float("nan"), float("inf")])
+def test_limits_that_are_none_are_refused(number):
+    for kind, name in (
+        (RequestLimits, "time_limit"),
+        (RequestLimits, "max_megapixels"),
+        (QueueOptions, "queue_megabytes"),
+    ):
+        with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must be a number above 0"):
+            kind(**{name: number})
+
+
 class HeldService(Service):
     """A service whose model waits to be let, and finds nothing."""
 

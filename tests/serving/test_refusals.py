@@ -42,7 +42,8 @@ def assert_refused(answer, status, sentence):
     ("fields", "sentence"),
     [
         ({"labels": []}, "labels: "),
-        ({"labels": {"a": 1}}, "labels"),
+        ({"labels": {"a": 1}}, "labels: expected names separated by commas, or a list with a name"),
+        ({"labels": ["sand", 3]}, "labels: expected names separated by commas, or a list with a name"),
         ({"labels": ["sand", "Sand"]}, "given twice"),
         ({"labels": ", ".join(f"name {n}" for n in range(1001))}, "more than 1000 names"),
         ({"threshold": 0.5}, "choose task panoptic or instance"),
@@ -59,6 +60,16 @@ def assert_refused(answer, status, sentence):
 )
 def test_fields_that_cannot_be_used_are_told(client, fields, sentence):
     assert_refused(client.post("/v1/segment", json=WHOLE | fields), 422, sentence)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [[1, 1, 30, 1, 30, 30], {"size": [96, 128], "counts": [0.5, 9]}, {"mask": "AAAA"}, "AAAA", None],
+    ids=["polygon", "counts", "object", "text", "null"],
+)
+def test_masks_in_no_known_form_are_told_all_forms(client, mask):
+    answer = client.post("/v1/classify", json=WHOLE | {"masks": [mask]})
+    assert_refused(answer, 422, 'masks.0: expected a run-length encoding, {"size": [height, width], "counts": ...}; a')
 
 
 def test_missing_and_repeated_fields_are_told(client):

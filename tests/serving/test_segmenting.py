@@ -76,6 +76,16 @@ def test_the_answer_is_what_the_pipeline_finds(client, segmenter, question):
     }
 
 
+def test_base64_may_be_broken_into_lines(client):
+    lines = base64.encodebytes(as_file(scene())).decode()
+    assert lines.count("\n") > 1
+    whole, broken = (
+        client.post("/v1/segment", json={"image": text, "labels": LABELS}).raise_for_status().json()
+        for text in (lines.replace("\n", ""), lines)
+    )
+    assert broken == whole
+
+
 def test_a_picture_may_come_as_base64_a_data_address_an_upload_or_bare_bytes(client):
     file = as_file(scene())
     text = base64.b64encode(file).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -82,7 +83,8 @@ def _openapi(application: FastAPI, *, secured: bool) -> dict[str, Any]:
 
 
 async def _on_refusal(_: Request, error: RequestError) -> Response:
-    return JSONResponse({"detail": error.sentence}, error.status, error.headers)
+    content = json.dumps({"detail": error.sentence})  # in ASCII: a sentence may quote halves of characters
+    return Response(content, error.status, error.headers, media_type="application/json")
 
 
 async def _on_invalid(_: Request, error: RequestValidationError) -> Response:

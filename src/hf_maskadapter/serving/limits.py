@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..data.options import option, option_group
@@ -68,8 +69,8 @@ class ServiceLimits:
 def _refuse_small(options: RequestLimits | QueueOptions, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
-        if not (value >= 1 if isinstance(value, int) else value > 0):
-            least = "at least 1" if isinstance(value, int) else "more than 0"
+        if not (value >= 1 if isinstance(value, int) else 0 < value < math.inf):
+            least = "at least 1" if isinstance(value, int) else "a number above 0"
             raise ValueError(f"--{name.replace('_', '-')} must be {least}, got {value}")
 
 

@@ -29,6 +29,13 @@ _MOST_PARTS = 100
 
 _MOST_CORNERS = 20_000
 _MOST_POLYGONS_PER_MASK = 10
+_FORMS = {
+    "labels": "expected names separated by commas, or a list with a name or a list of synonyms for each class",
+    "masks": 'expected a run-length encoding, {"size": [height, width], "counts": ...}; a list of polygons, '
+    '[[x, y, x, y, ...]], also if there is one; or {"png": "..."} in Base64',
+}
+"""What is expected of fields with several forms, of each of which Pydantic would tell what it misses."""
+
 _JSON = "application/json"
 _FORM = "multipart/form-data"
 
@@ -237,6 +244,9 @@ def refused(error: ValidationError) -> RequestError:
         return RequestError(400, f"The body is no JSON: {first['msg'].removeprefix('Invalid JSON: ')}.")
     known = [part for part in first["loc"] if isinstance(part, int) or str(part).isidentifier()]
     where = ".".join(str(part) for part in known[:3]) or "body"
+    if known and known[0] in _FORMS and len(first["loc"]) > 1:
+        number = next((f".{part}" for part in known[1:2] if isinstance(part, int)), "")
+        return RequestError(422, f"{known[0]}{number}: {_FORMS[known[0]]}.")
     return RequestError(422, f"{where[:100]}: {first['msg']}.")
 
 
@@ -252,7 +262,7 @@ def _decoded(text: str, name: str) -> bytes:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)  # many encoders break lines
     except (binascii.Error, ValueError) as error:
         raise RequestError(400, f"{name}: this is no Base64: {error}.") from error
 

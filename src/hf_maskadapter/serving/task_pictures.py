@@ -66,10 +66,15 @@ class TaskPictures:
         """
         if address.startswith("data:"):
             return self._inline(address)
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+            port = parts.port
+            address.encode()  # JSON may hold halves of characters
+        except ValueError as error:
+            raise RequestError(422, "its address is malformed") from error
         if not parts.scheme and not parts.netloc and parts.path.startswith("/"):
             return await self._from_label_studio(parts.path, parts.query)
-        if parts.scheme not in PORTS:
+        if parts.scheme not in PORTS or not parts.hostname:
             raise RequestError(
                 422,
                 f"it lies at {_shortened(address)}, which is not fetched: pictures come from Label Studio itself "
@@ -78,7 +83,7 @@ class TaskPictures:
         if self._url is not None and _origin(address) == _origin(self._url):
             path = parts.path.removeprefix(urlsplit(self._url).path)
             return await self._from_label_studio(path, parts.query)
-        if (parts.hostname or "").lower() in self._hosts and parts.port in (None, PORTS[parts.scheme]):
+        if parts.hostname in self._hosts and port in (None, PORTS[parts.scheme]):
             return await self._fetched(address, {})
         raise RequestError(
             422,
