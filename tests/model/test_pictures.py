@@ -9,7 +9,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import EpsImagePlugin, Image, PngImagePlugin
 
 from hf_maskadapter.model.pictures import as_viewer_shows, read_picture
 from support.pictures import EXIF_ORIENTATION, SIDEWAYS, as_file, quarters, random_pixels
@@ -210,3 +210,22 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, 
 def test_a_picture_of_just_the_allowed_pixels_is_read(tmp_path):
     Image.new("RGB", (30, 20), (1, 2, 3)).save(tmp_path / "small.png")
     assert read_picture(tmp_path / "small.png", max_pixels=600).getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_a_picture_beyond_what_pillow_opens_is_told_the_limit_that_holds_here(tmp_path, monkeypatch):
+    Image.new("1", (3000, 2000)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)  # Pillow refuses twice as many
+    with pytest.raises(
+        ValueError, match=r"large\.png cannot be read: it has too many pixels, and at most 5 million are"
+    ):
+        read_picture(tmp_path / "large.png", max_pixels=5_000_000)
+    with pytest.raises(ValueError, match=r"large\.png cannot be read: Image size \(6000000 pixels\) exceeds limit"):
+        read_picture(tmp_path / "large.png")
+
+
+def test_postscript_of_strangers_is_not_run(tmp_path, monkeypatch):
+    Image.new("RGB", (30, 20)).save(tmp_path / "drawing.eps")
+    (tmp_path / "drawing.eps").rename(tmp_path / "photo.png")
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("it was run"))
+    with pytest.raises(ValueError, match=r"photo\.png cannot be read: it is a PostScript file; save it as PNG or JPEG"):
+        read_picture(tmp_path / "photo.png", max_pixels=600)

@@ -104,7 +104,8 @@ def open_picture(source: Any, timeout: float | None = None, max_pixels: int | No
             Hugging Face Datasets hold of a picture that is not decoded, a dict of `bytes` and `path`; or a PIL picture.
         timeout: seconds to wait for an address; by default as long as it takes.
         max_pixels: refuse a file of more pixels before it is decoded: pictures of strangers may be small files that
-            fill the memory. By default Pillow's own limit alone holds.
+            fill the memory. PostScript, which Pillow has another program run, is then refused, too. By default
+            Pillow's own limit alone holds.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -122,8 +123,17 @@ def open_picture(source: Any, timeout: float | None = None, max_pixels: int | No
             raise ValueError("The picture holds neither bytes nor a path.")
     file = io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else _fetch(os.fspath(source), timeout)
     with naming(name):
-        image = Image.open(file)
         try:
+            image = Image.open(file)
+        except Image.DecompressionBombError as error:
+            if max_pixels is None:
+                raise
+            raise ValueError(
+                f"it has too many pixels, and at most {max_pixels / 1e6:g} million are taken; make it smaller."
+            ) from error
+        try:
+            if max_pixels is not None and image.format == "EPS":
+                raise ValueError("it is a PostScript file; save it as PNG or JPEG.")
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise ValueError(
                     f"it has {image.width} x {image.height} pixels, {image.width * image.height / 1e6:.1f} million, "
