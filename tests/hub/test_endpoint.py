@@ -180,6 +180,7 @@ def png_of_size(width: int, height: int) -> str:
         ("", {"candidate_labels": ["cat"], "task": "panoptic", "subtask": "instance"}, "mean the same"),
         ("", {"candidate_labels": ["cat"], "threshold": 1.5}, "threshold must be a number from 0 to 1, got 1.5"),
         ("", {"candidate_labels": ["cat"], "threshold": True}, "got True"),
+        ("", {"candidate_labels": ["cat"], "threshold": 10**400}, "threshold must be a number from 0 to 1, got 1000"),
         ("", {"candidate_labels": ["cat"], "mask_embedding": "mean"}, "adapter, pooling, crop, got 'mean'"),
         ("", {"candidate_labels": ["cat"], "things": ["dog"]}, "things holds dog, which is no label"),
         ("", {"candidate_labels": ["cat"], "size": 3}, "size is unknown"),

@@ -103,6 +103,13 @@ def test_an_empty_vocabulary_is_refused(build):
         build()
 
 
+@pytest.mark.parametrize("name", ["\ud800", "caf\udce9"])  # of JSON; of a command line in another encoding
+def test_names_that_no_tokenizer_reads_are_refused(name):
+    for build in (lambda: Vocabulary.parse(f"dog, {name}"), lambda: VocabularyClass("dog", ("puppy", name))):
+        with pytest.raises(ValueError, match="is no text, since it holds half a character or a stray byte"):
+            build()
+
+
 @pytest.mark.parametrize(
     "names",
     [["cat", "dog", "cat"], ["cat, kitten", "dog", "kitten,cat"], ["cat", "dog", "Cat"], ["cat", "dog", "cat,cat"]],

@@ -165,7 +165,7 @@ def _with_kinds(labels: list[list[str]], things: list[str]) -> dict[str, Any]:
 def _share(name: str, value: Any) -> float:
     try:
         share = float(value)  # a text if it came in the address of the request
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         share = -1.0
     if not 0 <= share <= 1 or isinstance(value, bool):
         raise ValueError(f"parameters: {name} must be a number from 0 to 1, got {value!r}.")

@@ -94,7 +94,7 @@ class VocabularyClass:
         dataset_id: the number that a data set's own files give the class, if any.
 
     Raises:
-        ValueError: if the name or a synonym is empty.
+        ValueError: if the name or a synonym is empty, or no text that can be encoded.
         TypeError: if `synonyms` is a string instead of a sequence of strings.
     """
 
@@ -421,6 +421,10 @@ def _clean(text: Any, what: str) -> str:
     cleaned = " ".join(text.split())
     if not cleaned:
         raise ValueError(f"{what} is empty.")
+    try:
+        cleaned.encode()
+    except UnicodeEncodeError as error:  # no tokenizer reads it
+        raise ValueError(f"{what} is no text, since it holds half a character or a stray byte: {cleaned!r}.") from error
     return cleaned
 
 
