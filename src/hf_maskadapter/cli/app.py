@@ -10,7 +10,7 @@ from ..app.settings import DEFAULT_PORT, AppSettings
 from ..data.options import option, option_group
 from ..loading import MODEL_NAMES
 from .errors import EXIT_OK
-from .opening import silence_transformers
+from .opening import refuse_exported, silence_transformers
 from .options import Command, positive
 
 _MEGA = 1_000_000
@@ -53,6 +53,7 @@ class AppOptions:
 
 def run(options: AppOptions) -> int:
     """Serve the app until it is ended, or write a Space."""
+    refuse_exported(options.model, "the app")
     first = options.model or MODEL_NAMES[0]
     server = options.server
     offered = (first,) if options.write_space is not None else tuple(dict.fromkeys((first, *MODEL_NAMES)))

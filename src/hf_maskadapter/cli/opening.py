@@ -114,6 +114,20 @@ def _load_exported(options: ModelOptions) -> Any:
     return segmenter
 
 
+def refuse_exported(model: str | None, what: str) -> None:
+    """Tell who names an exported model where it cannot be used.
+
+    Args:
+        model: as the option has it.
+        what: what needs another one, "the app".
+
+    Raises:
+        UserError: if it is an exported one.
+    """
+    if model is not None and is_exported(model):
+        raise UserError(f"{model} is an exported model, which {what} does not run: name the one that it was made from")
+
+
 def silence_transformers() -> None:
     """Keep Transformers' advice and progress bars out of the command's output, but not the bars of downloads."""
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars

@@ -10,7 +10,7 @@ from ..data.options import option, option_group
 from ..serving.label_studio_options import LabelStudioOptions
 from ..serving.limits import QueueOptions, RequestLimits, ServiceLimits
 from .errors import EXIT_OK
-from .opening import load_segmenter
+from .opening import load_segmenter, refuse_exported
 from .options import Command, ModelOptions
 
 
@@ -56,6 +56,7 @@ def run(options: ServeOptions) -> int:
     Raises:
         Terminated, KeyboardInterrupt: after what was accepted is answered.
     """
+    refuse_exported(options.model.model, "the service")
     from ..serving.application import create_application
     from ..serving.running import bind, is_loopback, read_key, run_application
     from ..serving.service import Service
