@@ -122,7 +122,6 @@ def test_a_repository_given_as_the_source_of_a_conversion_is_a_mistake_that_name
         (["jane/nothing"], "there is no such repository"),
         (["jane/empty"], "the Hub repository jane/empty holds no checkpoint"),
         (["jane/empty:model.pth"], "say where the model goes: --output DIR"),
-        (["model.pth"], "say where the model goes: --output DIR"),
         (["jane/empty", "--revision", "v9"], "the repository has no such revision"),
     ],
 )

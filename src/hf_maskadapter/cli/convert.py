@@ -42,6 +42,10 @@ class ConvertOptions:
     revision: str | None = option("branch, tag or commit of sources on the Hub", None, metavar="NAME")
     overwrite: bool = option("replace the model in the output folder", False)
 
+    def __post_init__(self) -> None:
+        if self.output is None and "/" not in self.source:  # no repository, whose files could be listed
+            raise ValueError("--output DIR is needed: where the model goes")
+
 
 def run(options: ConvertOptions) -> int:
     """Convert, and print the report; or list what could be converted."""
