@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .int8_linear import has_tested_onednn, int8_linear, int8_weight
+from .int8_linear import OPERATION_ERRORS, has_tested_onednn, int8_linear, int8_weight
 
 Mlp = Callable[[Tensor], Tensor]
 """Tokens `(number, channels)` to tokens `(number, channels)` of the same type."""
@@ -241,8 +241,8 @@ def _packing_trials(dtype: torch.dtype, precision: str) -> dict[str, Trial]:  # 
         for way in _WAYS_OF_TYPE[dtype]:
             try:
                 trials[way] = _compare(_WAYS[way](layers, _TRIAL_SIZE[0]), usual, dtype, _LARGEST_ERROR[dtype])
-            except (RuntimeError, NotImplementedError, AttributeError, TypeError):
-                trials[way] = _NOT_USABLE  # an operation is missing, or takes other arguments
+            except OPERATION_ERRORS:
+                trials[way] = _NOT_USABLE
     return trials
 
 

@@ -23,6 +23,9 @@ from torch.nn import functional as F
 _TESTED_VERSIONS = ((2, 6), (2, 13))
 _VALUES_LOOKED_AT = 1024
 
+OPERATION_ERRORS = (RuntimeError, NotImplementedError, AttributeError, TypeError)
+"""What a private operation raises where PyTorch lacks it, or has it with other arguments or not for this processor."""
+
 
 def has_tested_onednn() -> bool:
     """Whether PyTorch's private operations of oneDNN may be tried: this version's are known."""
@@ -128,10 +131,10 @@ def has_int8_products() -> bool:
         try:
             packed = torch.ops.onednn.qlinear_prepack(integers.to(torch.int8), None)
             found = int8_linear(tokens, Int8Weight(packed, None, scales, zeros), bias, "none")
-        except (RuntimeError, NotImplementedError, AttributeError, TypeError):
+        except OPERATION_ERRORS:
             return False
         expected = int8_linear(tokens, Int8Weight(None, integers, scales, zeros), bias, "none")
     return bool((found - expected).abs().max() <= 1e-4 * expected.abs().max())
 
 
-__all__ = ["Int8Weight", "has_int8_products", "has_tested_onednn", "int8_linear", "int8_weight"]
+__all__ = ["OPERATION_ERRORS", "Int8Weight", "has_int8_products", "has_tested_onednn", "int8_linear", "int8_weight"]
